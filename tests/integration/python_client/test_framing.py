@@ -105,21 +105,21 @@ def test_the_first_bytes_of_garbage_tell_nothing_false(kind, received, data):
 
 def check_ahead(kind, received, here):
     framing, places = Framing(kind), []
-    known = framing.ahead(received[:here], len(received), places.append)
+    known = framing.parse_head(received[:here], len(received), places.append)
     if known is None:
         return
     others, chunk = known
     whole = framing.decode(received)
     assert framing.message(received, others) == whole.message
     assert (chunk.byte_offset, chunk.byte_count) == (whole.chunk.byte_offset, len(whole.chunk.data))
-    assert bytes(chunk.here) + received[here:] == whole.chunk.data
+    assert bytes(chunk.received) + received[here:] == whole.chunk.data
     assert chunk.rest == places.append
 
 
 @given(kinds, st.booleans(), offsets, st.binary(min_size=1, max_size=300))
 def test_a_head_and_what_opens_a_chunk_tell_all(kind, with_header, offset, data):
     received = message(kind, with_header, offset, data).SerializeToString()
-    known = Framing(kind).ahead(received[: len(received) - len(data)], len(received), print)
+    known = Framing(kind).parse_head(received[: len(received) - len(data)], len(received), print)
     assert known is not None
     assert known[1].byte_count == len(data)
-    assert not known[1].here
+    assert not known[1].received

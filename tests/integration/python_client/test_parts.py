@@ -14,7 +14,7 @@ import pytest
 from optserve import Retry, errors, progress
 from optserve._codec import chunks, dtypes
 from optserve._codec.framing import ChunkView
-from optserve._transport.retry import Deadline, allowance
+from optserve._transport.retry import Deadline, transfer_timeout
 from optserve._transport.watchdog import Watchdog
 
 
@@ -73,8 +73,8 @@ def test_pauses_grow_within_bounds_and_follow_the_server():
 
 
 def test_a_deadline_grows_with_what_is_sent():
-    assert allowance(60, 0) == 60
-    assert allowance(60, 10**9) == 160
+    assert transfer_timeout(60, 0) == 60
+    assert transfer_timeout(60, 10**9) == 160
     assert Deadline(-1).remaining() == 0
 
 

@@ -11,8 +11,8 @@ from optserve import activations, optimizers, schedules
 from optserve.activations import Activation
 from optserve.enums import Annealing, BoundarySide, Convention, MomentumForm
 from optserve.optimizers import Optimizer
-from optserve.plotting.items import Item, read_items
-from optserve.plotting.values import LONGEST_VALUE, WrongItem
+from optserve.plotting.plot_items import Item, parse_items
+from optserve.plotting.spec_parser import LONGEST_VALUE, WrongItem
 from optserve.schedules import Schedule
 
 READ = [
@@ -51,16 +51,16 @@ READ = [
 
 @pytest.mark.parametrize(("words", "spec"), READ)
 def test_a_schedule_is_read(words, spec):
-    assert [item.spec for item in read_items(Schedule, words.split())] == [spec]
+    assert [item.spec for item in parse_items(Schedule, words.split())] == [spec]
 
 
 def test_spaces_within_a_word_are_harmless():
     words = ["warmup", "schedule=constant( value = 3 )", "warmup_steps= 4"]
-    assert read_items(Schedule, words)[0].spec == schedules.Warmup(schedules.ConstantSchedule(3.0), 4)
+    assert parse_items(Schedule, words)[0].spec == schedules.Warmup(schedules.ConstantSchedule(3.0), 4)
 
 
 def test_several_names_each_have_the_fields_that_follow():
-    items = read_items(Optimizer, ["sgd", "momentum", "form=EMA", "momentum=0.5", "adam"])
+    items = parse_items(Optimizer, ["sgd", "momentum", "form=EMA", "momentum=0.5", "adam"])
     assert items == [
         Item("sgd", optimizers.SGD()),
         Item(
@@ -77,9 +77,9 @@ def test_every_name_of_the_contract_is_known(family):
         required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
         if required:
             with pytest.raises(WrongItem, match=f"{name} needs {', '.join(required)}"):
-                read_items(family, [name])
+                parse_items(family, [name])
         else:
-            assert read_items(family, [name])[0].spec == cls()
+            assert parse_items(family, [name])[0].spec == cls()
 
 
 WRONG = [
@@ -115,10 +115,10 @@ WRONG = [
 @pytest.mark.parametrize(("words", "message"), WRONG, ids=range(len(WRONG)))
 def test_what_cannot_be_read_is_refused_in_words(words, message):
     with pytest.raises(WrongItem, match=message):
-        read_items(Schedule, words.split())
+        parse_items(Schedule, words.split())
 
 
 def test_a_name_is_looked_for_in_its_own_family():
     with pytest.raises(WrongItem, match="activation is 'adam', but must be one of"):
-        read_items(Activation, ["adam"])
-    assert read_items(Activation, ["elu", "alpha=2"])[0].spec == activations.ELU(alpha=2.0)
+        parse_items(Activation, ["adam"])
+    assert parse_items(Activation, ["elu", "alpha=2"])[0].spec == activations.ELU(alpha=2.0)

@@ -18,7 +18,7 @@ import pytest
 
 import optserve
 from optserve._transport.retry import Retry
-from optserve._transport.service_config import for_channel, load_recommended
+from optserve._transport.service_config import make_channel_config, load_service_config
 from optserve.activations import ReLU
 from optserve.optimizers import SGD
 from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
@@ -72,7 +72,7 @@ def refusing(refusals: int, retry: Any, pushback: int | None = None) -> Iterator
 def test_only_reads_of_the_contract_are_named() -> None:
     files = (session_service_pb2, function_service_pb2, capabilities_service_pb2)
     services = {s.full_name: s for file in files for s in file.DESCRIPTOR.services_by_name.values()}
-    names = [name for method in load_recommended()["methodConfig"] for name in method["name"]]
+    names = [name for method in load_service_config()["methodConfig"] for name in method["name"]]
     assert {name["service"] for name in names} == {*services, "grpc.health.v1.Health"}
     for name in names:
         service = services.get(name["service"])
@@ -89,10 +89,10 @@ def test_only_reads_of_the_contract_are_named() -> None:
 def test_it_comes_with_the_client() -> None:
     data = tomllib.loads((CLIENT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "service_config.json" in data["optserve"]
-    assert load_recommended() == json.loads((CLIENT.parents[1] / "proto/service_config.json").read_text())
-    assert json.loads(for_channel(retries=True)) == load_recommended()
-    assert json.loads(for_channel(retries=False)) == {
-        "loadBalancingConfig": load_recommended()["loadBalancingConfig"],
+    assert load_service_config() == json.loads((CLIENT.parents[1] / "proto/service_config.json").read_text())
+    assert json.loads(make_channel_config(retries=True)) == load_service_config()
+    assert json.loads(make_channel_config(retries=False)) == {
+        "loadBalancingConfig": load_service_config()["loadBalancingConfig"],
         "methodConfig": [],
     }
 

@@ -12,9 +12,9 @@ from optserve import Pull, SparseRows, errors
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.payload import Payload
 from optserve._engine.overrides import encode
-from optserve._engine.pending import PendingStep
+from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import REQUESTS, Plan, PlanOptions
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve._engine.step_protocol import StepProtocol, Verdict
 from optserve.enums import StepOutcome
 from optserve.v1 import session_service_pb2 as wire

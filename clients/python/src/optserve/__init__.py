@@ -14,15 +14,15 @@ from optserve import event_engine  # noqa: F401  # loads gRPC, before others do
 from optserve import activations, errors, events, initializers, layers, losses, optimizers, schedules, tls
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.sparse_rows import SparseRows
-from optserve._engine.pending import PendingStep
-from optserve._engine.results import StepResult
+from optserve._engine.pending_step import PendingStep
+from optserve._engine.step_result import StepResult
 from optserve._transport.retry import Retry
 from optserve.capabilities import Algorithm, Capabilities, Hyperparameter, Limits
 from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
 from optserve.errors import OptserveError, Reason
-from optserve.functions import LossValue
-from optserve.initialized import Initialized
+from optserve.function_calls import LossValue
+from optserve.parameter_init import Initialized
 from optserve.metrics import MetricsReport, PlateauState, StoppingState
 from optserve.parameters import Parameters, Pull
 from optserve.session import SessionHandle

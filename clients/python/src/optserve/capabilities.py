@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from optserve._codec.dtypes import NUMPY_TYPES
-from optserve.record import Record
+from optserve.message_record import MessageRecord
 from optserve.spec import member_or_none
 from optserve.specs.enums import Convention
 from optserve.v1 import capabilities_service_pb2 as wire
@@ -46,7 +46,7 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
-class Limits(Record, message=wire.Limits):
+class Limits(MessageRecord, message=wire.Limits):
     """Limits of a server; 0 means no limit.
 
     Attributes:
@@ -67,7 +67,7 @@ class Limits(Record, message=wire.Limits):
 
 
 @dataclass(frozen=True)
-class Capabilities(Record, message=wire.GetCapabilitiesResponse):
+class Capabilities(MessageRecord, message=wire.GetCapabilitiesResponse):
     """What a server can do.
 
     Attributes:
@@ -93,11 +93,11 @@ class Capabilities(Record, message=wire.GetCapabilitiesResponse):
     features: frozenset[str]
 
     @classmethod
-    def of(cls, message: wire.GetCapabilitiesResponse, **converted: object) -> Self:
+    def from_message(cls, message: wire.GetCapabilitiesResponse, **converted: object) -> Self:
         algorithms: dict[str, dict[str, Algorithm]] = {}
         for item in message.algorithms:
             algorithms.setdefault(item.family, {})[item.name] = _algorithm(item)
-        return super().of(
+        return super().from_message(
             message,
             algorithms=algorithms,
             parameter_dtypes=tuple(NUMPY_TYPES[d] for d in message.parameter_dtypes if d in NUMPY_TYPES),

@@ -21,9 +21,9 @@ from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
 from optserve.capabilities import Capabilities
 from optserve.complexity import AnyOptimizer, NetworkComplexity
-from optserve.files import FileLike
-from optserve.functions import AnyActivation, AnyLoss, LossValue, optional_tensor, tensor_of
-from optserve.initialized import Initialized, array_of, parameter_of
+from optserve.file_access import FileLike
+from optserve.function_calls import AnyActivation, AnyLoss, LossValue, optional_tensor, tensor_of
+from optserve.parameter_init import Initialized, array_of, parameter_of
 from optserve.session import SessionHandle
 from optserve.session_info import SessionInfo
 from optserve.snapshots import import_session
@@ -88,7 +88,7 @@ def connect(
     target, timeout = coercion.text(target, "target"), coercion.seconds(timeout, "timeout")
     token = coercion.optional(coercion.text, token, "token")
     if retry not in (None, "grpc") and not isinstance(retry, Retry):
-        raise TypeError(coercion.wrong("retry", retry, 'a Retry, "grpc" or None'))
+        raise TypeError(coercion.error_text("retry", retry, 'a Retry, "grpc" or None'))
     own, by_grpc = (Retry(attempts=1), True) if retry == "grpc" else (retry or Retry(), False)
     connection = Connection(
         target, timeout, token, credentials, own, progress, shared_memory, by_grpc, data_connections
@@ -187,7 +187,7 @@ class Client:
             seed=coercion.whole(seed, "seed"),
         )
         response = self._connection.call(self._connection.sessions.CreateSession, request, timeout)
-        handle = SessionHandle(self._connection, SessionInfo.of(response.session))
+        handle = SessionHandle(self._connection, SessionInfo.from_message(response.session))
         if upload:
             self._upload(handle, arrays, timeout, progress)
         return handle
@@ -215,7 +215,7 @@ class Client:
         request = wire.GetSessionRequest(name=coercion.session_name(name), worker=worker or "")
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
         numbered = Membership(worker, 0, response.next_sequence) if worker else None
-        return SessionHandle(self._connection, SessionInfo.of(response.session), numbered)
+        return SessionHandle(self._connection, SessionInfo.from_message(response.session), numbered)
 
     def import_session(
         self,
@@ -253,7 +253,7 @@ class Client:
         while True:
             request = wire.ListSessionsRequest(page_size=size, page_token=token)
             page = self._connection.call(self._connection.sessions.ListSessions, request, timeout)
-            yield from (SessionInfo.of(session) for session in page.sessions)
+            yield from (SessionInfo.from_message(session) for session in page.sessions)
             token = page.next_page_token
             if not token:
                 return
@@ -261,7 +261,7 @@ class Client:
     def capabilities(self, *, timeout: float | None = None) -> Capabilities:
         """Returns what the server can do."""
         request = capabilities_service_pb2.GetCapabilitiesRequest()
-        return Capabilities.of(
+        return Capabilities.from_message(
             self._connection.call(self._connection.capabilities.GetCapabilities, request, timeout)
         )
 
@@ -438,7 +438,7 @@ class Client:
             optimizer=None if optimizer is None else spec.encode(Optimizer.of(optimizer, "optimizer")),
         )
         response = self._connection.call(self._connection.functions.EstimateComplexity, request, timeout)
-        return NetworkComplexity.of(response)
+        return NetworkComplexity.from_message(response)
 
     def close(self) -> None:
         """Closes the connection; sessions remain on the server."""

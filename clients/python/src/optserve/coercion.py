@@ -43,9 +43,9 @@ def seconds(value: object, name: str) -> float:
     try:
         limit = number(value, name)
     except TypeError:
-        raise ValueError(wrong(name, value, allowed)) from None
+        raise ValueError(error_text(name, value, allowed)) from None
     if not limit > 0:
-        raise ValueError(wrong(name, value, allowed))
+        raise ValueError(error_text(name, value, allowed))
     return min(limit, NO_LIMIT_S)
 
 
@@ -64,11 +64,11 @@ def number(value: object, name: str) -> float:
         return value
     plain = _item(value)
     if isinstance(plain, bool | np.bool_ | str | bytes) or not hasattr(plain, "__float__"):
-        raise TypeError(wrong(name, value, "a number"))
+        raise TypeError(error_text(name, value, "a number"))
     try:
         return float(plain)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        raise TypeError(wrong(name, value, "a number")) from None
+        raise TypeError(error_text(name, value, "a number")) from None
 
 
 def whole(value: object, name: str, *, bits: int = 64) -> int:
@@ -85,18 +85,18 @@ def whole(value: object, name: str, *, bits: int = 64) -> int:
     """
     plain = _item(value)
     if isinstance(plain, bool | np.bool_ | str | bytes):
-        raise TypeError(wrong(name, value, "a whole number"))
+        raise TypeError(error_text(name, value, "a whole number"))
     try:
         found = operator.index(plain)  # type: ignore[arg-type]  # raises if it is not
     except TypeError:
         real = number_or_none(plain)
         if real is None:
-            raise TypeError(wrong(name, value, "a whole number")) from None
+            raise TypeError(error_text(name, value, "a whole number")) from None
         if not real.is_integer():
-            raise ValueError(wrong(name, value, "a whole number")) from None
+            raise ValueError(error_text(name, value, "a whole number")) from None
         found = int(real)
     if not -(1 << bits - 1) <= found < 1 << bits - 1:
-        raise ValueError(wrong(name, value, f"a whole number of at most {bits} bits"))
+        raise ValueError(error_text(name, value, f"a whole number of at most {bits} bits"))
     return found
 
 
@@ -109,7 +109,7 @@ def step(value: object, name: str) -> int:
     """
     found = whole(value, name)
     if found < 0:
-        raise ValueError(wrong(name, value, "a step, at least 0"))
+        raise ValueError(error_text(name, value, "a step, at least 0"))
     return found
 
 
@@ -129,7 +129,7 @@ def flag(value: object, name: str) -> bool:
     """
     plain = _item(value)
     if not isinstance(plain, bool | np.bool_):
-        raise TypeError(wrong(name, value, "True or False"))
+        raise TypeError(error_text(name, value, "True or False"))
     return bool(plain)
 
 
@@ -146,11 +146,11 @@ def text(value: object, name: str) -> str:
         ValueError: it contains half of a surrogate pair, which UTF-8 cannot express.
     """
     if not isinstance(value, str):
-        raise TypeError(wrong(name, value, "a string"))
+        raise TypeError(error_text(name, value, "a string"))
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(wrong(name, value, "a string of valid Unicode")) from None
+        raise ValueError(error_text(name, value, "a string of valid Unicode")) from None
     return str(value)
 
 
@@ -165,10 +165,10 @@ def member(kind: type[E], value: object, name: str) -> E:
         return value
     allowed = f"a {kind.__name__}: one of {', '.join(kind.__members__)}"
     if not isinstance(value, str):
-        raise TypeError(wrong(name, value, allowed))
+        raise TypeError(error_text(name, value, allowed))
     found = kind.__members__.get(value.strip().upper().replace("-", "_").replace(" ", "_"))
     if found is None:
-        raise ValueError(wrong(name, value, allowed))
+        raise ValueError(error_text(name, value, allowed))
     return found
 
 
@@ -186,13 +186,13 @@ def to_tuple(value: object, name: str, item: Callable[[object, str], T]) -> tupl
         ValueError: an item has a value that is not allowed.
     """
     if isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.ndim > 1):
-        raise TypeError(wrong(name, value, "a list of one dimension"))
+        raise TypeError(error_text(name, value, "a list of one dimension"))
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or _is_scalar(value):
         return (item(value, name),)
     items = list(value)
     if isinstance(value, set | frozenset):
         if not all(isinstance(one, str) for one in items):
-            raise TypeError(wrong(name, value, "a list or another iterable that has an order"))
+            raise TypeError(error_text(name, value, "a list or another iterable that has an order"))
         items.sort()
     return tuple([item(one, f"{name}[{index}]") for index, one in enumerate(items)])
 
@@ -219,11 +219,11 @@ def to_mapping(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> M
         or _is_scalar(value)
         or not hasattr(value, "__iter__")
     ):
-        raise TypeError(wrong(name, value, allowed))
+        raise TypeError(error_text(name, value, allowed))
     found: dict[str, T] = {}
     for index, pair in enumerate(cast(Iterable[object], value)):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise TypeError(wrong(f"{name}[{index}]", pair, f"a (name, value) pair: {name} is {allowed}"))
+            raise TypeError(error_text(f"{name}[{index}]", pair, f"a (name, value) pair: {name} is {allowed}"))
         key, one = pair
         if key in found:
             raise ValueError(f"{name} has two values for {key!r}")
@@ -258,9 +258,9 @@ def session_name(value: object, name: str = "name") -> str:
     """
     given = value if isinstance(value, str) else getattr(value, "name", None)
     if not isinstance(given, str):
-        raise TypeError(wrong(name, value, "a session's name, a SessionHandle or a SessionInfo"))
+        raise TypeError(error_text(name, value, "a session's name, a SessionHandle or a SessionInfo"))
     if "/snapshots/" in given:
-        raise ValueError(wrong(name, given, "a session's name, not that of a snapshot"))
+        raise ValueError(error_text(name, given, "a session's name, not that of a snapshot"))
     return given if "/" in given else f"sessions/{text(given, name)}"
 
 
@@ -284,14 +284,14 @@ def snapshot_name(value: object, session: str, name: str = "step") -> str:
     given = value if isinstance(value, str) else getattr(value, "name", None)
     if isinstance(given, str):
         if not given.startswith(prefix):
-            raise ValueError(wrong(name, given, allowed))
+            raise ValueError(error_text(name, given, allowed))
         return given
     if isinstance(value, bool) or number_or_none(value) is None:
-        raise TypeError(wrong(name, value, allowed))
+        raise TypeError(error_text(name, value, allowed))
     return f"{prefix}{step(value, name)}"
 
 
-def wrong(name: str, value: object, allowed: str) -> str:
+def error_text(name: str, value: object, allowed: str) -> str:
     """The message of an error: the argument, its value, and what is allowed."""
     return f"{name} is {summarize(value)}, but must be {allowed}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from optserve.record import Record
+from optserve.message_record import MessageRecord
 from optserve.specs.layers import Network
 from optserve.specs.optimizers import Optimizer
 from optserve.v1 import function_service_pb2 as wire
@@ -15,7 +15,7 @@ AnyOptimizer: TypeAlias = Optimizer | type[Optimizer] | str
 
 
 @dataclass(frozen=True)
-class Complexity(Record, message=wire.Complexity):
+class Complexity(MessageRecord, message=wire.Complexity):
     """Counts of a layer or a network.
 
     Operations and feature maps are of one forward pass of the whole batch.
@@ -43,7 +43,7 @@ class Complexity(Record, message=wire.Complexity):
 
 
 @dataclass(frozen=True)
-class LayerComplexity(Record, message=wire.LayerComplexity):
+class LayerComplexity(MessageRecord, message=wire.LayerComplexity):
     """Counts of one layer.
 
     Attributes:
@@ -58,7 +58,7 @@ class LayerComplexity(Record, message=wire.LayerComplexity):
 
 
 @dataclass(frozen=True)
-class NetworkComplexity(Record, message=wire.EstimateComplexityResponse):
+class NetworkComplexity(MessageRecord, message=wire.EstimateComplexityResponse):
     """Counts of a network.
 
     Attributes:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import grpc
 
 from optserve import errors
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters
@@ -74,7 +74,7 @@ def watch(connection: Connection, name: str) -> Iterator[Event]:
     call = connection.sessions.WatchSession(request, metadata=connection.metadata)
     try:
         for message in call:
-            what = _what(message)
+            what = _decode_event(message)
             if what is not None:
                 yield Event(message.time.ToDatetime(tzinfo=UTC), what, message.dropped)
     except grpc.RpcError as failure:
@@ -83,19 +83,19 @@ def watch(connection: Connection, name: str) -> Iterator[Event]:
         call.cancel()
 
 
-def _what(message: wire.WatchSessionResponse) -> What | None:
+def _decode_event(message: wire.WatchSessionResponse) -> What | None:
     """Decodes a message; None for an event that this client does not know."""
     match message.WhichOneof("event"):
         case "began":
-            return Began(SessionInfo.of(message.began))
+            return Began(SessionInfo.from_message(message.began))
         case "step":
             return StepResult.of(message.step, Parameters(), message.step.worker)
         case "updated":
-            return Updated(SessionInfo.of(message.updated))
+            return Updated(SessionInfo.from_message(message.updated))
         case "pushed":
             return Pushed(message.pushed.step)
         case "reported":
-            return MetricsReport.of(message.reported)
+            return MetricsReport.from_message(message.reported)
         case "deleted":
             return Deleted(message.deleted.expired)
         case _:

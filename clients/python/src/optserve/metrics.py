@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from optserve import coercion
-from optserve.record import Record
+from optserve.message_record import MessageRecord
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
 
 
 @dataclass(frozen=True)
-class PlateauState(Record, message=session_pb2.ReduceOnPlateauState):
+class PlateauState(MessageRecord, message=session_pb2.ReduceOnPlateauState):
     """State of `ReduceOnPlateau`.
 
     Attributes:
@@ -32,7 +32,7 @@ class PlateauState(Record, message=session_pb2.ReduceOnPlateauState):
 
 
 @dataclass(frozen=True)
-class StoppingState(Record, message=session_pb2.EarlyStoppingState):
+class StoppingState(MessageRecord, message=session_pb2.EarlyStoppingState):
     """State of `EarlyStopping`.
 
     Attributes:
@@ -49,7 +49,7 @@ class StoppingState(Record, message=session_pb2.EarlyStoppingState):
 
 
 @dataclass(frozen=True)
-class MetricsReport(Record, message=wire.ReportMetricsResponse):
+class MetricsReport(MessageRecord, message=wire.ReportMetricsResponse):
     """Result of one report of metrics.
 
     Attributes:

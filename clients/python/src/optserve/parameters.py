@@ -117,5 +117,5 @@ def as_pull(pulling: Pulling, wire_dtype: DTypeLike | None = None) -> Pull | Non
         types = ", ".join(dtype.name for dtype in dtypes.WIRE_DTYPES)
         points = ", ".join(ParameterPoint.__members__)
         allowed = f"True, False, a Pull, a point ({points}) or an element type ({types})"
-        raise TypeError(coercion.wrong("pull", pulling, allowed)) from None
+        raise TypeError(coercion.error_text("pull", pulling, allowed)) from None
     return Pull(wire_dtype=pulling)

@@ -12,18 +12,18 @@ from numpy.typing import ArrayLike, DTypeLike
 from optserve import coercion
 from optserve import metrics as reports
 from optserve import state_transfer as transfers
-from optserve._codec.caller_arrays import check, same
+from optserve._codec.caller_arrays import check_caller_arrays, has_same_arrays
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.plan import PlanOptions
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
-from optserve._engine.upload import push_session
+from optserve._engine.push_session import push_session
 from optserve._transport.connection import Connection
 from optserve.events import Event, watch
 from optserve.metrics import MetricsReport
@@ -144,9 +144,9 @@ class SessionHandle:
             options = PlanOptions(as_pull(pull, wire_dtype), *asked[1:])
             self._asked, self._options, self._checked = asked, options, None
         options = self._options
-        if into is not None and (self._checked is None or not same(into, self._checked)):
+        if into is not None and (self._checked is None or not has_same_arrays(into, self._checked)):
             pulled = None if options.pull is None else self.layout.select(options.pull.tensors)
-            self._checked = check(into, pulled)
+            self._checked = check_caller_arrays(into, pulled)
         result = self._engine.step(
             gradients,
             options,
@@ -269,12 +269,12 @@ class SessionHandle:
             OptserveError: another error of the server, or it could not be reached.
         """
         given = coercion.to_mapping(values, "values")
-        payload = Payload.of(self.layout, given, "values", wire_dtype).uniform()
+        payload = Payload.of(self.layout, given, "values", wire_dtype).convert_to_one_dtype()
         header = wire.PushHeader(name=self.name, reset_state=reset_state)
         if expected_step is not None:
             header.expected_step = coercion.step(expected_step, "expected_step")
         session = push_session(self._connection, header, payload, timeout, progress)
-        return self._learn(SessionInfo.of(session))
+        return self._update_info(SessionInfo.from_message(session))
 
     def report(
         self,
@@ -302,7 +302,7 @@ class SessionHandle:
         request = reports.request_of(self.name, metrics, expected_step)
         response = self._connection.call(self._connection.sessions.ReportMetrics, request, timeout)
         self._step = max(self._step, response.step)
-        return MetricsReport.of(response)
+        return MetricsReport.from_message(response)
 
     def update(
         self, spec: SessionSpec, *, expected_step: int | None = None, timeout: float | None = None
@@ -328,8 +328,8 @@ class SessionHandle:
         """
         request = transfers.request_of(self.name, spec, expected_step)
         response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
-        self._learn(SessionInfo.of(response.session))
-        return {transfer.group: StateTransfer.of(transfer) for transfer in response.transfers}
+        self._update_info(SessionInfo.from_message(response.session))
+        return {transfer.group: StateTransfer.from_message(transfer) for transfer in response.transfers}
 
     def join(
         self, worker: str | None = None, *, lease: float | None = None, timeout: float | None = None
@@ -367,7 +367,7 @@ class SessionHandle:
         """Reads the session's current state."""
         request = wire.GetSessionRequest(name=self.name)
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
-        return self._learn(SessionInfo.of(response.session))
+        return self._update_info(SessionInfo.from_message(response.session))
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Deletes the session and everything it holds."""
@@ -386,7 +386,7 @@ class SessionHandle:
     def _accept_restored(self, info: SessionInfo) -> None:
         self._info, self._step = info, info.step
 
-    def _learn(self, info: SessionInfo) -> SessionInfo:
+    def _update_info(self, info: SessionInfo) -> SessionInfo:
         self._info = info
         self._step = max(self._step, info.step)
         return info

@@ -9,14 +9,14 @@ from typing import Self
 
 from optserve._codec.layout import Layout
 from optserve.metrics import PlateauState, StoppingState
-from optserve.record import Record
+from optserve.message_record import MessageRecord
 from optserve.shards import DataPlanState
 from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_pb2
 
 
 @dataclass(frozen=True)
-class SessionInfo(Record, message=session_pb2.Session):
+class SessionInfo(MessageRecord, message=session_pb2.Session):
     """State of a session at one moment.
 
     Attributes:
@@ -55,8 +55,8 @@ class SessionInfo(Record, message=session_pb2.Session):
     data_plan: DataPlanState | None = None
 
     @classmethod
-    def of(cls, message: session_pb2.Session, **converted: object) -> Self:
-        return super().of(
+    def from_message(cls, message: session_pb2.Session, **converted: object) -> Self:
+        return super().from_message(
             message,
             layout=Layout.of(message.layout),
             ready=message.state == session_pb2.SESSION_STATE_READY,

@@ -10,7 +10,7 @@ from typing import Any
 
 from optserve import errors
 from optserve._transport.connection import Connection
-from optserve.record import Record
+from optserve.message_record import MessageRecord
 from optserve.specs.enums import StepOutcome
 from optserve.v1 import session_pb2
 from optserve.v1 import worker_service_pb2 as workers
@@ -22,7 +22,7 @@ WAITS_PER_LEASE = 3
 
 
 @dataclass(frozen=True)
-class DataPlanState(Record, message=session_pb2.DataPlanState):
+class DataPlanState(MessageRecord, message=session_pb2.DataPlanState):
     """Progress of a data plan.
 
     Attributes:
@@ -44,7 +44,7 @@ class DataPlanState(Record, message=session_pb2.DataPlanState):
 
 
 @dataclass(frozen=True)
-class Shard(Record, message=workers.DataShard):
+class Shard(MessageRecord, message=workers.DataShard):
     """A shard in one epoch: the examples in [begin, end).
 
     Attributes:
@@ -137,7 +137,7 @@ class ShardQueue:
         )
         while not self._ahead:
             answer = self._connection.call(self._connection.workers.AcquireShards, request)
-            self._ahead.extend(Shard.of(one) for one in answer.shards if Shard.of(one) not in self._yielded)
+            self._ahead.extend(Shard.from_message(one) for one in answer.shards if Shard.from_message(one) not in self._yielded)
             if answer.finished or answer.shards:
                 break
         return bool(self._ahead)

@@ -12,8 +12,8 @@ from optserve import coercion, errors
 from optserve._codec.chunks import CHUNK_BYTES, Joined
 from optserve._codec.framing import ChunkView, Framed, Framing
 from optserve._transport.connection import Connection
-from optserve._transport.retry import allowance
-from optserve.files import FileLike, open_to_read, open_to_write
+from optserve._transport.retry import transfer_timeout
+from optserve.file_access import FileLike, open_to_read, open_to_write
 from optserve.progress import bar
 from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
@@ -117,7 +117,7 @@ class Snapshots:
         if expected_step is not None:
             request.expected_step = coercion.step(expected_step, "expected_step")
         response = self._connection.call(self._connection.sessions.RestoreSnapshot, request, timeout)
-        info = SessionInfo.of(response.session)
+        info = SessionInfo.from_message(response.session)
         self._learn(info)
         return info
 
@@ -184,7 +184,7 @@ class Snapshots:
             request_id=uuid.uuid4().hex,
         )
         response = self._connection.call(self._connection.sessions.ForkSession, request, timeout)
-        return SessionInfo.of(response.session)
+        return SessionInfo.from_message(response.session)
 
     def _at(self, step: int | str | Snapshot) -> str:
         return coercion.snapshot_name(step, self._name)
@@ -207,8 +207,8 @@ def import_session(
                 )
             return response
 
-        seconds = allowance(connection.timeout, byte_count) if timeout is None else timeout
-        return SessionInfo.of(connection.run(attempt, seconds).session)
+        seconds = transfer_timeout(connection.timeout, byte_count) if timeout is None else timeout
+        return SessionInfo.from_message(connection.run(attempt, seconds).session)
 
 
 def _messages(header: wire.ImportHeader, file: IO[bytes], shown: Any) -> Iterator[bytes]:

@@ -6,13 +6,13 @@ import uuid
 from dataclasses import dataclass
 
 from optserve import coercion, spec
-from optserve.record import Record
+from optserve.message_record import MessageRecord
 from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_service_pb2 as wire
 
 
 @dataclass(frozen=True)
-class StateTransfer(Record, message=wire.StateTransfer):
+class StateTransfer(MessageRecord, message=wire.StateTransfer):
     """Transfer of one group's state arrays, by name.
 
     Attributes:

@@ -12,14 +12,14 @@ from numpy.typing import DTypeLike
 
 from optserve import coercion
 from optserve._codec import dtypes
-from optserve._codec.caller_arrays import check, same
+from optserve._codec.caller_arrays import check_caller_arrays, has_same_arrays
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
-from optserve._engine.pending import PendingStep
+from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import PlanOptions
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import MAX_WINDOW, StepEngine
@@ -145,8 +145,8 @@ class StepStream:
             ValueError: ``into`` does not match what the stream pulls; nothing was sent.
         """
         timeout = coercion.optional(coercion.seconds, timeout, "timeout")
-        if into is not None and (self._checked is None or not same(into, self._checked)):
-            self._checked = check(into, self._pulled)
+        if into is not None and (self._checked is None or not has_same_arrays(into, self._checked)):
+            self._checked = check_caller_arrays(into, self._pulled)
         return self._engine.step(
             gradients,
             self._options if not per_tensor_norms else self._options._replace(per_tensor_norms=True),

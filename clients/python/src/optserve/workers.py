@@ -12,7 +12,7 @@ from typing import Any, Self
 from numpy.typing import DTypeLike
 
 from optserve import coercion, errors
-from optserve._codec.caller_arrays import check
+from optserve._codec.caller_arrays import check_caller_arrays
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.receive_buffers import ReceiveBuffers
@@ -20,12 +20,12 @@ from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.plan import PlanOptions
 from optserve._engine.read_parameters import read_parameters
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
 from optserve._transport.connection import Connection
-from optserve._transport.retry import allowance
+from optserve._transport.retry import transfer_timeout
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.shards import Shard, ShardQueue, torch_dataset
 from optserve.spec import member_or_none
@@ -175,7 +175,7 @@ class Member:
         timeout = coercion.optional(coercion.seconds, timeout, "timeout")
         pulled = as_pull(pull, wire_dtype)
         if into is not None:
-            check(into, None if pulled is None else self._layout.select(pulled.tensors))
+            check_caller_arrays(into, None if pulled is None else self._layout.select(pulled.tensors))
         at = self._parameters_step if parameters_step is None else parameters_step
         with self._shards.completing() as shards:
             result = self._engine.step(
@@ -346,14 +346,14 @@ def pull_parameters(
     """Reads parameters; arguments and errors as of `SessionHandle.pull`."""
     if into is not None:
         into = coercion.to_mapping(into, "into")
-        check(into, layout.select(pull.tensors))
+        check_caller_arrays(into, layout.select(pull.tensors))
     request = wire.PullParametersRequest(name=session, pull=pull.message(layout))
     if if_newer_than_step is not None:
         request.if_newer_than_step = coercion.whole(if_newer_than_step, "if_newer_than_step")
     if newer_than_step is not None:
         request.newer_than_step = coercion.whole(newer_than_step, "newer_than_step")
     if timeout is None:
-        timeout = allowance(connection.timeout, pull.byte_count(layout))
+        timeout = transfer_timeout(connection.timeout, pull.byte_count(layout))
     return connection.run(
         lambda left: read_parameters(connection, request, left, ReceiveBuffers(), into), timeout
     )

@@ -337,8 +337,8 @@ async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
 
 async def _receive(chunk: ChunkAhead, place: memoryview) -> None:
     """Receives a chunk that is still on its way straight into its place."""
-    here = len(chunk.here)
-    place[:here] = chunk.here
+    here = len(chunk.received)
+    place[:here] = chunk.received
     await chunk.rest(place[here:])
 
 

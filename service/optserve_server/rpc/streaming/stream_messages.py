@@ -85,7 +85,7 @@ class StreamMessages:
         self._call.heard = time.monotonic()
         try:
             if isinstance(message, ReceivedMessage):
-                known = REQUESTS.ahead(message.head, message.size, message.receive_rest)
+                known = REQUESTS.parse_head(message.head, message.size, message.receive_rest)
                 if known is not None:
                     others, ahead = known
                     return REQUESTS.message(message.head, others), ahead

@@ -12,7 +12,7 @@ from optserve._codec.dtypes import Array
 from optserve._codec.layout import TensorInfo
 
 
-def check(into: Mapping[str, Array], tensors: Sequence[TensorInfo] | None) -> dict[str, Array]:
+def check_caller_arrays(into: Mapping[str, Array], tensors: Sequence[TensorInfo] | None) -> dict[str, Array]:
     """Checks arrays before anything is asked of the server.
 
     Args:
@@ -44,7 +44,7 @@ def check(into: Mapping[str, Array], tensors: Sequence[TensorInfo] | None) -> di
     return checked
 
 
-def same(arrays: Mapping[str, Array], others: Mapping[str, Array]) -> bool:
+def has_same_arrays(arrays: Mapping[str, Array], others: Mapping[str, Array]) -> bool:
     """Whether ``arrays`` has all of the others, themselves."""
     for name, array in others.items():  # noqa: SIM110 - a generator would cost every step more
         if arrays.get(name) is not array:
@@ -74,9 +74,9 @@ class CallerArrays:
             dtypes.bytes_of(self._staging(self._targets[place.name], place.dtype)) for place in layout.places
         ]
 
-    def serves(self, arrays: Mapping[str, Array], layout: ByteLayout) -> bool:
+    def matches(self, arrays: Mapping[str, Array], layout: ByteLayout) -> bool:
         """Whether these are the arrays, for what will be received."""
-        return self._layout is layout and same(arrays, self._targets)
+        return self._layout is layout and has_same_arrays(arrays, self._targets)
 
     def fill(self, data: memoryview) -> dict[str, Array]:
         """The arrays, from bytes that begin with all of theirs."""

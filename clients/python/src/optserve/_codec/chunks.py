@@ -70,7 +70,7 @@ class Filling:
         Raises:
             ValueError: there is a gap, or more than was announced.
         """
-        size, here = chunk.byte_count, chunk.here
+        size, here = chunk.byte_count, chunk.received
         if chunk.byte_offset != self.received or size > self._missing:
             raise ValueError(f"a chunk at {chunk.byte_offset} came where {self.received} was due")
         self.received += size

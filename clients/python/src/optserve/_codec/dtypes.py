@@ -42,7 +42,7 @@ def check_dtype(
     try:
         native: np.dtype[np.generic] = np.dtype(_numpy_name(dtype)).newbyteorder("=")
     except TypeError:
-        raise TypeError(coercion.wrong(what, dtype, f"one of the element types {names}")) from None
+        raise TypeError(coercion.error_text(what, dtype, f"one of the element types {names}")) from None
     if native not in allowed:
         raise TypeError(f"{what} has element type {native.name}, but must have one of {names}")
     return native
@@ -70,7 +70,7 @@ def _read(value: Any, what: str) -> Array:
     for read in readers:
         with contextlib.suppress(TypeError, ValueError, RuntimeError, AttributeError):
             return np.asarray(read())
-    raise TypeError(coercion.wrong(what, value, "an array, or what NumPy reads as one"))
+    raise TypeError(coercion.error_text(what, value, "an array, or what NumPy reads as one"))
 
 
 def _numpy_name(dtype: DTypeLike) -> DTypeLike:

@@ -55,7 +55,7 @@ class ChunkView:
         return (self.data,)
 
     @property
-    def here(self) -> memoryview:
+    def received(self) -> memoryview:
         """The bytes that have arrived: all."""
         return self.data
 
@@ -92,7 +92,7 @@ class ChunkAhead:
 
     byte_offset: int
     byte_count: int
-    here: memoryview
+    received: memoryview
     rest: Callable[[memoryview], Any]
 
 
@@ -152,7 +152,7 @@ class Framing(Generic[M]):
         chunk = None if span is None else ChunkView(offset, memoryview(received)[span[0] : span[1]])
         return self.message(received, others), chunk
 
-    def ahead(
+    def parse_head(
         self, head: Encoded, size: int, rest: Callable[[memoryview], Any]
     ) -> tuple[list[Field], ChunkAhead] | None:
         """Where a message's other fields are, and its chunk, whose bytes are still on their way.

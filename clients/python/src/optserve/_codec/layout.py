@@ -91,7 +91,7 @@ class Layout(Mapping[str, TensorInfo]):
         for i, name in enumerate(names):
             field = f"tensors[{i}]"
             if name in wanted:
-                raise _wrong(errors.Reason.DUPLICATE_TENSOR, f"{name!r} is named twice", field, name)
+                raise _invalid_argument_error(errors.Reason.DUPLICATE_TENSOR, f"{name!r} is named twice", field, name)
             self._check_name(name, field)
             wanted.add(name)
         return [tensor for tensor in self.values() if tensor.name in wanted]
@@ -108,7 +108,7 @@ class Layout(Mapping[str, TensorInfo]):
         for name in arrays:
             self._check_name(name, f"{what}[{name!r}]")
         return [
-            (tensor, _fit(tensor, arrays[tensor.name], what))
+            (tensor, _check_shape(tensor, arrays[tensor.name], what))
             for tensor in self.values()
             if tensor.name in arrays
         ]
@@ -123,7 +123,7 @@ class Layout(Mapping[str, TensorInfo]):
         shape = self[name].shape
         if not shape:
             facts = {"expected": "[rows,...]", "actual": "[]"}
-            raise _wrong(errors.Reason.SHAPE_MISMATCH, f"{name!r} has no rows", field, name, **facts)
+            raise _invalid_argument_error(errors.Reason.SHAPE_MISMATCH, f"{name!r} has no rows", field, name, **facts)
         for what, actual, expected in (
             ("indices", indices, (indices[:1] or (values[:1] or (0,)))),
             ("values", values, (*indices[:1], *shape[1:])),
@@ -133,24 +133,24 @@ class Layout(Mapping[str, TensorInfo]):
                 message = (
                     f"{what} of {name!r} have shape {facts['actual']}, but must have {facts['expected']}"
                 )
-                raise _wrong(errors.Reason.SHAPE_MISMATCH, message, f"{field}.{what}", name, **facts)
+                raise _invalid_argument_error(errors.Reason.SHAPE_MISMATCH, message, f"{field}.{what}", name, **facts)
 
     def _check_name(self, name: str, field: str) -> None:
         if name not in self._tensors:
-            raise _wrong(errors.Reason.UNKNOWN_TENSOR, f"the session has no tensor {name!r}", field, name)
+            raise _invalid_argument_error(errors.Reason.UNKNOWN_TENSOR, f"the session has no tensor {name!r}", field, name)
 
 
-def _fit(tensor: TensorInfo, value: ArrayLike, what: str) -> Array:
+def _check_shape(tensor: TensorInfo, value: ArrayLike, what: str) -> Array:
     field = f"{what}[{tensor.name!r}]"
     array = dtypes.as_array(value, dtypes.WIRE_DTYPES, field)
     if array.shape != tensor.shape:
         facts = {"expected": _shape(tensor.shape), "actual": _shape(array.shape)}
         message = "{name!r} has shape {actual}, but must have {expected}".format(name=tensor.name, **facts)
-        raise _wrong(errors.Reason.SHAPE_MISMATCH, message, field, tensor.name, **facts)
+        raise _invalid_argument_error(errors.Reason.SHAPE_MISMATCH, message, field, tensor.name, **facts)
     return array
 
 
-def _wrong(
+def _invalid_argument_error(
     reason: errors.Reason, message: str, field: str, tensor: str, **facts: str
 ) -> errors.InvalidArgument:
     """What the server would answer, without asking it."""

@@ -67,7 +67,7 @@ class Payload:
         payload = replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
         if not payload.arrays and not payload.rows:
             raise ValueError("gradients is empty, but must have the gradient of at least one tensor")
-        return payload if payload.has_own_types(layout) else payload.uniform()
+        return payload if payload.has_own_types(layout) else payload.convert_to_one_dtype()
 
     @property
     def values(self) -> list[Array]:
@@ -90,7 +90,7 @@ class Payload:
         pairs = zip(names, self.values, strict=True)
         return all(array.dtype == layout[name].dtype for name, array in pairs)
 
-    def uniform(self) -> Payload:
+    def convert_to_one_dtype(self) -> Payload:
         """The payload with one element type and no value changed."""
         kinds = {array.dtype for array in self.values}
         if len(kinds) <= 1:
@@ -126,7 +126,7 @@ def pieces(
             messages are made; None for those that need no conversion.
     """
     if byte_count > chunks.CHUNK_BYTES or sources:
-        return _long(framing, head, chunks.cut(_views(arrays, sources), on_sent))
+        return _encode_messages(framing, head, chunks.cut(_views(arrays, sources), on_sent))
     if on_sent is not None:
         on_sent(byte_count)
     if not byte_count:
@@ -134,7 +134,7 @@ def pieces(
     return (framing.encode_pieces(head, ChunkParts(0, byte_count, list(map(dtypes.bytes_of, arrays)))),)
 
 
-def _long(
+def _encode_messages(
     framing: Framing[Any], head: bytes, cut: Iterable[ChunkView | ChunkParts]
 ) -> Iterator[Sequence[Any]]:
     expect_large_messages()

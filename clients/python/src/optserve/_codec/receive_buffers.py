@@ -51,6 +51,6 @@ class ReceiveBuffers:
         return layout.arrays(np.frombuffer(data, np.uint8).copy())
 
     def _arrays_of(self, into: Mapping[str, Array], layout: ByteLayout) -> CallerArrays:
-        if self._caller is None or not self._caller.serves(into, layout):
+        if self._caller is None or not self._caller.matches(into, layout):
             self._caller = CallerArrays(into, layout)
         return self._caller

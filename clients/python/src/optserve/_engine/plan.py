@@ -104,7 +104,7 @@ class Plan:
             self._message.tensors.extend(payload.names)
             self._message.sparse_tensors.extend(self.tensors[1])
             self._message.gradient_dtype = self.data_type
-        self.learn(payload, given)
+        self.record_types(payload, given)
 
     @property
     def is_usable(self) -> bool:
@@ -136,7 +136,7 @@ class Plan:
         if planned.HasField("parameters"):
             self.parameters = ByteLayout(planned.parameters.tensors, planned.parameters.byte_count)
 
-    def learn(self, payload: Payload, given: Mapping[str, Any]) -> None:
+    def record_types(self, payload: Payload, given: Mapping[str, Any]) -> None:
         """Notes what gradients of this plan look like, so that `collect` takes those that follow.
 
         Args:
@@ -171,13 +171,13 @@ class Plan:
             plain = plain and given == sent and array.flags.c_contiguous
             arrays.append(array)
         if self.region is not None:
-            return self.place(arrays)
+            return self.copy_to_shared_memory(arrays)
         if copy:
             pairs = zip(arrays, self._kinds, strict=True)
             return [np.array(array, sent, order="C") for array, (*_, sent) in pairs], ()
         return (arrays, ()) if plain else self._convert(arrays)
 
-    def place(self, arrays: Sequence[Array]) -> Collected:
+    def copy_to_shared_memory(self, arrays: Sequence[Array]) -> Collected:
         """Copies arrays to their places in shared memory, unless they are there."""
         assert self.region is not None
         for (name, *_), array in zip(self._kinds, arrays, strict=True):

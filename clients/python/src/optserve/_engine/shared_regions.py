@@ -18,7 +18,7 @@ from optserve._engine.plan import kind_of
 from optserve._engine.read_parameters import read_parameters
 from optserve._engine.shared_memory import SharedMemory
 from optserve._transport.connection import Connection
-from optserve._transport.retry import allowance
+from optserve._transport.retry import transfer_timeout
 from optserve.parameters import Parameters, Pull
 from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
@@ -136,7 +136,7 @@ class SharedRegions:
         if values is not None:
             return Parameters(values, step=step, point=pull.point or ParameterPoint.PARAMETERS)
         request = wire.PullParametersRequest(name=self._name, pull=pull.message(self._layout))
-        seconds = allowance(self._connection.timeout, pull.byte_count(self._layout))
+        seconds = transfer_timeout(self._connection.timeout, pull.byte_count(self._layout))
         return self._connection.run(
             lambda left: read_parameters(self._connection, request, left, self._buffers, into), seconds
         )

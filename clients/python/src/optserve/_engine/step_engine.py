@@ -18,9 +18,9 @@ from optserve._codec.payload import Payload
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides, encode
-from optserve._engine.pending import PendingStep
+from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import Plan, PlanOptions, kind_of
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_protocol import Membership, StepProtocol, Verdict
@@ -29,7 +29,7 @@ from optserve._transport.channel import Channel, Message
 from optserve._transport.connection import Connection
 from optserve._transport.data_channel import NoDataConnection
 from optserve._transport.data_connection import PartialMessage
-from optserve._transport.retry import Deadline, allowance
+from optserve._transport.retry import Deadline, transfer_timeout
 from optserve.parameters import Parameters
 from optserve.progress import LARGE, bar
 from optserve.v1 import session_service_pb2 as wire
@@ -82,10 +82,10 @@ class StepEngine:
         self._channel: Channel | None = None
         self._buffers = ReceiveBuffers()
         self._plans: list[Plan] = []  # the last one used comes first
-        self._unseen: errors.OptserveError | None = None
+        self._unraised_error: errors.OptserveError | None = None
         self._closed = False
         fork.register(self)
-        connection.close_with(self)
+        connection.register_closable(self)
 
     def step(
         self,
@@ -118,7 +118,7 @@ class StepEngine:
                 step.start.completed_shards.extend(completed_shards)
             step.into = into
             byte_count = step.plan.transfer_bytes
-            deadline = Deadline(allowance(self._timeout, byte_count) if timeout is None else timeout)
+            deadline = Deadline(transfer_timeout(self._timeout, byte_count) if timeout is None else timeout)
             if progress is False or (progress is None and byte_count < LARGE):
                 return self._run_step(step, deadline)
             with bar("step", byte_count, progress) as step.bar:
@@ -152,7 +152,7 @@ class StepEngine:
                 self._protocol.withdraw(step)
                 raise
             finally:
-                watchdog.rest(self)
+                watchdog.stop_watching(self)
             return step
 
     def wait(self, step: PendingStep, timeout: float | None) -> None:
@@ -167,7 +167,7 @@ class StepEngine:
             DeadlineExceeded: no answer arrived in time; the step stays pending.
         """
         with self._lock:
-            while not step.is_settled:
+            while not step.is_resolved:
                 self._advance(self._deadline(timeout))
 
     def flush(self) -> None:
@@ -175,17 +175,17 @@ class StepEngine:
         with self._lock:
             while self._protocol.waiting:
                 self._advance(self._deadline(None))
-            self._raise_unseen()
+            self._raise_unraised()
 
     def region_of(self, gradients: AnyGradients, options: PlanOptions) -> SharedMemory | None:
         """Returns the shared memory that such gradients go to, if there is any."""
         with self._lock:
             return self._prepare(gradients, options, copy=False).plan.region
 
-    def on_seen(self, error: errors.OptserveError) -> None:
+    def on_error_raised(self, error: errors.OptserveError) -> None:
         """Notes that a failure was raised to a caller."""
-        if self._unseen in (error, error.__cause__):
-            self._unseen = None
+        if self._unraised_error in (error, error.__cause__):
+            self._unraised_error = None
 
     def close(self) -> None:
         """Ends the channel; whether unanswered steps are applied is left open."""
@@ -232,8 +232,8 @@ class StepEngine:
             alone = shared or any(step.plan.region is not None for step in protocol.waiting)
             while len(protocol.waiting) >= (1 if alone else self._window):
                 self._advance(self._deadline(None))
-        if self._unseen is not None:
-            self._raise_unseen()
+        if self._unraised_error is not None:
+            self._raise_unraised()
         for plan in self._plans:
             if plan.options is not options and plan.options != options:
                 continue
@@ -241,7 +241,7 @@ class StepEngine:
                 collected = plan.collect(gradients, copy)
                 if collected is not None:
                     if plan is not self._plans[0]:
-                        self._use(plan)
+                        self._move_to_front(plan)
                     return PendingStep(self, plan, collected)
         return self._prepare_new(gradients, options, copy, shared)
 
@@ -253,7 +253,7 @@ class StepEngine:
         region = self._regions.region(payload, options.pull) if shared else None
         plan = self._plan_of(payload, gradients, options, region)
         if region is not None:
-            return PendingStep(self, plan, plan.place(payload.arrays))
+            return PendingStep(self, plan, plan.copy_to_shared_memory(payload.arrays))
         if copy:
             rows = [some.copy() for some in payload.rows]
             return PendingStep(self, plan, ([array.copy() for array in payload.arrays], ()), rows)
@@ -265,20 +265,20 @@ class StepEngine:
         kind = kind_of(self._layout, payload)
         for plan in self._plans:
             if plan.options == options and plan.region is region and (plan.tensors, plan.data_type) == kind:
-                plan.learn(payload, gradients)
+                plan.record_types(payload, gradients)
                 break
         else:
             plan = Plan(self._name, self._layout, options, payload, gradients, region)
-        self._use(plan)
+        self._move_to_front(plan)
         return plan
 
-    def _raise_unseen(self) -> None:
+    def _raise_unraised(self) -> None:
         """Raises the failure of a step whose result was not asked for."""
-        error, self._unseen = self._unseen, None
+        error, self._unraised_error = self._unraised_error, None
         if error is not None:
             raise error
 
-    def _use(self, plan: Plan) -> None:
+    def _move_to_front(self, plan: Plan) -> None:
         """Puts a plan in front of the others, and forgets those that are of no more use."""
         self._plans = [plan, *(p for p in self._plans if p is not plan and p.is_usable)][:MAX_PLANS]
 
@@ -286,16 +286,16 @@ class StepEngine:
         """The deadline of the next answer."""
         if timeout is not None or not self._protocol.waiting:
             return Deadline(self._timeout if timeout is None else timeout)
-        return Deadline(allowance(self._timeout, self._protocol.waiting[0].plan.transfer_bytes))
+        return Deadline(transfer_timeout(self._timeout, self._protocol.waiting[0].plan.transfer_bytes))
 
     def _run_step(self, step: PendingStep, deadline: Deadline) -> StepResult:
         """Takes a step that is waited for at once."""
         self._protocol.add(step)
         try:
-            while not step.is_settled:
+            while not step.is_resolved:
                 self._advance(deadline)
         except BaseException:
-            if not step.is_settled:
+            if not step.is_resolved:
                 # The arrays are the caller's again, and so is the decision whether to go on.
                 self._drop()
                 self._protocol.withdraw(step)
@@ -321,7 +321,7 @@ class StepEngine:
                     self._send(channel)
                     self._read(channel)
                 finally:
-                    watchdog.rest(self)
+                    watchdog.stop_watching(self)
                 if time.monotonic() >= deadline.at:
                     self._drop()  # the watchdog may have cancelled it just after the answer
                 return
@@ -332,22 +332,22 @@ class StepEngine:
             except BaseException:
                 self._drop()  # an answer may have been read in part
                 raise
-            if self._ends(error, attempts, deadline):
+            if self._is_final(error, attempts, deadline):
                 return
 
-    def _ends(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> bool:
+    def _is_final(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> bool:
         """Whether an error has settled the oldest step; False if it is to be tried again."""
         self._drop()
         if self._closed:
             raise errors.Cancelled("the stream was closed") from error
         if isinstance(error, NoDataConnection):
-            self._connection.no_data(error)
+            self._connection.disable_data_connections(error)
             return False
         if error.reason is errors.Reason.REGION_NOT_FOUND and self._send_in_chunks():
             return False
         verdict = self._protocol.accept_error(error)
         if verdict is Verdict.FAILED:
-            self._unseen = error
+            self._unraised_error = error
         if verdict is not Verdict.RETRY:
             return verdict is Verdict.FAILED
         if isinstance(error, errors.Cancelled) and not deadline.remaining():
@@ -446,7 +446,7 @@ class StepEngine:
         watchdog = self._connection.watchdog
         watchdog.watch(self, time.monotonic() + HALF_CLOSE_TIMEOUT_S, channel.cancel)
         channel.finish()
-        watchdog.rest(self)
+        watchdog.stop_watching(self)
 
     def _drop(self) -> None:
         """Ends the channel at once; what was sent is to be sent again."""
@@ -485,7 +485,7 @@ def _receive(channel: Channel) -> Message:
 def _read_message(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
     """The fields of a message but for its chunk, and the chunk."""
     if isinstance(message, PartialMessage):
-        known = RESPONSES.ahead(message.head, message.size, message.rest)
+        known = RESPONSES.parse_head(message.head, message.size, message.rest)
         if known is not None:
             return RESPONSES.message(message.head, known[0]), known[1]
         message = message.whole()

@@ -15,9 +15,9 @@ from itertools import chain, count
 from typing import Any, NamedTuple
 
 from optserve import errors
-from optserve._engine.pending import PendingStep
+from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import Plan
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve.errors import Reason
 from optserve.v1 import session_service_pb2 as wire
 
@@ -133,8 +133,8 @@ class StepProtocol:
         self._sent -= 1
         step = self.waiting.popleft()
         if step.sequence == self._unknown_sequence:
-            self._know()
-        step.settle(result)
+            self._clear_unknown_outcome()
+        step.resolve(result)
 
     def accept_error(self, error: errors.OptserveError) -> Verdict:
         """Returns what follows from the error that ended the stream; no answer is due any more."""
@@ -143,8 +143,8 @@ class StepProtocol:
             return Verdict.RETRY
         oldest = self.waiting[0]
         if error.reason is Reason.SEQUENCE_REUSED and oldest.sequence == self._unknown_sequence:
-            self._know()  # the step whose result stayed unknown was applied
-            self._number(oldest.sequence + 1)
+            self._clear_unknown_outcome()  # the step whose result stayed unknown was applied
+            self._assign_sequence_numbers(oldest.sequence + 1)
             return Verdict.SEND_AGAIN
         if isinstance(error, errors.Unavailable | errors.Cancelled) or error.retry_after is not None:
             return Verdict.RETRY
@@ -157,28 +157,28 @@ class StepProtocol:
         if oldest.sequence:
             self._next = oldest.sequence
             if error.applied is None:
-                self._leave_unknown(oldest)
+                self._record_unknown_outcome(oldest)
         if error.reason is Reason.SEQUENCE_GAP and error.metadata.get("expected", "").isdigit():
             self._next = int(error.metadata["expected"])  # the server recovered without the last steps
-        oldest.settle(error)
+        oldest.resolve(error)
         while self.waiting:
             abandoned = errors.Abandoned("an earlier step of the stream failed", applied=False)
             abandoned.__cause__ = error
-            self.waiting.popleft().settle(abandoned)
+            self.waiting.popleft().resolve(abandoned)
 
     def withdraw(self, step: PendingStep) -> None:
         """Takes back the last step, whose caller waits no more; its number goes to the next one."""
         self.reset()
         self.waiting.remove(step)
         if step.sequence:
-            self._leave_unknown(step)
+            self._record_unknown_outcome(step)
             self._next = step.sequence
 
     def after_fork(self) -> None:
         """Becomes another worker; the waiting steps are the parent's."""
         while self.waiting:
             step = self.waiting.popleft()
-            step.settle(errors.Cancelled("the step belongs to the process that forked this one"))
+            step.resolve(errors.Cancelled("the step belongs to the process that forked this one"))
         self._start_anew(Membership(uuid.uuid4().hex, 0, 1))
 
     def _announce(self, plan: Plan) -> bytes:
@@ -186,19 +186,19 @@ class StepProtocol:
         self.due.append(plan)
         return plan.encode(self.worker, self.epoch)
 
-    def _number(self, first: int) -> None:
+    def _assign_sequence_numbers(self, first: int) -> None:
         for sequence, step in enumerate(self.waiting, first):
             step.sequence = sequence
         self._next = first + len(self.waiting)
 
-    def _leave_unknown(self, step: PendingStep) -> None:
+    def _record_unknown_outcome(self, step: PendingStep) -> None:
         if step.sequence != self._unknown_sequence:
-            self._know()
+            self._clear_unknown_outcome()
             self._unknown_sequence = step.sequence
         if step.gradient_id:
             self._unknown_gradients[_digest(step)] = step.gradient_id
 
-    def _know(self) -> None:
+    def _clear_unknown_outcome(self) -> None:
         self._unknown_sequence = 0
         self._unknown_gradients = {}
 

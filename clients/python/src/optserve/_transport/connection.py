@@ -21,7 +21,7 @@ from optserve._transport.grpc_channel import GrpcChannel, Metadata
 from optserve._transport.locality import is_local
 from optserve._transport.methods import StreamMethods
 from optserve._transport.retry import Deadline, Retry
-from optserve._transport.service_config import for_channel
+from optserve._transport.service_config import make_channel_config
 from optserve._transport.watchdog import Watchdog
 from optserve.v1 import (
     capabilities_service_pb2_grpc,
@@ -112,7 +112,7 @@ class Connection:
             *OPTIONS,
             # A proxy elsewhere cannot reach a loopback address of this machine.
             ("grpc.enable_http_proxy", int(not is_local(target))),
-            ("grpc.service_config", for_channel(retries=grpc_retries)),
+            ("grpc.service_config", make_channel_config(retries=grpc_retries)),
         )
         self.watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close)
@@ -166,7 +166,7 @@ class Connection:
             return call
         return DataChannel(call, plan, self.data_address)
 
-    def no_data(self, why: NoDataConnection) -> None:
+    def disable_data_connections(self, why: NoDataConnection) -> None:
         """Makes no further attempt at data connections; for a while, if one was offered."""
         if self.data_address is not None:
             _log.info("steps go over gRPC, and not over a connection of their own: %s", why)
@@ -177,7 +177,7 @@ class Connection:
             self._no_data_until = now + self._data_pause
             self._data_pause = min(2 * self._data_pause, NO_DATA_PAUSE_S[1])
 
-    def close_with(self, closable: Closable) -> None:
+    def register_closable(self, closable: Closable) -> None:
         """Has something closed before the connection is, for as long as it lives."""
         self._closables.add(closable)
 

@@ -68,7 +68,7 @@ class DataChannel:
             try:
                 connection.send(messages)
             except OSError as lost:
-                raise self._loss_error(lost) from lost
+                raise self._connection_lost_error(lost) from lost
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._send_all, name="optserve-send", daemon=True)
@@ -92,11 +92,11 @@ class DataChannel:
         try:
             message = self._connection.receive()
         except OSError as lost:
-            raise self._loss_error(lost) from lost
+            raise self._connection_lost_error(lost) from lost
         if message is None:
             self._check_end()
         if isinstance(message, PartialMessage):
-            message.rest = self._guard(message.rest)
+            message.rest = self._convert_receive_errors(message.rest)
         return message
 
     def cancel(self) -> None:
@@ -146,7 +146,7 @@ class DataChannel:
 
     def _open_offered(self) -> DataConnection:
         host, port = self._address
-        answer = self._call_answer()
+        answer = self._receive_from_call()
         offer = wire.StepStreamResponse.FromString(answer or b"").data_connection
         if not offer.port or offer.server_port != port:
             why = "the server offers none" if not offer.port else "the server's port was mapped"
@@ -159,7 +159,7 @@ class DataChannel:
         self._call.send([(wire.StepStreamRequest(data_connection=request).SerializeToString(),)])
         return connection
 
-    def _call_answer(self) -> bytes | None:
+    def _receive_from_call(self) -> bytes | None:
         try:
             return self._call.receive()
         except grpc.RpcError as failure:
@@ -178,18 +178,18 @@ class DataChannel:
             if self._connection is not None:
                 self._connection.interrupt()
 
-    def _guard(self, rest: Callable[[memoryview], None]) -> Callable[[memoryview], None]:
+    def _convert_receive_errors(self, rest: Callable[[memoryview], None]) -> Callable[[memoryview], None]:
         """Receives the rest of a long answer with the errors of its beginning."""
 
         def receive(place: memoryview) -> None:
             try:
                 rest(place)
             except OSError as lost:
-                raise self._loss_error(lost) from lost
+                raise self._connection_lost_error(lost) from lost
 
         return receive
 
-    def _loss_error(self, lost: OSError) -> errors.OptserveError:
+    def _connection_lost_error(self, lost: OSError) -> errors.OptserveError:
         """Returns what a lost connection means; a cancelled call has ended it itself."""
         if self._cancelled:
             return errors.Cancelled("the call was cancelled")

@@ -16,7 +16,7 @@ class Forkable(Protocol):
         ...
 
 
-class Nothing:
+class NoCall:
     """Replaces a call of the parent."""
 
     def cancel(self) -> None:

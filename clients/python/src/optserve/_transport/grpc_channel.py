@@ -58,7 +58,7 @@ class GrpcChannel:
     def abandon(self) -> None:
         """Keeps the call from being ended in a forked child, where it is the parent's."""
         fork.keep_alive(self._call, self._outbox)
-        self._call, self._outbox = fork.Nothing(), queue.SimpleQueue()
+        self._call, self._outbox = fork.NoCall(), queue.SimpleQueue()
 
     def __del__(self) -> None:
         if hasattr(self, "_call"):

@@ -38,7 +38,7 @@ class Deadline:
         return max(0.0, self.at - time.monotonic())
 
 
-def allowance(timeout: float, byte_count: int) -> float:
+def transfer_timeout(timeout: float, byte_count: int) -> float:
     """A default timeout in seconds, lengthened for a transfer by a second for each 10 MB."""
     return timeout + byte_count / BYTES_PER_SECOND
 

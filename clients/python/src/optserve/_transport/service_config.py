@@ -10,21 +10,21 @@ from importlib import resources
 from typing import Any
 
 
-def load_recommended() -> dict[str, Any]:
+def load_service_config() -> dict[str, Any]:
     """Loads the service config from the file."""
     text = resources.files("optserve").joinpath("service_config.json").read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(text)
     return config
 
 
-def for_channel(*, retries: bool) -> str:
+def make_channel_config(*, retries: bool) -> str:
     """Returns the service config of a channel of this client.
 
     Args:
         retries: whether gRPC tries calls again. Where `optserve.Retry` does, it must not: each
             attempt of the one would be several of the other.
     """
-    config = load_recommended()
+    config = load_service_config()
     if not retries:
         del config["retryThrottling"]
         for method in config["methodConfig"]:

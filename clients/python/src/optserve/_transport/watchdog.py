@@ -27,7 +27,7 @@ class Watchdog:
         self.after_fork()
 
     def watch(self, key: object, at: float, cancel: Callable[[], object]) -> None:
-        """Calls ``cancel`` from the watchdog's thread at a time, unless `rest` comes first.
+        """Calls ``cancel`` from the watchdog's thread at a time, unless `stop_watching` comes first.
 
         Args:
             key: what waits; one wait of each at a time.
@@ -38,7 +38,7 @@ class Watchdog:
         if at < self._sleeps_until:
             self._wake(at)
 
-    def rest(self, key: object) -> None:
+    def stop_watching(self, key: object) -> None:
         """Ends a wait. The thread sleeps on, so that equal steps need not wake it."""
         self._waits.pop(key, None)
 

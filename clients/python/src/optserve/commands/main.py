@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from optserve.commands import plot
 from optserve.errors import InvalidArgument, OptserveError
-from optserve.plotting.values import WrongItem
+from optserve.plotting.spec_parser import WrongItem
 
 OK, FAILED, MISUSED = 0, 1, 2
 

@@ -16,9 +16,9 @@ import numpy as np
 from optserve.client import Client, connect
 from optserve.commands.server import local_server
 from optserve.plotting import activations, paths, schedules
-from optserve.plotting.items import Item, read_items
+from optserve.plotting.plot_items import Item, parse_items
 from optserve.plotting.surfaces import SURFACES
-from optserve.plotting.values import WrongItem
+from optserve.plotting.spec_parser import WrongItem
 from optserve.spec import Choice
 from optserve.specs.activations import Activation
 from optserve.specs.optimizers import Optimizer
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
         RuntimeError: matplotlib is missing, or no server can be started.
         OSError: the picture cannot be written.
     """
-    items = None if options.words == ["all"] else read_items(options.family, options.words)
+    items = None if options.words == ["all"] else parse_items(options.family, options.words)
     pictures = _pictures()
     with _client(options) as client:
         figure = options.initialize(client, pictures, items, options)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from optserve._codec.dtypes import Array
 from optserve.client import Client
 from optserve.errors import InvalidArgument, Reason
-from optserve.plotting.items import Item
+from optserve.plotting.plot_items import Item
 from optserve.specs.activations import Activation
 from optserve.specs.base import list_required
 

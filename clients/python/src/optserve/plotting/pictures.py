@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from optserve.plotting.activations import ActivationCurve
-from optserve.plotting.paths import Path
+from optserve.plotting.optimizer_paths import Path
 from optserve.plotting.schedules import ScheduleCurve
 from optserve.plotting.surfaces import Floats, Surface
 
@@ -96,13 +96,13 @@ def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
     _draw_surface(contour, surface)
     contour.set(title=f"{surface.name}: {surface.formula}", xlabel="x", ylabel="y")
     for path, color in zip(paths, _colors(len(paths)), strict=True):
-        label = textwrap.fill(_outcome(path), LABEL_WIDTH // 2)
+        label = textwrap.fill(_path_label(path), LABEL_WIDTH // 2)
         _draw_path(contour, path, color, label)
-        above_minimum = path.values - _least(surface)
+        above_minimum = path.values - _minimum_value(surface)
         if surface.minimum is not None:
             above_minimum = np.maximum(above_minimum, LEAST_DESCENT)
         descent.plot(above_minimum, color=color)
-    above = surface.minimum is not None and any((path.values > _least(surface)).any() for path in paths)
+    above = surface.minimum is not None and any((path.values > _minimum_value(surface)).any() for path in paths)
     name = "f" if surface.minimum is None else "f - min f"
     descent.set(title="descent", xlabel="step", ylabel=name, yscale="log" if above else "linear")
     descent.set_ylim(*_axis_bounds(paths, surface))
@@ -120,7 +120,7 @@ def draw_path_sheet(paths: Sequence[Path], surface: Surface) -> Figure:
     for axes, path in zip(panels, paths, strict=True):
         _draw_surface(axes, surface, levels=10)
         _draw_path(axes, path, PALETTE[1])
-        axes.set_title(textwrap.fill(_outcome(path), 34), fontsize="small")
+        axes.set_title(textwrap.fill(_path_label(path), 34), fontsize="small")
     figure.suptitle(f"{surface.name}: {surface.formula}, {max(len(path.points) for path in paths) - 1} steps")
     return figure
 
@@ -132,7 +132,7 @@ def _draw_path(axes: Axes, path: Path, color: Color, label: str = "") -> None:
     axes.plot(*path.points[-1], "o", color=color, markersize=5)
 
 
-def _outcome(path: Path) -> str:
+def _path_label(path: Path) -> str:
     return f"{path.label}: diverged" if path.diverged else path.label
 
 
@@ -153,7 +153,7 @@ def _draw_surface(axes: Axes, surface: Surface, levels: int = 18) -> None:
     if surface.minimum is None:
         at = np.linspace(z.min(), z.max(), levels)
     else:
-        at = _least(surface) + (z.max() - _least(surface)) * np.geomspace(1e-4, 0.8, levels)
+        at = _minimum_value(surface) + (z.max() - _minimum_value(surface)) * np.geomspace(1e-4, 0.8, levels)
         axes.plot(*surface.minimum, "k*", markersize=9)
     axes.contour(x, y, z, levels=at, cmap="Greys_r", linewidths=0.7, alpha=0.6)
     axes.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))
@@ -166,7 +166,7 @@ def _grid(surface: Surface) -> tuple[Floats, Floats, Floats]:
     return x, y, surface.value(x, y)
 
 
-def _least(surface: Surface) -> float:
+def _minimum_value(surface: Surface) -> float:
     """The value at the minimum, or 0 if the surface has none."""
     if surface.minimum is None:
         return 0.0
@@ -175,8 +175,8 @@ def _least(surface: Surface) -> float:
 
 def _axis_bounds(paths: Sequence[Path], surface: Surface) -> tuple[float, float]:
     """Bounds of the descent's axis, which neither a divergence nor an arrival stretches."""
-    values = np.concatenate([path.values for path in paths]) - _least(surface)
-    first = float(paths[0].values[0]) - _least(surface)
+    values = np.concatenate([path.values for path in paths]) - _minimum_value(surface)
+    first = float(paths[0].values[0]) - _minimum_value(surface)
     if surface.minimum is None:
         z = _grid(surface)[2]
         margin = 0.05 * float(np.ptp(z))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optserve.client import Client
-from optserve.plotting.items import Item
+from optserve.plotting.plot_items import Item
 from optserve.specs.schedules import Schedule
 
 

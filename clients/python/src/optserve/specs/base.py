@@ -125,12 +125,12 @@ class Spec(metaclass=SpecType):
             return make_empty(value, name, value.__name__)
         if isinstance(value, Mapping) and not issubclass(cls, Choice):
             return cls(**value)
-        raise TypeError(coercion.wrong(name, value, cls.describe_allowed()))
+        raise TypeError(coercion.error_text(name, value, cls.describe_allowed()))
 
     @classmethod
     def describe_allowed(cls) -> str:
         """Describes the values that `of` takes, for errors."""
-        return f"{a(cls.__name__)}, or a dict of its fields: {', '.join(wire_fields(cls))}"
+        return f"{with_article(cls.__name__)}, or a dict of its fields: {', '.join(wire_fields(cls))}"
 
 
 class Choice(Spec):
@@ -167,20 +167,20 @@ class Choice(Spec):
         if found is None:
             close = difflib.get_close_matches(value.lower(), cls.CHOICES, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ValueError(coercion.wrong(name, value, f"one of {', '.join(cls.CHOICES)}{hint}"))
+            raise ValueError(coercion.error_text(name, value, f"one of {', '.join(cls.CHOICES)}{hint}"))
         return make_empty(cast("type[Self]", found), name, value)
 
     @classmethod
     def find(cls, name: str) -> type[Choice] | None:
         """Finds a member by its name, ignoring case, hyphens and underscores; None if the family has none."""
-        wanted = plain(SHORT_NAMES.get(name.lower(), name))
-        return next((c for f, c in cls.CHOICES.items() if wanted in (plain(f), plain(c.__name__))), None)
+        wanted = normalize_name(SHORT_NAMES.get(name.lower(), name))
+        return next((c for f, c in cls.CHOICES.items() if wanted in (normalize_name(f), normalize_name(c.__name__))), None)
 
     @classmethod
     def describe_allowed(cls) -> str:
         """Describes the values that `of` takes, for errors."""
         examples = ", ".join(list(cls.CHOICES)[:4])
-        return f"{a(cls.__name__)}, or the name of one, such as {examples}"
+        return f"{with_article(cls.__name__)}, or the name of one, such as {examples}"
 
 
 def make_empty(cls: type[K], name: str, written: str) -> K:
@@ -224,8 +224,8 @@ def _resolve_argument(
     """Returns the fields that one argument sets, with their values."""
     if key in fields:
         return [(key, value)]
-    known = {plain(field): field for field in fields}
-    meant = [plain(name) for name in (key, *ALIASES.get(key, ()))]
+    known = {normalize_name(field): field for field in fields}
+    meant = [normalize_name(name) for name in (key, *ALIASES.get(key, ()))]
     targets = [known[name] for name in meant if name in known]
     if not targets:
         raise TypeError(_unknown(cls, fields, key))
@@ -233,7 +233,7 @@ def _resolve_argument(
         return [(targets[0], value)]
     betas = coercion.to_tuple(value, f"{cls.__name__}.betas", coercion.number)
     if len(betas) != len(targets):
-        raise TypeError(coercion.wrong(f"{cls.__name__}.betas", value, f"{len(targets)} numbers"))
+        raise TypeError(coercion.error_text(f"{cls.__name__}.betas", value, f"{len(targets)} numbers"))
     return zip(targets, betas, strict=True)
 
 
@@ -272,14 +272,14 @@ def convert(field: FieldDescriptor, value: object, name: str) -> object:
     if entry is not None and entry.GetOptions().map_entry:
         given = coercion.to_mapping(cast("Mapping[str, object]", value), name)
         return {
-            coercion.text(key, f"a name in {name}"): _one(
+            coercion.text(key, f"a name in {name}"): _convert_item(
                 entry.fields_by_name["value"], v, f"{name}[{key!r}]"
             )
             for key, v in given.items()
         }
     if field.is_repeated:
-        return coercion.to_tuple(value, name, functools.partial(_one, field))
-    return _one(field, value, name)
+        return coercion.to_tuple(value, name, functools.partial(_convert_item, field))
+    return _convert_item(field, value, name)
 
 
 SCALARS: Mapping[int, Callable[[object, str], object]] = {
@@ -291,22 +291,22 @@ SCALARS: Mapping[int, Callable[[object, str], object]] = {
 }
 
 
-def _one(field: FieldDescriptor, value: object, name: str) -> object:
+def _convert_item(field: FieldDescriptor, value: object, name: str) -> object:
     if field.message_type is not None:
         return Spec.BY_MESSAGE[field.message_type.full_name].of(value, name)
     if field.enum_type is not None:
         return coercion.member(enums.by_name(field.enum_type.name), value, name)
     if isinstance(value, Choice):
         allowed = "a number; schedules are given as schedule=... of the session"
-        raise TypeError(coercion.wrong(name, value, allowed))
+        raise TypeError(coercion.error_text(name, value, allowed))
     return SCALARS[field.cpp_type](value, name)
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A name without case, hyphens, underscores and blanks."""
     return name.lower().translate(str.maketrans("", "", "-_ "))
 
 
-def a(noun: str) -> str:
+def with_article(noun: str) -> str:
     """The noun with its article."""
     return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"

@@ -25,7 +25,7 @@ class WrongItem(ValueError):
     """An item or field that cannot be parsed; the message is for the user."""
 
 
-def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
+def make_spec(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
     """A member of a family, such as a schedule, by its name in the contract.
 
     Args:
@@ -48,7 +48,7 @@ def make(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
         raise WrongItem(str(error)) from error
 
 
-def parse(text: str) -> ast.expr:
+def parse_expression(text: str) -> ast.expr:
     """The expression that a value's text is; nothing of it is ever evaluated.
 
     Raises:
@@ -73,7 +73,7 @@ def _value(node: ast.expr, where: str, field: FieldDescriptor | None) -> object:
             return _word(f"-{word}")
         case ast.Call(func=ast.Name(id=name), args=[]) if field is not None and field.message_type:
             family = cast("type[Choice]", Spec.BY_MESSAGE[field.message_type.full_name])
-            return make(family, name, {word.arg or "**": word.value for word in node.keywords})
+            return make_spec(family, name, {word.arg or "**": word.value for word in node.keywords})
     with contextlib.suppress(ValueError):
         return ast.literal_eval(node)
     raise WrongItem(f"{where} takes a number, a word, or name(field=value, ...)")

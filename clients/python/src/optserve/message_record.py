@@ -12,17 +12,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from optserve import spec
 
 
-class Record:
+class MessageRecord:
     """Base of dataclasses whose fields have the names that a message gives them."""
 
-    BY_MESSAGE: ClassVar[dict[str, type[Record]]] = {}
+    BY_MESSAGE: ClassVar[dict[str, type[MessageRecord]]] = {}
 
     def __init_subclass__(cls, message: type[Message]) -> None:
         super().__init_subclass__()
-        Record.BY_MESSAGE[message.DESCRIPTOR.full_name] = cls
+        MessageRecord.BY_MESSAGE[message.DESCRIPTOR.full_name] = cls
 
     @classmethod
-    def of(cls, message: Any, **converted: object) -> Self:
+    def from_message(cls, message: Any, **converted: object) -> Self:
         """Decodes a message; ``converted`` are fields that it states in another form, or lacks."""
         names = {field.name for field in dataclasses.fields(cast(Any, cls))}
         return cls(**{name: _value(message, name) for name in names.difference(converted)}, **converted)
@@ -42,5 +42,5 @@ def _decode(value: Any) -> Any:
         return value.ToDatetime(tzinfo=UTC)
     if not isinstance(value, Message):
         return value
-    record = Record.BY_MESSAGE.get(value.DESCRIPTOR.full_name)
-    return spec.decode(value) if record is None else record.of(value)
+    record = MessageRecord.BY_MESSAGE.get(value.DESCRIPTOR.full_name)
+    return spec.decode(value) if record is None else record.from_message(value)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from optserve.plotting.values import WrongItem, make, parse
+from optserve.plotting.spec_parser import WrongItem, make_spec, parse_expression
 from optserve.spec import Choice
 
 C = TypeVar("C", bound=Choice)
@@ -26,7 +26,7 @@ class Item(Generic[C]):
     spec: C
 
 
-def read_items(family: type[C], words: Sequence[str]) -> list[Item[C]]:
+def parse_items(family: type[C], words: Sequence[str]) -> list[Item[C]]:
     """Reads ``name field=value ... name field=value ...``.
 
     Raises:
@@ -50,6 +50,6 @@ def _item(family: type[C], name: str, words: Sequence[str]) -> Item[C]:
         field, _, value = word.partition("=")
         if field in fields:
             raise WrongItem(f"{name}.{field} is given twice")
-        fields[field] = parse(value)
+        fields[field] = parse_expression(value)
     label = f"{name}({', '.join(words)})" if words else name
-    return Item(label, make(family, name, fields))
+    return Item(label, make_spec(family, name, fields))

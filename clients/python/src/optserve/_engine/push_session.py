@@ -7,7 +7,7 @@ import uuid
 from optserve._codec.framing import Framing
 from optserve._codec.payload import Payload, pieces
 from optserve._transport.connection import Connection
-from optserve._transport.retry import allowance
+from optserve._transport.retry import transfer_timeout
 from optserve.progress import bar
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
@@ -46,5 +46,5 @@ def push_session(
         return response.session
 
     return connection.run(
-        attempt, allowance(connection.timeout, payload.byte_count) if timeout is None else timeout
+        attempt, transfer_timeout(connection.timeout, payload.byte_count) if timeout is None else timeout
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from optserve.client import Client
 from optserve.errors import FailedPrecondition, Reason
-from optserve.plotting.items import Item
+from optserve.plotting.plot_items import Item
 from optserve.plotting.surfaces import Floats, Surface
 from optserve.session import SessionHandle
 from optserve.specs.base import list_required

@@ -11,7 +11,7 @@ from optserve._codec.payload import pieces
 from optserve._codec.receive_buffers import Into
 from optserve._codec.sparse_rows import Rows
 from optserve._engine.plan import IN_MEMORY, REQUESTS, Collected, Plan
-from optserve._engine.results import StepResult
+from optserve._engine.step_result import StepResult
 from optserve.progress import Bar
 from optserve.v1 import session_service_pb2 as wire
 
@@ -23,7 +23,7 @@ class Waiter(Protocol):
         """Returns when a step is settled; ``timeout`` in seconds, the waiter's own when None."""
         ...
 
-    def on_seen(self, error: errors.OptserveError) -> None:
+    def on_error_raised(self, error: errors.OptserveError) -> None:
         """Called when a step's failure is raised to a caller."""
         ...
 
@@ -68,14 +68,14 @@ class PendingStep:
         self.start: wire.StepStart | None = None
         self.into: Into = None
         self.bar: Bar | None = None
-        self.is_settled = False
+        self.is_resolved = False
         self._engine, self._rows = engine, rows
         self._result: StepResult | None = None
         self._error: errors.OptserveError | None = None
 
     def done(self) -> bool:
         """Whether the step is answered, or has failed."""
-        return self.is_settled
+        return self.is_resolved
 
     def result(self, timeout: float | None = None) -> StepResult:
         """Waits for the answer; asking again gives the same.
@@ -97,14 +97,14 @@ class PendingStep:
     def outcome(self) -> StepResult:
         """Returns the result of a step that is done, or raises its error."""
         if self._error is not None:
-            self._engine.on_seen(self._error)
+            self._engine.on_error_raised(self._error)
             raise self._error
         assert self._result is not None
         return self._result
 
-    def settle(self, outcome: StepResult | errors.OptserveError) -> None:
+    def resolve(self, outcome: StepResult | errors.OptserveError) -> None:
         """Takes the answer, or the failure."""
-        self.is_settled, self.gradients, self._rows = True, IN_MEMORY, ()
+        self.is_resolved, self.gradients, self._rows = True, IN_MEMORY, ()
         if isinstance(outcome, StepResult):
             self._result = outcome
         else:

@@ -13,7 +13,7 @@ from optserve_server.optimizers.adam import Adam, BiasCorrection
 from optserve_server.optimizers.adamw import AdamW
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.momentum import Momentum, MomentumForm
-from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.programs.step_programs import StepPrograms
 from optserve_server.spec.session_spec import GradientSpec
 
 Array = npt.NDArray[Any]

@@ -91,9 +91,9 @@ def _serve(parsed: argparse.Namespace) -> int:
     # Imported behind it: they import gRPC.
     from optserve_server.app import serve
     from optserve_server.event_loop import event_loop_factory
-    from optserve_server.rpc.middleware import logs
+    from optserve_server.rpc.middleware import json_logs
 
-    logs.configure_logs(settings.log_level)
+    json_logs.configure_logs(settings.log_level)
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         runner.run(serve(settings))
     return 0

@@ -100,7 +100,9 @@ class DomainError(Exception):
             self.field = f"{path}{'' if self.field.startswith('[') else '.'}{self.field}"
 
 
-def out_of_range_error(field: str | None, actual: object, allowed: str, message: str | None = None) -> DomainError:
+def out_of_range_error(
+    field: str | None, actual: object, allowed: str, message: str | None = None
+) -> DomainError:
     """OUT_OF_RANGE: a number that is not allowed; the message says so in general if none is given."""
     text = message or f"{field} is {actual}, but must be {allowed}"
     metadata = {"range": allowed, "actual": actual}

@@ -14,7 +14,7 @@ from optserve_server.optimizers.base import ElementwiseRule, Rule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.programs.gradient_transforms import PARAMETER
+from optserve_server.programs.step_programs import PARAMETER
 from tests.conformance.corpus import Case
 
 Array = npt.NDArray[Any]
@@ -74,7 +74,9 @@ def select_numbers(
 ) -> dict[str, Any]:
     """The numbers that a formula takes: carried ones only where it names them."""
     named = inspect.signature(formula).parameters
-    return round_numbers({k: v for k, v in numbers.items() if k in named or k not in rule.initial_scalar_state()}, dtype)
+    return round_numbers(
+        {k: v for k, v in numbers.items() if k in named or k not in rule.initial_scalar_state()}, dtype
+    )
 
 
 def round_numbers(numbers: Mapping[str, float], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -121,5 +123,7 @@ def beforehand(
     if isinstance(rule, GroupwiseRule):
         given = select_numbers(rule, rule.group_sum_terms, numbers, p.dtype)
         summed = rule.group_sum_terms(NumpyOps(), p, gradient, *slots, **given)
-        return rule.compute_group_scalars({n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers)
+        return rule.compute_group_scalars(
+            {n: float(np.abs(v).sum(dtype=np.float64)) for n, v in summed.items()}, numbers
+        )
     return {}, {}

@@ -12,7 +12,7 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.programs.step_programs import StepPrograms
 from optserve_server.spec.session_spec import GradientSpec
 from tests.executors.steps import differences, run, start
 from tests.support.tiers import slow_unless

@@ -14,7 +14,7 @@ from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.source_generation import storage_dtypes
-from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.programs.step_programs import StepPrograms
 from tests.executors.steps import differences, run, start
 from tests.executors.test_bits import SOME_DTYPES, SOME_VARIANTS, WIRE
 from tests.support.host_cuda import HostKernel

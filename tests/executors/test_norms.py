@@ -17,7 +17,7 @@ from optserve_server.arrays.norms import LARGE, SMALL, norm, segment_norms
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.optimizers.sgd import SGD
-from optserve_server.programs.gradient_transforms import GRADIENT, StepPrograms
+from optserve_server.programs.step_programs import GRADIENT, StepPrograms
 from tests.support.host_cuda import HostKernel
 from tests.support.variants import BARE
 

@@ -20,7 +20,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.optimizers.adam import Adam
-from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPrograms
+from optserve_server.programs.step_programs import GRADIENT, REPLY, StepPrograms
 from tests.executors.steps import Arrays, differences, gradient, numbers
 from tests.executors.test_bits import DTYPES, SOME_DTYPES, WIRE
 from tests.support.host_cuda import HostKernel
@@ -204,7 +204,9 @@ def test_pieces_and_replies_on_a_gpu(guard: str, dtype: np.dtype[Any]) -> None:
         reference(scalars, of_segments=of_segments)
         mirror = gpu.make_device_copy(host)
         given = {GRADIENT: mirror.array}
-        measuring = gpu.compile(measure, dtype, {GRADIENT: wire}).bind(own, size, ends).start_pass(scalars, given)
+        measuring = (
+            gpu.compile(measure, dtype, {GRADIENT: wire}).bind(own, size, ends).start_pass(scalars, given)
+        )
         for low, high in itertools.pairwise([0, *cuts, size]):
             mirror.copy_to_device(low, high)
             measuring.compute_until(high)

@@ -193,7 +193,7 @@ ELSEWHERE: Mapping[str, str] = {
     "SHARD_NOT_HELD": "tests/integration/test_data_plan.py",
     "STALE": "tests/integration/test_workers.py",
     "ROUND_CLOSED": "tests/integration/test_workers.py",
-    "INTERNAL": "tests/service/rpc/test_boundary.py",
+    "INTERNAL": "tests/service/rpc/test_call_interceptor.py",
 }
 """Reasons that need a server or workers of their own, and where they are provoked."""
 

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 
-from optserve_server import loop
+from optserve_server import event_loop
 from optserve_server.__main__ import main
 
 BUSY_S = 0.03
@@ -29,7 +29,7 @@ def watch() -> None:
             _log.warning("busy", extra={"facts": {"seconds": taken, "callback": repr(of)[:400]}})
 
     setattr(asyncio.Handle, "_run", time_callback)  # noqa: B010  mypy knows the method
-    loop.event_loop_factory = lambda: None
+    event_loop.event_loop_factory = lambda: None
 
 
 if __name__ == "__main__":

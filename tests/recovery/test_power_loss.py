@@ -60,7 +60,9 @@ class Life:
         assert session.durability is not None
         if self.rng.random() < 0.05:
             self.deleting = session.id
-            forget = partial(made.durability_manager.delete_session, session.durability, Request("gone", b"content"))
+            forget = partial(
+                made.durability_manager.delete_session, session.durability, Request("gone", b"content")
+            )
             await made.durability_manager.in_thread(forget)
             made.namespaces[""].store.delete(session.id)
             del sessions[name], self.acknowledged[session.id]

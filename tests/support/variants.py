@@ -13,7 +13,7 @@ from optserve_server.errors import DomainError
 from optserve_server.hyperparameters import declarations, field_types
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.programs.step_programs import StepPrograms
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 
 

@@ -70,7 +70,8 @@ class CupyPass(Pass):
         counts = [np.int64(self.blocks.count), np.int64(len(self.blocks.ends))]
         own, numbers = [given[name] for name in program.arrays], [scalars[name] for name in program.scalars]
         self._arguments = (
-            *counts, *_copy_blocks_to_device(self.blocks), cupy.asarray(runs), self._sums, *own, *map(np.float64, numbers)
+            *counts, *_copy_blocks_to_device(self.blocks), cupy.asarray(runs), self._sums,
+            *own, *map(np.float64, numbers),
         )  # fmt: skip
 
     def release_arrays(self) -> None:

@@ -116,7 +116,9 @@ def _tangent(
     return total
 
 
-def _extremum_tangent(ops: Ops, first: Value, operands: Sequence[Value], tangents: Sequence[Tangent]) -> Value:
+def _extremum_tangent(
+    ops: Ops, first: Value, operands: Sequence[Value], tangents: Sequence[Tangent]
+) -> Value:
     """The tangent of the chosen operand; the mean of both where they are equal."""
     halves = [_product(0.5, t) for t in tangents if t is not None]
     mean = halves[0] if len(halves) == 1 else halves[0] + halves[1]

@@ -65,7 +65,7 @@ def kernel(low, high, table):
 {arrays}
 {numbers}
     lanes = np.empty(({count}, {LANES}))
-    values = np.empty(({waiting}, {chunk}), T)
+    values = np.empty(({buffered}, {chunk}), T)
     segment = find_first_greater(firsts, low) - 1
     for block in range(low, high):
         while firsts[segment + 1] <= block:
@@ -108,7 +108,7 @@ def numba_source(
     names = OperandNames.from_program(program)
     rows = range(len(program.reductions))
     depth = 4 if program.reductions else 3
-    waiting = _find_buffered_operands(program, dtype, dtypes)
+    buffered = _find_buffered_operands(program, dtype, dtypes)
     text = (REDUCING if rows else PLAIN).format(
         arrays=_lines(1, _arrays(program, dtypes)),
         numbers=_lines(1, _numbers(names)),
@@ -116,15 +116,15 @@ def numba_source(
             f"c{i} = T(runs[{i} * table[3] + segment])" for i in range(len(program.segment_scalars))
         ]),
         slices=_lines(depth - 1, [f"b{i} = a{i}[start:end]" for i in range(len(program.arrays))] + [
-            f"v{i} = values[{i}, : end - start]" for i in range(len(waiting))
+            f"v{i} = values[{i}, : end - start]" for i in range(len(buffered))
         ]),
-        body=_lines(depth, _body(names, dtype, dtypes, waiting) or ["pass"]),
+        body=_lines(depth, _body(names, dtype, dtypes, buffered) or ["pass"]),
         summed=_lines(3, [
-            f"{SUMMANDS[r.kind]}({_locate_summand(program, r.operand, waiting)}, lanes[{i}])"
+            f"{SUMMANDS[r.kind]}({_locate_summand(program, r.operand, buffered)}, lanes[{i}])"
             for i, r in enumerate(program.reductions)
         ]),
         folded=_lines(2, [f"sums[{i} * table[7] + block] = fold_lanes(lanes[{i}])" for i in rows]),
-        count=len(rows), waiting=len(waiting), chunk=CHUNK if waiting else BLOCK, LANES=LANES, BLOCK=BLOCK,
+        count=len(rows), buffered=len(buffered), chunk=CHUNK if buffered else BLOCK, LANES=LANES, BLOCK=BLOCK,
     )  # fmt: skip
     return f"{runtime_source() if whole else ''}\nT = np.{dtype.name}\n{text}"
 
@@ -174,7 +174,9 @@ def _literal(value: float) -> str:
     return repr(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}np.inf"
 
 
-def _find_buffered_operands(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> tuple[Operand, ...]:
+def _find_buffered_operands(
+    program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]
+) -> tuple[Operand, ...]:
     """What is summed and has to wait for it; the elements of some arrays are there already."""
     there = {
         Load(name)
@@ -184,16 +186,16 @@ def _find_buffered_operands(program: Program, dtype: np.dtype[Any], dtypes: Sequ
     return tuple(dict.fromkeys(r.operand for r in program.reductions if r.operand not in there))
 
 
-def _locate_summand(program: Program, operand: Operand, waiting: Sequence[Operand]) -> str:
+def _locate_summand(program: Program, operand: Operand, buffered: Sequence[Operand]) -> str:
     """Where a chunk's values of ``operand`` are."""
-    if operand in waiting:
-        return f"v{waiting.index(operand)}"
+    if operand in buffered:
+        return f"v{buffered.index(operand)}"
     assert isinstance(operand, Load)
     return f"b{program.arrays.index(operand.name)}"
 
 
 def _body(
-    names: OperandNames, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], waiting: Sequence[Operand]
+    names: OperandNames, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], buffered: Sequence[Operand]
 ) -> list[str]:
     program = names.program
     lines = [f"x{i} = {_decode(f'b{i}[i]', dtype, dtypes[i])}" for i in find_loads(program)]
@@ -201,7 +203,7 @@ def _body(
     for name, x in program.stores:
         number = program.arrays.index(name)
         lines.append(f"b{number}[i] = {_encode(names[x], dtype, dtypes[number])}")
-    return lines + [f"v{i}[i] = {names[x]}" for i, x in enumerate(waiting)]
+    return lines + [f"v{i}[i] = {names[x]}" for i, x in enumerate(buffered)]
 
 
 def _expression(names: OperandNames, instruction: Instruction) -> str:

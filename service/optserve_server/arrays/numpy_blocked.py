@@ -257,7 +257,9 @@ class NumpyPass(Pass):
             values[kernel.slots[Load(name)]] = view
         for register, name in enumerate(self.program.segment_scalars, others + len(kernel.loads)):
             run = self._runs[register - others - len(kernel.loads)]
-            values[kernel.slots[SegmentScalar(name)]] = expand_segment_scalars(run, self.blocks, start, stop, places[register])
+            values[kernel.slots[SegmentScalar(name)]] = expand_segment_scalars(
+                run, self.blocks, start, stop, places[register]
+            )
 
 
 def _number(value: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -266,7 +268,9 @@ def _number(value: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         return np.array(value, dtype)
 
 
-def expand_segment_scalars(run: npt.NDArray[Any], cut: SegmentBlocks, start: int, stop: int, out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def expand_segment_scalars(
+    run: npt.NDArray[Any], cut: SegmentBlocks, start: int, stop: int, out: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
     """The numbers of segments for the elements from ``start`` to ``stop``.
 
     One number if they all lie in one segment; otherwise written to ``out``.

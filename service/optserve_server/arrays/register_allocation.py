@@ -84,7 +84,9 @@ def allocate_registers(program: Program, plain: frozenset[str]) -> RegisterAlloc
 
     written = set(direct.values())
     copies = tuple((name, x) for name, x in program.stores if name not in written)
-    return RegisterAllocation(tuple(results), copies, made[Bank.FLOAT], made[Bank.BOOL], _find_overwritten(program))
+    return RegisterAllocation(
+        tuple(results), copies, made[Bank.FLOAT], made[Bank.BOOL], _find_overwritten(program)
+    )
 
 
 def _last_uses(program: Program) -> dict[Operand, int]:

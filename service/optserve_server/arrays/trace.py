@@ -43,7 +43,7 @@ class Condition(_Traced):
 
 def _operator(op: Op) -> tuple[Callable[[Any, Any], Symbol], Callable[[Any, Any], Symbol]]:
     """The methods of a symbol for an operation: with it on the left, and on the right."""
-    return lambda a, b: a.tracer.apply(op, a, b), lambda b, a: b.tracer.apply(op, a, b)
+    return lambda a, b: a.tracer.record_operation(op, a, b), lambda b, a: b.tracer.record_operation(op, a, b)
 
 
 def _comparison(op: Op) -> Callable[[Any, Any], Condition]:
@@ -73,7 +73,7 @@ class Tracer(Ops):
     """Makes a `Program` out of what formulas do with its symbols; implements `Ops`.
 
     Arithmetic that involves no array is refused with TypeError: its result is the same
-    for every element, so it belongs into a rule's ``scalars()``, in float64, once.
+    for every element, so it belongs into a rule's ``compute_scalars()``, in float64, once.
 
     Args:
         numbers_alone: lets such arithmetic pass, for programs that no rule is behind.

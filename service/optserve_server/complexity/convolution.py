@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, shape_mismatch_error, format_shape
+from optserve_server.complexity.base import MAX_EXTENT, Cost, Layer, Shape, format_shape, shape_mismatch_error
 from optserve_server.complexity.windows import LayerPadding, check_window, count_window_positions
 from optserve_server.errors import conflict_error
 from optserve_server.hyperparameters import hyper
@@ -43,7 +43,9 @@ class Convolution(Layer):
             raise conflict_error("groups", f"{self.groups} groups do not divide {self.filters} filters")
 
     def cost(self, shape: Shape) -> Cost:
-        spots = count_window_positions(shape, self.kernel, self.strides, self.dilation, self.padding, "kernel")
+        spots = count_window_positions(
+            shape, self.kernel, self.strides, self.dilation, self.padding, "kernel"
+        )
         channels = shape[-1]
         if channels % self.groups:
             message = f"{self.groups} groups do not divide the channels of the input, {format_shape(shape)}"

@@ -33,5 +33,8 @@ class Pooling(Layer):
 
     def cost(self, shape: Shape) -> Cost:
         near = (1,) * len(self.window)
-        output = (*count_window_positions(shape, self.window, self.strides, near, self.padding, "window"), shape[-1])
+        output = (
+            *count_window_positions(shape, self.window, self.strides, near, self.padding, "window"),
+            shape[-1],
+        )
         return Cost(output, operations=math.prod(output) * self.form.operations(math.prod(self.window)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from optserve_server.complexity.base import Shape, check_extents, shape_mismatch_error, format_shape
+from optserve_server.complexity.base import Shape, check_extents, format_shape, shape_mismatch_error
 from optserve_server.errors import conflict_error, out_of_range_error
 
 MAX_DIMENSIONS = 3

@@ -12,9 +12,9 @@ from optserve_server.coordination.membership import Member
 from optserve_server.coordination.mode import Action, Decision, Offer
 from optserve_server.errors import DomainError, Reason, conflict_error
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.session_change import ChangeKind
 from optserve_server.state.layout import Layout
 from optserve_server.state.read_parameters import Reply
+from optserve_server.state.session_change import ChangeKind
 from optserve_server.state.staging import Staging, check_complete
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step import Step, report_result

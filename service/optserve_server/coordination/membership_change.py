@@ -11,8 +11,8 @@ from optserve_server.coordination.coordinator import CoordinatedSession
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.state.prepared_change import Prepared, do_nothing
+from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.storage.files import Piece
 from optserve_server.storage.record_payload import pack
 

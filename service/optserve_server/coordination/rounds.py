@@ -27,7 +27,9 @@ class Rounds(Mode):
         spec, staleness = self._spec, offer.check_staleness()
         if staleness > spec.max_staleness:
             raise offer.too_old(Reason.ROUND_CLOSED, spec.max_staleness)
-        return Decision(Action.ACCUMULATE, staleness, spec.damping.compute_factor(staleness, spec.damping_factor))
+        return Decision(
+            Action.ACCUMULATE, staleness, spec.damping.compute_factor(staleness, spec.damping_factor)
+        )
 
     def is_complete(self, gathered: Gathered, member_count: int, now: float) -> bool:
         """Whether the round is full, or its deadline has passed."""

@@ -21,9 +21,9 @@ from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Store
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.session_activity import Updated
 from optserve_server.state.session_change import Change, ChangeKind, Request
-from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging
 from optserve_server.stepping.step_record import describe, options_of

@@ -24,8 +24,8 @@ from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.failpoints import hit_failpoint
 from optserve_server.storage.files import Disk, rename
-from optserve_server.storage.journal_history import JournalHistory
 from optserve_server.storage.journal import Journal
+from optserve_server.storage.journal_history import JournalHistory
 from optserve_server.storage.record_payload import pack, unpack
 
 DIRECTORY = 2

@@ -28,7 +28,7 @@ from optserve_server.state.session_change import OF_STEPS, Change, ChangeKind, R
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SnapshotFile
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.files import TemporaryFile, Piece
+from optserve_server.storage.files import Piece, TemporaryFile
 from optserve_server.storage.journal import Journal, Record
 
 T = TypeVar("T")
@@ -161,7 +161,9 @@ class DurabilityManager:
             # Changes that are in no record came before: they have to be saved first.
             with self.disk_state.convert_errors():
                 number, step = durability.number, durability.session.step
-                await self.in_thread(lambda: self._begin_snapshot(durability, number, is_kept=False).move_into_place())
+                await self.in_thread(
+                    lambda: self._begin_snapshot(durability, number, is_kept=False).move_into_place()
+                )
                 self._note_saved(durability, number, step)
         record = partial(change.record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
@@ -281,7 +283,8 @@ class DurabilityManager:
         deadline = time.monotonic() + seconds
         # Those that have no journal first: for the others it is only a quicker start.
         for durability in sorted(
-            self._watched.values(), key=lambda durability: durability.is_journaled and durability.has_complete_journal
+            self._watched.values(),
+            key=lambda durability: durability.is_journaled and durability.has_complete_journal,
         ):
             if durability.changed and not durability.session.damaged and time.monotonic() < deadline:
                 await self._save_quietly(durability)
@@ -334,7 +337,11 @@ class DurabilityManager:
         return file
 
     def _finish_snapshot(
-        self, durability: SessionDurability[Session], file: TemporaryFile, made: SnapshotFile, asked: Request | None
+        self,
+        durability: SessionDurability[Session],
+        file: TemporaryFile,
+        made: SnapshotFile,
+        asked: Request | None,
     ) -> None:
         if asked is None:
             file.move_into_place()

@@ -11,7 +11,7 @@ from pathlib import Path
 from optserve_server.durability.change_records import replay
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, names_of
 from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy
-from optserve_server.durability.snapshot_codec import decode_snapshot, decode_metadata
+from optserve_server.durability.snapshot_codec import decode_metadata, decode_snapshot
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.sessions.session import Session
@@ -21,8 +21,8 @@ from optserve_server.storage.catalog import Catalog, SessionFolder, SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
-from optserve_server.storage.journal_history import JournalHistory, read_journal
 from optserve_server.storage.journal import Journal
+from optserve_server.storage.journal_history import JournalHistory, read_journal
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from optserve_server.arrays.kernel import Array
 from optserve_server.coordination.contribution import aggregate_staging
 from optserve_server.errors import DomainError
 from optserve_server.programs.step_counters import StepCounter
-from optserve_server.programs.gradient_transforms import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
+from optserve_server.programs.step_programs import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
 from optserve_server.programs.step_scalars import SessionScalars
 from optserve_server.resources.budget import UNBOUNDED, Budget
 from optserve_server.sessions.session import Session
@@ -62,7 +62,10 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
         more: further facts.
     """
     facts = {**_facts(session), **more}
-    tensors = [_make_tensor_source(session.arenas.backend, name, entry, array) for name, entry, array in _arrays(session)]
+    tensors = [
+        _make_tensor_source(session.arenas.backend, name, entry, array)
+        for name, entry, array in _arrays(session)
+    ]
     metadata = {_FACTS: json_text.dumps(facts), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
 
@@ -120,7 +123,9 @@ def decode_snapshot(
     layout = layout_of(contents, spec)
     try:
         pending = [str(name) for name in facts["pending"] if name in layout]
-        session = Session(session_id, spec, layout, backend, _check_count(facts["seed"], 1 << 64), pending, budget)
+        session = Session(
+            session_id, spec, layout, backend, _check_count(facts["seed"], 1 << 64), pending, budget
+        )
         _restore_facts(session, facts)
         _restore_arrays(session, contents.tensors)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -79,7 +79,7 @@ def evaluate(text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mappi
 
 
 def _parse(text: str) -> ast.expr:
-    """The syntax tree of a text that `check_words` let pass; its columns are indices, plus one."""
+    """The syntax tree of a text that `check_tokens` let pass; its columns are indices, plus one."""
     # In parentheses, so that lines need no continuation; inside them, white space is all alike.
     line = "(" + text.translate({ord(c): " " for c in "\t\r\n"}) + ")"
     try:

@@ -224,7 +224,7 @@ def require_alike(prediction: Floats, target: npt.NDArray[Any]) -> Floats:
 
 
 def check_allowed(reason: Reason, field: str, actual: object, allowed: tuple[object, ...]) -> None:
-    """Raises `mismatch` unless ``actual`` is one of ``allowed``, dtypes or shapes."""
+    """Raises `mismatch_error` unless ``actual`` is one of ``allowed``, dtypes or shapes."""
     if actual not in allowed:
         raise mismatch_error(reason, field, " or ".join(map(_describe, allowed)), _describe(actual))
 

@@ -11,7 +11,7 @@ from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
 from optserve_server.losses.elementwise import ElementwiseLoss
-from optserve_server.losses.probabilities import clip, sigmoid, softplus, multiply_no_nan, zero_where_clipped
+from optserve_server.losses.probabilities import clip, multiply_no_nan, sigmoid, softplus, zero_where_clipped
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses import binary_crossentropy as binary
 from optserve_server.losses.binary_crossentropy import BinaryLoss
-from optserve_server.losses.probabilities import power, sigmoid, multiply_no_nan
+from optserve_server.losses.probabilities import multiply_no_nan, power, sigmoid
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ class ValueAndGradient:
         return ValueAndGradient(self.value - other.value, self.gradient - other.gradient)
 
     def __mul__(self, other: ValueAndGradient) -> ValueAndGradient:
-        return ValueAndGradient(self.value * other.value, self.gradient * other.value + self.value * other.gradient)
+        return ValueAndGradient(
+            self.value * other.value, self.gradient * other.value + self.value * other.gradient
+        )
 
     def divide_by(self, other: ValueAndGradient, epsilon: float) -> ValueAndGradient:
         """``self/(other + epsilon)``."""
@@ -66,7 +68,9 @@ class BoxLoss(Loss):
         return self.compute_with_gradient(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).value
 
     def _gradient(self, prediction: Floats, target: Floats) -> Any:
-        slope = self.compute_with_gradient(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).gradient
+        slope = self.compute_with_gradient(
+            np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)
+        ).gradient
         return np.moveaxis(slope, 0, -1)
 
     @abstractmethod

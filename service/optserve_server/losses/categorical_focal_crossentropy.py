@@ -10,8 +10,14 @@ import numpy as np
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
-from optserve_server.losses.crossentropy import ClassLoss, is_clipped, log_softmax, backpropagate_normalization, sum_over_axis
-from optserve_server.losses.probabilities import CLIP, power, multiply_no_nan
+from optserve_server.losses.crossentropy import (
+    ClassLoss,
+    backpropagate_normalization,
+    is_clipped,
+    log_softmax,
+    sum_over_axis,
+)
+from optserve_server.losses.probabilities import CLIP, multiply_no_nan, power
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,9 @@ class CategoricalFocalCrossentropy(ClassLoss):
             whole = sum_over_axis(slope, self.axis).astype(q.dtype)
             return self.alpha * (slope - q * whole)
         raw = prediction / sum_over_axis(prediction, self.axis).astype(prediction.dtype)
-        return self.alpha * backpropagate_normalization(prediction, np.where(is_clipped(raw), 0, slope / q), self.axis)
+        return self.alpha * backpropagate_normalization(
+            prediction, np.where(is_clipped(raw), 0, slope / q), self.axis
+        )
 
     def _class_probabilities(self, prediction: Floats) -> tuple[Floats, Floats, Floats]:
         """q, log(q) and 1 - q."""

@@ -11,8 +11,8 @@ from optserve_server.arrays.constant_replacement import replace_constants
 from optserve_server.arrays.differentiation import differentiate
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.trace import Tracer
-from optserve_server.expressions.formula import evaluate
 from optserve_server.expressions.expression_error import expression_error
+from optserve_server.expressions.formula import evaluate
 from optserve_server.hyperparameters import NamedNumbers
 
 PREDICTION, TARGET, VALUE, SLOPE = "prediction", "target", "value", "slope"

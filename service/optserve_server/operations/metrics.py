@@ -81,7 +81,9 @@ class ServerCollector(Collector):
         )
         for namespace in self._server.namespaces:
             for outcome in StepOutcome:
-                steps.add_metric([outcome.value, namespace.name], namespace.store.count_step_outcomes()[outcome])
+                steps.add_metric(
+                    [outcome.value, namespace.name], namespace.store.count_step_outcomes()[outcome]
+                )
         yield steps
         meters = self._server.meters
         phases = HistogramMetricFamily(

@@ -7,7 +7,7 @@ import json
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from optserve_server.operations.http_server import Page, HttpServer
+from optserve_server.operations.http_server import HttpServer, Page
 from optserve_server.operations.metrics import ServerCollector
 from optserve_server.rpc.server.server import Server
 

@@ -46,5 +46,7 @@ class AdaBelief(ElementwiseRule):
     ) -> tuple[Value, ...]:  # fmt: skip
         m = beta1 * m + rest_1 * g
         s = beta2 * s + rest_2 * ((g - m) * (g - m)) + epsilon_root
-        below = sqrt_with_epsilon(ops, second * s, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        below = sqrt_with_epsilon(
+            ops, second * s, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0
+        )
         return p - rate * m / below, m, s

@@ -86,4 +86,6 @@ class Adam(ElementwiseRule):
     def root(self, ops: Ops, v: Value, epsilon: Value, epsilon_root: Value) -> Value:
         """The denominator over the second moment ``v``."""
         below = epsilon_root if self.epsilon_root else None
-        return sqrt_with_epsilon(ops, v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0, below=below)
+        return sqrt_with_epsilon(
+            ops, v, epsilon, self.epsilon_placement, vanishing=self.epsilon == 0, below=below
+        )

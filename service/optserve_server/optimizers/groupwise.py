@@ -33,5 +33,5 @@ class GroupwiseRule(ElementwiseRule):
 
         Args:
             sums: over the group, float64, by name.
-            numbers: what `scalars` gave.
+            numbers: what `compute_scalars` gave.
         """

@@ -59,7 +59,7 @@ class MatrixRule(Rule):
             p: the parameter.
             g: the preprocessed gradient, of its shape and dtype.
             slots: the state.
-            numbers: what `scalars` gave, float64.
+            numbers: what `compute_scalars` gave, float64.
             kept: what decoupled decay leaves of the parameter, 1 - lr*wd.
 
         Returns:

@@ -34,7 +34,9 @@ class Rprop(ElementwiseRule):
     def validate(self) -> None:
         if self.step_size_min > self.step_size_max:
             limit = f"at most step_size_max, {self.step_size_max}"
-            raise conflict_error("step_size_min", f"step_size_min is {self.step_size_min}, but must be {limit}")
+            raise conflict_error(
+                "step_size_min", f"step_size_min is {self.step_size_min}, but must be {limit}"
+            )
 
     def slots(self) -> dict[str, float]:
         # The sign suffices, and the product with it never vanishes as g*previous_g can.

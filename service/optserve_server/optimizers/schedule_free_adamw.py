@@ -43,7 +43,9 @@ class ScheduleFreeAdamW(ScheduleFreeSGD):
         beta2: Value, rest_2: Value, second: Value, epsilon: Value,
     ) -> tuple[Value, ...]:  # fmt: skip
         v = beta2 * v + rest_2 * (g * g)
-        below = sqrt_with_epsilon(ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0)
+        below = sqrt_with_epsilon(
+            ops, second * v, epsilon, EpsilonPlacement.OUTSIDE, vanishing=self.epsilon == 0
+        )
         moved = offset - rate * (g / below + weight_decay * (p + ahead * offset))
         return p + new * moved, old * moved, v
 

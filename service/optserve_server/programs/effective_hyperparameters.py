@@ -108,7 +108,9 @@ def depends_on_step_count(rule: Rule) -> bool:
     if isinstance(rule, GroupwiseRule):
         return False  # its numbers are those of a whole group
     variants = (rule, *_without_zeros(rule))
-    return bool(rule.initial_scalar_state()) or any(one.compute_scalars(1, 1.0) != one.compute_scalars(2, 1.0) for one in variants)
+    return bool(rule.initial_scalar_state()) or any(
+        one.compute_scalars(1, 1.0) != one.compute_scalars(2, 1.0) for one in variants
+    )
 
 
 def _without_zeros(rule: Rule) -> Iterator[Rule]:

@@ -16,7 +16,7 @@ class StepCounter:
     Attributes:
         group: name of the group; empty for the default group.
         count: steps counted.
-        carried: what the rule handed on with the last of them.
+        scalar_state: what the rule handed on with the last of them.
         tensors: names of the tensors; None for all of the group.
     """
 
@@ -36,7 +36,7 @@ def advance_counters(
 
     Args:
         clocks: the clocks before it.
-        carried: what the rule hands on from the step, for each clock.
+        scalar_state: what the rule hands on from the step, for each clock.
         members: names of the tensors of each group.
         covered: names of the tensors that had a gradient.
     """
@@ -55,7 +55,9 @@ def _merge(clocks: Sequence[StepCounter]) -> Iterator[StepCounter]:
     """Joins clocks that have counted the same steps."""
     alike: dict[object, list[StepCounter]] = {}
     for clock in clocks:
-        alike.setdefault((clock.group, clock.count, tuple(sorted(clock.scalar_state.items()))), []).append(clock)
+        alike.setdefault((clock.group, clock.count, tuple(sorted(clock.scalar_state.items()))), []).append(
+            clock
+        )
     for same in alike.values():
         tensors = frozenset[str]().union(*(clock.tensors or () for clock in same))
         yield StepCounter(same[0].group, same[0].count, same[0].scalar_state, tensors)

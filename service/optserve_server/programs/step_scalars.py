@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from optserve_server.programs.step_counters import ScalarState, StepCounter, advance_counters
 from optserve_server.programs.effective_hyperparameters import EffectiveHyperparameters, depends_on_step_count
+from optserve_server.programs.step_counters import ScalarState, StepCounter, advance_counters
 from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import ClipByValue, ParameterGroup, SessionSpec, StepCounting
 
@@ -21,8 +21,8 @@ class StepScalars:
 
     Attributes:
         learning_rate: the session's; groups multiply it by their factor.
-        scalars: every program's numbers, for each clock.
-        carried: what rules hand to the next step, for each clock.
+        scalars: every program's numbers, for each counter.
+        carried: what rules hand to the next step, for each counter.
     """
 
     learning_rate: float
@@ -36,12 +36,12 @@ class SessionScalars:
     Args:
         spec: the session's specification.
         members: names of the tensors of each group that has any.
-        clocks: what each group's rule has counted so far; nothing yet if None.
+        counters: what each group's rule has counted so far; nothing yet if None.
 
     Attributes:
-        clocks: what each group's rule has counted so far. Where the specification counts steps by
-            tensor, tensors of one group that had gradients at different steps have clocks of their own.
-        version: changes when tensors change their clocks.
+        counters: what each group's rule has counted so far. Where the specification counts steps by
+            tensor, tensors of one group that had gradients at different steps have counters of their own.
+        version: changes when tensors change their counters.
         reduction: the factor of reduce_on_plateau on learning rates.
     """
 
@@ -62,9 +62,13 @@ class SessionScalars:
         self._plain = plain
         self._overridden: OrderedDict[tuple[Override, ...], EffectiveHyperparameters] = OrderedDict()
         self.version = 0
-        self.counters = list(clocks) if clocks is not None else [self._make_counter(name) for name in self._groups]
+        self.counters = (
+            list(clocks) if clocks is not None else [self._make_counter(name) for name in self._groups]
+        )
         by_tensor = spec.step_counting is StepCounting.PER_TENSOR
-        self._counts_by_tensor = by_tensor and any(depends_on_step_count(spec.rule(g)) for g in self._groups.values())
+        self._counts_by_tensor = by_tensor and any(
+            depends_on_step_count(spec.rule(g)) for g in self._groups.values()
+        )
 
     def _make_counter(self, name: str) -> StepCounter:
         return StepCounter(name, 0, dict(self._spec.rule(self._groups[name]).initial_scalar_state()))
@@ -82,7 +86,7 @@ class SessionScalars:
             if clock.group not in restarted:
                 known = spec.rule(numbers._groups[clock.group]).initial_scalar_state()
                 carried = {**known, **{k: v for k, v in clock.scalar_state.items() if k in known}}
-                kept.append(replace(clock, carried=carried))
+                kept.append(replace(clock, scalar_state=carried))
         numbers.counters = [*kept, *(clock for clock in numbers.counters if clock.group in restarted)]
         return numbers
 

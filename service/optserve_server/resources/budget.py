@@ -136,7 +136,9 @@ class Budget:
             self._apply_releases()
             return self._held[kind]
 
-    def array(self, byte_count: int, make: Make = _allocate, kind: Kind = Kind.IN_FLIGHT) -> npt.NDArray[np.uint8]:
+    def array(
+        self, byte_count: int, make: Make = _allocate, kind: Kind = Kind.IN_FLIGHT
+    ) -> npt.NDArray[np.uint8]:
         """Memory for bytes (uint8), counted for as long as it or a view of it lives.
 
         Args:

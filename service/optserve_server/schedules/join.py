@@ -9,8 +9,8 @@ import numpy as np
 from optserve_server.errors import conflict_error
 from optserve_server.hyperparameters import Chosen, hyper
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.step_boundaries import require_increasing
 from optserve_server.schedules.nesting import check_nesting
+from optserve_server.schedules.step_boundaries import require_increasing
 
 
 @dataclass(frozen=True)

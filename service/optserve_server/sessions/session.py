@@ -19,11 +19,11 @@ from optserve_server.resources.budget import UNBOUNDED, Budget
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.shared_memory.live_parameters import LiveParameters
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.session_activity import Pushed, Updated
 from optserve_server.state.layout import Layout
 from optserve_server.state.metrics_report import MetricsReport, prepare_report
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.read_parameters import Point, Values, read_parameters
+from optserve_server.state.session_activity import Pushed, Updated
 from optserve_server.state.spec_update import prepare_spec_update
 from optserve_server.state.staging import Staging
 from optserve_server.state.state_transfer import StateTransfer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from optserve_server.hyperparameters import Hyperparameters, hyper
-from optserve_server.spec.metric_comparison import MetricMode, is_better, improvement_threshold, worst_value
+from optserve_server.spec.metric_comparison import MetricMode, improvement_threshold, is_better, worst_value
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from optserve_server.hyperparameters import Hyperparameters, hyper
-from optserve_server.spec.metric_comparison import MetricMode, is_better, improvement_threshold, worst_value
+from optserve_server.spec.metric_comparison import MetricMode, improvement_threshold, is_better, worst_value
 
 
 class PatienceRule(StrEnum):
@@ -107,7 +107,9 @@ class ReduceOnPlateauSpec(Hyperparameters):
     def _bad_values_needed(self) -> int:
         return max(self.patience + (self.patience_rule is PatienceRule.EXCEEDED), 1)
 
-    def _lower_learning_rate(self, state: ReduceOnPlateauState, drop: Callable[[float], float]) -> ReduceOnPlateauState:
+    def _lower_learning_rate(
+        self, state: ReduceOnPlateauState, drop: Callable[[float], float]
+    ) -> ReduceOnPlateauState:
         factor = state.learning_rate_factor * self.factor
         effective = drop(factor) > self.min_change
         if effective or self.restart_at_floor:

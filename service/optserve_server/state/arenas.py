@@ -11,7 +11,7 @@ import numpy as np
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.kernel import Array
 from optserve_server.optimizers.matrix import MatrixRule
-from optserve_server.programs.gradient_transforms import (
+from optserve_server.programs.step_programs import (
     AVERAGE,
     PARAMETER,
     StepPrograms,
@@ -54,10 +54,13 @@ class Arenas:
             partition.allocate(self.parameters[partition.dtype])
             partition.compile_kernels()
 
-    def replace_programs(self, programs: Mapping[str, StepPrograms]) -> tuple[Partitions, list[StateTransfer]]:
+    def replace_programs(
+        self, programs: Mapping[str, StepPrograms]
+    ) -> tuple[Partitions, list[StateTransfer]]:
         """Returns the partitions under other programs, and the transfer of each group's state."""
         changed = {
-            key: p.replace_programs(_specialize_programs(programs[p.group], p.dtype)) for key, p in self.partitions.items()
+            key: p.replace_programs(_specialize_programs(programs[p.group], p.dtype))
+            for key, p in self.partitions.items()
         }
         for partition, _ in changed.values():
             partition.compile_kernels()

@@ -41,7 +41,9 @@ def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callab
     """
     _check_watched(session.spec, values)
     numbers, step = session.scalars, session.step
-    after = session.monitors.observe(session.spec, values, step, lambda factor: numbers.compute_rate_drop(step, factor))
+    after = session.monitors.observe(
+        session.spec, values, step, lambda factor: numbers.compute_rate_drop(step, factor)
+    )
     return partial(_report, session, after)
 
 

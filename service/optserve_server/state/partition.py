@@ -15,7 +15,7 @@ from optserve_server.arrays.backend import Backend, DeviceCopy
 from optserve_server.arrays.kernel import NONE, Array, BoundKernel, Pass, Segments, Sums
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.matrix import MatrixRule
-from optserve_server.programs.gradient_transforms import (
+from optserve_server.programs.step_programs import (
     ACCUMULATED,
     AVERAGE,
     GRADIENT,
@@ -282,7 +282,9 @@ class IncrementalPass:
         fetches: what is copied from the device once it is computed.
     """
 
-    def __init__(self, under_way: Pass, size: int, sends: DeviceCopy | None, fetches: DeviceCopy | None) -> None:
+    def __init__(
+        self, under_way: Pass, size: int, sends: DeviceCopy | None, fetches: DeviceCopy | None
+    ) -> None:
         self._pass, self._size, self._sends, self._fetches = under_way, size, sends, fetches
         self._done = 0
 

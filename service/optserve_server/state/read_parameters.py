@@ -12,7 +12,7 @@ import numpy.typing as npt
 from optserve_server.arrays.kernel import Array
 from optserve_server.arrays.narrow_floats import encode
 from optserve_server.errors import DomainError, Reason
-from optserve_server.programs.gradient_transforms import AVERAGE, PARAMETER, POINT
+from optserve_server.programs.step_programs import AVERAGE, PARAMETER, POINT
 from optserve_server.state.session_state import SessionState
 from optserve_server.state.staging import Run, StagedTensor, Staging, lay_out, split_by_counter
 

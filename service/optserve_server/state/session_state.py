@@ -17,10 +17,10 @@ from optserve_server.programs.step_programs import programs_of
 from optserve_server.programs.step_scalars import SessionScalars, StepScalars
 from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
-from optserve_server.state.session_activity import SessionActivity
 from optserve_server.state.arenas import Arenas
 from optserve_server.state.layout import Layout
 from optserve_server.state.metric_monitors import MetricMonitors, session_bytes
+from optserve_server.state.session_activity import SessionActivity
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging, stage, stage_arrays
 from optserve_server.state.step_deduplication import StepDeduplication
@@ -230,7 +230,11 @@ class SessionState:
         return True
 
     def restore(
-        self, spec: SessionSpec, scalars: SessionScalars, monitors: MetricMonitors, counts: tuple[int, int, int]
+        self,
+        spec: SessionSpec,
+        scalars: SessionScalars,
+        monitors: MetricMonitors,
+        counts: tuple[int, int, int],
     ) -> None:
         """Takes the state of a snapshot; besides this, only changes that are committed write it.
 

@@ -79,4 +79,6 @@ def check_groups(layout: Layout, before: SessionSpec, after: SessionSpec) -> Non
     membership = assign_groups([entry.name for entry in layout.entries], after.groups)
     names = [[group.name for group in spec.groups] for spec in (before, after)]
     if names[0] != names[1] or any(membership[entry.name] != entry.group for entry in layout.entries):
-        raise conflict_error("spec.groups", "groups keep their names and members for as long as a session lives")
+        raise conflict_error(
+            "spec.groups", "groups keep their names and members for as long as a session lives"
+        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.matrix import MatrixRule
-from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.programs.step_programs import StepPrograms
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class StateTransfer:
         if any(isinstance(programs.rule, MatrixRule) for programs in (before, after)):
             # Their state has shapes of its own, which only the same rule understands.
             old = old if _have_equal_shapes(before.rule, after.rule) else []
-        whole = counted <= set(old) and set(after.rule.initial_scalar_state()) <= set(before.rule.initial_scalar_state())
+        whole = counted <= set(old) and set(after.rule.initial_scalar_state()) <= set(
+            before.rule.initial_scalar_state()
+        )
         carried = [slot for slot in new if slot in old and (whole or slot not in counted)]
         restarted = not whole or (bool(new) and not carried)
         return cls(

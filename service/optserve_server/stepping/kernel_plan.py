@@ -14,9 +14,9 @@ from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
+from optserve_server.programs.step_programs import GRADIENT, REPLY
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, NonFinitePolicy
-from optserve_server.state.partition import Partition, IncrementalPass
+from optserve_server.state.partition import IncrementalPass, Partition
 from optserve_server.state.read_parameters import Point, Reply
 from optserve_server.state.session_state import SessionState
 from optserve_server.state.staging import Run, Staging, split_by_counter
@@ -82,7 +82,9 @@ class RunKernels:
             bound = self._bounds.get((text, shape, of_tensors is not None, reply))
             if bound is None:
                 bound = self._get_bound(text, shape, of_tensors is not None, reply)
-            return bound.run_single_segment(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
+            return (
+                bound.run_single_segment(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
+            )
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.tensor_ends, of_tensors)
         return self.partition.run_program(program, self.run, scalars, cut, reply=reply, sent=sent)
@@ -107,7 +109,9 @@ class RunKernels:
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
 
-    def _get_bound(self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None) -> BoundKernel:
+    def _get_bound(
+        self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None
+    ) -> BoundKernel:
         # A reply's run is kept with its kernel, so it is compared by identity.
         key = (text, shape, by_tensor, reply)
         bound = self._bounds.get(key)

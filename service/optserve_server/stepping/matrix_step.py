@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from optserve_server.optimizers.matrix import MatrixRule
-from optserve_server.programs.gradient_transforms import PARAMETER, PREPARED
+from optserve_server.programs.step_programs import PARAMETER, PREPARED
 from optserve_server.state.partition import Partition
 from optserve_server.state.staging import Run
 

@@ -15,20 +15,20 @@ from optserve_server.arrays.norms import norms_by_name
 from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.optimizers.matrix import MatrixRule
 from optserve_server.optimizers.tensorwise import TensorwiseRule
-from optserve_server.programs.gradient_transforms import GRADIENT, REPLY, StepPrograms
+from optserve_server.programs.step_programs import GRADIENT, REPLY, StepPrograms
 from optserve_server.programs.step_scalars import StepScalars
 from optserve_server.spec.session_spec import NonFinitePolicy
 from optserve_server.spec.spec_codec import SpecCodec
-from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.state.partition import IncrementalPass
 from optserve_server.state.read_parameters import Point, Reply, read_parameters
+from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.state.session_state import SessionState
 from optserve_server.state.staging import Staging, check_complete, no_tensor_error
 from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.gradient_statistics import (
     GradientStatistics,
-    norms_by_tensor,
     non_finite_error,
+    norms_by_tensor,
 )
 from optserve_server.stepping.kernel_plan import KernelPlan, RunKernels, Totals
 from optserve_server.stepping.lazy_rows import check_lazy_update
@@ -274,7 +274,9 @@ class Step(Change[SessionState, "Step"]):
 
     def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
-        numbers = session.scalars.compute_step_scalars(session.step, self._transform_scalars, self.options.overrides)
+        numbers = session.scalars.compute_step_scalars(
+            session.step, self._transform_scalars, self.options.overrides
+        )
         scalars: list[Scalars] = []
         for i, place in enumerate(plan.places):
             own = numbers.scalars[place.clock]

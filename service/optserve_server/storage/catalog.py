@@ -35,7 +35,7 @@ import xxhash
 
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import TemporaryFile, Disk, Piece, rename, write_whole
+from optserve_server.storage.files import Disk, Piece, TemporaryFile, rename, write_whole
 
 VERSION = "optserve data 2\n"
 """What the file VERSION says."""

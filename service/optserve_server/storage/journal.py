@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.failpoints import is_armed, hit_failpoint
+from optserve_server.storage.failpoints import hit_failpoint, is_armed
 from optserve_server.storage.files import BLOCK, Disk, Piece, blocks
-from optserve_server.storage.records import HEADER_BYTES, checksum, header, padding, make_checksum_state
+from optserve_server.storage.records import HEADER_BYTES, checksum, header, make_checksum_state, padding
 
 SUFFIX = ".journal"
 """What the names of segments end with."""
@@ -76,7 +76,7 @@ class Journal:
         disk: where.
         folder: the folder of the segments.
         durable_positions: table of the numbers of durable records.
-        earlier: segments of former runs, as `optserve_server.storage.journal_history.read_journal` found them.
+        earlier: segments of former runs, from `optserve_server.storage.journal_history.read_journal`.
         segment_bytes: size from which on the next segment is begun.
 
     Attributes:

@@ -39,7 +39,9 @@ class JournalHistory:
         """An owner's records, damaged ones among them."""
         return self._records.get(owner, ())
 
-    def find_payloads_after(self, owner: int, number: int, durable_positions: DurablePositions) -> list[memoryview]:
+    def find_payloads_after(
+        self, owner: int, number: int, durable_positions: DurablePositions
+    ) -> list[memoryview]:
         """The payloads of an owner's records that follow ``number``.
 
         Raises:

@@ -84,7 +84,9 @@ def problems() -> list[str]:
 
 
 def draw(line: Line, shape: tuple[int, ...]) -> Floats:
-    return REGISTRY[line.name](**line.fields).initialize(shape, np.dtype(np.float64), np.random.default_rng(1))
+    return REGISTRY[line.name](**line.fields).initialize(
+        shape, np.dtype(np.float64), np.random.default_rng(1)
+    )
 
 
 def identity() -> Floats:

@@ -81,15 +81,15 @@ def test_a_deadline_grows_with_what_is_sent():
 def test_the_watchdog_cancels_what_outlasts_its_deadline_and_nothing_else():
     watchdog, cancelled = Watchdog(), threading.Event()
     watchdog.watch("a", Deadline(30).at, cancelled.set)
-    watchdog.rest("a")
+    watchdog.stop_watching("a")
     watchdog.watch("a", Deadline(0.05).at, cancelled.set)
     assert cancelled.wait(10)
-    watchdog.rest("a")
+    watchdog.stop_watching("a")
     cancelled.clear()
     for _ in range(20):
         watchdog.watch("a", Deadline(0.05).at, cancelled.set)
         time.sleep(0.005)
-        watchdog.rest("a")
+        watchdog.stop_watching("a")
     assert not cancelled.wait(0.1)
     watchdog.close()
 
@@ -100,7 +100,7 @@ def test_the_watchdog_cancels_each_of_several_waits_at_its_own_time():
         cancel = over.set if name == "later" else None
         at = Deadline(seconds).at
         watchdog.watch(name, at, lambda n=name, c=cancel: (order.append(n), c and c()))
-    watchdog.rest("never")
+    watchdog.stop_watching("never")
     assert over.wait(10)
     assert order == ["early", "late", "later"]
     watchdog.close()
@@ -112,11 +112,11 @@ def test_the_watchdog_misses_no_deadline():
     for i in range(300):
         for _ in range(i % 7):
             watchdog.watch("a", Deadline(0.001).at, cancelled.set)
-            watchdog.rest("a")
+            watchdog.stop_watching("a")
         cancelled.clear()  # which a wait may have set that ended as it was over
         watchdog.watch("a", Deadline(0.0005 * (i % 4)).at, cancelled.set)
         assert cancelled.wait(10)
-        watchdog.rest("a")
+        watchdog.stop_watching("a")
     watchdog.close()
 
 

@@ -11,8 +11,8 @@ from optserve.enums import Convention, NesterovForm
 from optserve.optimizers import Optimizer
 from optserve.plotting import pictures
 from optserve.plotting.activations import activation_curves, list_elementwise
-from optserve.plotting.plot_items import Item
 from optserve.plotting.optimizer_paths import FAR, every_optimizer, optimizer_paths, with_learning_rate
+from optserve.plotting.plot_items import Item
 from optserve.plotting.schedules import schedule_curves
 from optserve.plotting.surfaces import ALL, SURFACES
 

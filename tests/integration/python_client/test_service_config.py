@@ -18,7 +18,7 @@ import pytest
 
 import optserve
 from optserve._transport.retry import Retry
-from optserve._transport.service_config import make_channel_config, load_service_config
+from optserve._transport.service_config import load_service_config, make_channel_config
 from optserve.activations import ReLU
 from optserve.optimizers import SGD
 from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2

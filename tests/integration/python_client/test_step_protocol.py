@@ -14,15 +14,15 @@ from optserve._codec.payload import Payload
 from optserve._engine.overrides import encode
 from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import REQUESTS, Plan, PlanOptions
-from optserve._engine.step_result import StepResult
 from optserve._engine.step_protocol import StepProtocol, Verdict
+from optserve._engine.step_result import StepResult
 from optserve.enums import StepOutcome
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 
 LAYOUT = Layout([TensorInfo("b", np.dtype("f8"), (2,)), TensorInfo("w", np.dtype("f4"), (2, 3))])
 GRADIENTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([0.5, -1])}
-ENGINE = SimpleNamespace(on_seen=lambda error: None)
+ENGINE = SimpleNamespace(on_error_raised=lambda error: None)
 REUSED = errors.FailedPrecondition("reused", reason=errors.Reason.SEQUENCE_REUSED, applied=False)
 REFUSED = errors.InvalidArgument("no", reason=errors.Reason.NON_FINITE_GRADIENT, applied=False)
 LOST = errors.Unavailable("lost")

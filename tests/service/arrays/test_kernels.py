@@ -222,6 +222,6 @@ def test_extrema_where_numpy_decides_between_zeros_otherwise(dtype: np.dtype[Any
     assert same_bits(out, np.where((a > b) | np.isnan(a), a, b))
     numpy_blocked._smaller(a, b, out)
     assert same_bits(out, np.where((a < b) | np.isnan(a), a, b))
-    assert numpy_blocked._choose_extremum_function(lambda x, y: np.abs(np.maximum(x, y)), numpy_blocked._greater) is (
-        numpy_blocked._greater
-    )
+    assert numpy_blocked._choose_extremum_function(
+        lambda x, y: np.abs(np.maximum(x, y)), numpy_blocked._greater
+    ) is (numpy_blocked._greater)

@@ -18,9 +18,9 @@ from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.storage.catalog import Catalog, Move, SessionFolder
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.files import TemporaryFile, Disk, write_whole
-from optserve_server.storage.journal_history import read_journal
+from optserve_server.storage.files import Disk, TemporaryFile, write_whole
 from optserve_server.storage.journal import Journal
+from optserve_server.storage.journal_history import read_journal
 from tests.service.storage.test_catalog import writes
 from tests.support.disks import FailingDisk
 

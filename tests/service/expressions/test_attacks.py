@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import DomainError, Reason
 from optserve_server.expressions import formula
-from optserve_server.expressions.formula import FUNCTIONS, MAX_NODES
 from optserve_server.expressions.expression_error import SHOWN
+from optserve_server.expressions.formula import FUNCTIONS, MAX_NODES
 from optserve_server.expressions.lexical_check import MAX_DEPTH, MAX_LENGTH
 from tests.service.expressions.reading import PREDICTION, TARGET, expect_refusal, read
 

@@ -14,7 +14,7 @@ from optserve_server.arrays.kernel import Segments
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
-from optserve_server.programs.gradient_transforms import StepPrograms
+from optserve_server.programs.step_programs import StepPrograms
 from optserve_server.spec.session_spec import GradientSpec
 from tests.conformance.trajectories import beforehand
 

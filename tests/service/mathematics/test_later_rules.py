@@ -190,7 +190,11 @@ def test_the_schedule_free_point_ahead(rule: ElementwiseRule) -> None:
     """y lies between z and x, and starts where x does."""
     ops, p = NumpyOps(), np.array([2.0])
     offset, *rest = [np.array([value]) for value in (0.5, *list(rule.slots().values())[1:])]
-    numbers = {k: v for k, v in rule.compute_scalars(3, 0.1, **rule.initial_scalar_state()).items() if k not in rule.initial_scalar_state()}
+    numbers = {
+        k: v
+        for k, v in rule.compute_scalars(3, 0.1, **rule.initial_scalar_state()).items()
+        if k not in rule.initial_scalar_state()
+    }
     assert rule.has_lookahead
     assert rule.lookahead(ops, p, offset, *rest, **numbers) == [2.0 + 0.25 * 0.5]
     assert rule.lookahead(ops, p, np.zeros(1), *rest, **numbers) == [2.0]

@@ -8,7 +8,7 @@ import pytest
 
 from optserve.v1.session_service_pb2 import DeleteSessionRequest, DeleteSessionResponse, GetSessionRequest
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.execution.idempotency import digest_request, answer_once
+from optserve_server.rpc.execution.idempotency import answer_once, digest_request
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.state.session_change import ChangeKind, Request
 

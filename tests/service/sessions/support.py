@@ -34,13 +34,13 @@ class Watched:
         self._told()
         return self._watched(*arguments, **named)
 
-    def totals(self, *arguments: Any) -> Any:
+    def run_single_segment(self, *arguments: Any) -> Any:
         self._told()
-        return self._watched.totals(*arguments)
+        return self._watched.run_single_segment(*arguments)
 
-    def begin(self, *arguments: Any) -> Any:
+    def start_pass(self, *arguments: Any) -> Any:
         self._told()
-        return self._watched.begin(*arguments)
+        return self._watched.start_pass(*arguments)
 
 
 class CountingBackend(NumpyBackend):

@@ -14,7 +14,7 @@ from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.lamb import LAMB
 from optserve_server.optimizers.muon import Muon
 from optserve_server.optimizers.prodigy import Prodigy
-from optserve_server.programs.gradient_transforms import GRADIENT
+from optserve_server.programs.step_programs import GRADIENT
 from optserve_server.sessions.store import Store
 from optserve_server.spec.session_spec import ClipByTensorNorm, GradientSpec
 from tests.service.sessions.support import session_of, spec_of, step

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk, Piece
-from optserve_server.storage.journal_history import JournalHistory, read_journal
 from optserve_server.storage.journal import Journal, Record
+from optserve_server.storage.journal_history import JournalHistory, read_journal
 
 
 class Writer:
@@ -55,7 +55,10 @@ def payloads(folder: Path, owner: int, after: int = 0) -> list[bytes]:
     disk = Disk()
     durable_positions = DurablePositions(disk, folder / "positions")
     try:
-        return [bytes(payload) for payload in read_journal(disk, folder).find_payloads_after(owner, after, durable_positions)]
+        return [
+            bytes(payload)
+            for payload in read_journal(disk, folder).find_payloads_after(owner, after, durable_positions)
+        ]
     finally:
         durable_positions.close()
 

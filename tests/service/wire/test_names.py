@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire.fields import names, pages
+from optserve_server.wire.fields import names, page_tokens
 from tests.service.wire.support import outcome
 
 IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
@@ -17,7 +17,7 @@ IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 def test_an_id_comes_back_out_of_its_name_and_token(session_id: str) -> None:
     assert names.session_id_from(names.session_name(session_id)) == session_id
     assert names.check_session_id(session_id) == session_id
-    assert pages.page_start_from(pages.token_to(session_id)) == session_id
+    assert page_tokens.page_start_from(page_tokens.token_to(session_id)) == session_id
 
 
 @given(st.text())
@@ -27,11 +27,11 @@ def test_any_other_text_is_refused_in_words_for_the_caller(text: str) -> None:
         assert session_id.reason in (Reason.MALFORMED_NAME, Reason.FIELD_REQUIRED)
     else:
         assert names.session_name(session_id) == text
-    after = outcome(lambda: pages.page_start_from(text))
+    after = outcome(lambda: page_tokens.page_start_from(text))
     if isinstance(after, DomainError):
         assert (after.reason, after.field) == (Reason.INVALID_PAGE_TOKEN, "page_token")
     else:
-        assert pages.token_to(after) == text
+        assert page_tokens.token_to(after) == text
 
 
 @pytest.mark.parametrize("name", ["w\x00", "\x7f", "a\tb", "x" * 256])
@@ -47,4 +47,4 @@ def test_other_tensor_names_are_taken(name: str) -> None:
 
 
 def test_sizes_of_pages() -> None:
-    assert [pages.size_from(size) for size in (0, 1, 1000, 2_000_000)] == [50, 1, 1000, 1000]
+    assert [page_tokens.size_from(size) for size in (0, 1, 1000, 2_000_000)] == [50, 1, 1000, 1000]

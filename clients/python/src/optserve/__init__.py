@@ -22,8 +22,8 @@ from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
 from optserve.errors import OptserveError, Reason
 from optserve.function_calls import LossValue
-from optserve.parameter_init import Initialized
 from optserve.metrics import MetricsReport, PlateauState, StoppingState
+from optserve.parameter_init import Initialized
 from optserve.parameters import Parameters, Pull
 from optserve.session import SessionHandle
 from optserve.session_info import SessionInfo

@@ -223,7 +223,9 @@ def to_mapping(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> M
     found: dict[str, T] = {}
     for index, pair in enumerate(cast(Iterable[object], value)):
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise TypeError(error_text(f"{name}[{index}]", pair, f"a (name, value) pair: {name} is {allowed}"))
+            raise TypeError(
+                error_text(f"{name}[{index}]", pair, f"a (name, value) pair: {name} is {allowed}")
+            )
         key, one = pair
         if key in found:
             raise ValueError(f"{name} has two values for {key!r}")

@@ -19,11 +19,11 @@ from optserve._codec.payload import Payload
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.plan import PlanOptions
-from optserve._engine.step_result import StepResult
+from optserve._engine.push_session import push_session
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
-from optserve._engine.push_session import push_session
+from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
 from optserve.events import Event, watch
 from optserve.metrics import MetricsReport

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Self
 
 from optserve._codec.layout import Layout
-from optserve.metrics import PlateauState, StoppingState
 from optserve.message_record import MessageRecord
+from optserve.metrics import PlateauState, StoppingState
 from optserve.shards import DataPlanState
 from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_pb2

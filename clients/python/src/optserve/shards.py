@@ -137,7 +137,11 @@ class ShardQueue:
         )
         while not self._ahead:
             answer = self._connection.call(self._connection.workers.AcquireShards, request)
-            self._ahead.extend(Shard.from_message(one) for one in answer.shards if Shard.from_message(one) not in self._yielded)
+            self._ahead.extend(
+                Shard.from_message(one)
+                for one in answer.shards
+                if Shard.from_message(one) not in self._yielded
+            )
             if answer.finished or answer.shards:
                 break
         return bool(self._ahead)

@@ -19,11 +19,11 @@ from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import PlanOptions
-from optserve._engine.step_result import StepResult
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import MAX_WINDOW, StepEngine
 from optserve._engine.step_protocol import Membership
+from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
 from optserve.parameters import Pulling, as_pull
 

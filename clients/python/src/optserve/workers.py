@@ -20,10 +20,10 @@ from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.plan import PlanOptions
 from optserve._engine.read_parameters import read_parameters
-from optserve._engine.step_result import StepResult
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
+from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
 from optserve._transport.retry import transfer_timeout
 from optserve.parameters import Parameters, Pull, Pulling, as_pull

@@ -64,7 +64,7 @@ current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", de
 def namespace() -> Namespace:
     """The namespace that the running call belongs to."""
     call = current.get()
-    assert call is not None  # handlers run within the boundary
+    assert call is not None  # handlers run within the interceptor
     assert call.caller is not None
     return call.caller.namespace
 

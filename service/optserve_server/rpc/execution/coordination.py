@@ -22,11 +22,11 @@ from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.context.drain import RETRY_AFTER_S
-from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.sessions.session import Session
-from optserve_server.state.session_change import Change
 from optserve_server.state.read_parameters import Reply
+from optserve_server.state.session_change import Change
 from optserve_server.state.step_result import StepResult
 from optserve_server.stepping.step import report_result
 
@@ -83,7 +83,9 @@ class Coordination:
         while True:
             if self._is_stopping:
                 raise _shutting_down()
-            acquired: Acquired = await ShieldedCoroutine(self._change(session, AcquireShards(worker, epoch, count)))
+            acquired: Acquired = await ShieldedCoroutine(
+                self._change(session, AcquireShards(worker, epoch, count))
+            )
             if acquired.wait is None:
                 return acquired
             longest = acquired.wait.member.lease_seconds / WAITS_PER_LEASE

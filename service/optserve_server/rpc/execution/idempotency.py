@@ -9,12 +9,12 @@ import xxhash
 from google.protobuf.message import Message
 
 from optserve_server.durability.change_records import RequestedChange
-from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
-from optserve_server.state.session_change import Request
 from optserve_server.state.prepared_change import Prepared
+from optserve_server.state.session_change import Request
 from optserve_server.wire.messages.answers import answer_to, decode, kind_of
 
 M = TypeVar("M", bound=Message)

@@ -1,4 +1,4 @@
-"""The boundary between gRPC and the handlers: admission, codecs, metrics, logs and errors of every call."""
+"""Interceptor of every call: admission, codecs, metrics, logs, traces and errors."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.sessions.session import Session
 from optserve_server.state.session_activity import Deleted
-from optserve_server.wire.messages.events import first_event_to, event_to
+from optserve_server.wire.messages.events import event_to, first_event_to
 
 
 async def wait_for_step(session: Session, step: int, drain: Drain) -> None:

@@ -23,27 +23,27 @@ from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
-from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import digest_request, make_change, answer_once
+from optserve_server.rpc.execution.idempotency import answer_once, digest_request, make_change
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.services.session_events import events, wait_for_step
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
-from optserve_server.rpc.streaming.stream_messages import StreamMessages
 from optserve_server.rpc.streaming.push import receive_push
 from optserve_server.rpc.streaming.step_stream import StepStream
+from optserve_server.rpc.streaming.stream_messages import StreamMessages
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.state.read_parameters import check_pull
+from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.state.session_state import MANY_TENSORS
 from optserve_server.state.step_result import StepResult
 from optserve_server.stepping.step import Step as TakenStep
 from optserve_server.stepping.step_plan import UnaryStep
-from optserve_server.wire.fields import pages
+from optserve_server.wire.fields import page_tokens
 from optserve_server.wire.fields.chunks import cut
 from optserve_server.wire.fields.names import (
     check_key,
@@ -99,7 +99,7 @@ class SessionService(SessionServiceServicer):
     def find(self, name: str) -> Session:
         """The session of that resource name."""
         call = calls.current.get()
-        assert call is not None  # handlers run within the boundary
+        assert call is not None  # handlers run within the interceptor
         assert call.caller is not None
         call.session = session_id_from(name)
         session = call.caller.namespace.store.get(call.session)
@@ -127,9 +127,10 @@ class SessionService(SessionServiceServicer):
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context
     ) -> pb.ListSessionsResponse:
-        size, after = pages.size_from(request.page_size), pages.page_start_from(request.page_token)
+        size = page_tokens.size_from(request.page_size)
+        after = page_tokens.page_start_from(request.page_token)
         page, last = self._store.page(size, after)
-        response = pb.ListSessionsResponse(next_page_token=pages.token_to(last))
+        response = pb.ListSessionsResponse(next_page_token=page_tokens.token_to(last))
         for session in page:
             await self._describe(response.sessions.add(), session)
         return response
@@ -214,7 +215,7 @@ class SessionService(SessionServiceServicer):
         messages = StreamMessages(context, self._data, execution.meters, limits.max_message_bytes)
         common = execution, self._drain, limits.chunk_bytes, self._sharing
         stream = StepStream(self.find, *common, messages, self._coordination)
-        return stream.serve()  # awaited by the boundary: one coroutine less to resume for each message
+        return stream.serve()  # awaited by the interceptor: one coroutine less to resume for each message
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
         session = self.find(request.name)
@@ -367,7 +368,9 @@ class SessionService(SessionServiceServicer):
         session_id, store = session_id_from(request.name), self._store
         if self._durability_manager is not None and store.is_damaged(session_id):
             name = folder_name(calls.namespace().name, session_id)
-            await self._durability_manager.in_thread(partial(self._durability_manager.delete_quarantined, name, asked))
+            await self._durability_manager.in_thread(
+                partial(self._durability_manager.delete_quarantined, name, asked)
+            )
             store.remove_damaged(session_id)
             return pb.DeleteSessionResponse()
         session = self.find(request.name)

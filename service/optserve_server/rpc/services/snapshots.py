@@ -25,9 +25,9 @@ from optserve_server.durability.snapshot_codec import (
     spec_of,
 )
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import make_change
+from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
 from optserve_server.sessions.store import Store
@@ -155,8 +155,12 @@ class Snapshots:
     ) -> Message:
         store.choose_id(made.id)  # another call may have been quicker
         add = partial(store.add, made, keep)
-        await (self._execution.in_thread(add) if self._durability_manager is not None else _call_directly(add))
-        return await self._execution.run_or_offload(len(made.layout.entries), partial(answer_to, kind, made, None))
+        await (
+            self._execution.in_thread(add) if self._durability_manager is not None else _call_directly(add)
+        )
+        return await self._execution.run_or_offload(
+            len(made.layout.entries), partial(answer_to, kind, made, None)
+        )
 
     def _fork_file(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
         return self._decode(store, self._read(file), new_id)

@@ -60,7 +60,9 @@ class MemorySharing:
         if not self.is_available:
             raise DomainError(Reason.SHARED_MEMORY_UNAVAILABLE, "the server shares no memory")
         self.regions.check_room()
-        region = await self._execution.run_exclusively(session, partial(make_region, session, tensors, dtype, key))
+        region = await self._execution.run_exclusively(
+            session, partial(make_region, session, tensors, dtype, key)
+        )
         self.regions.add(region)
         self._descriptor_passing.expect(region)
         answer = partial(sharing.region_to, region, self._descriptor_passing.name, CLAIM_TIMEOUT_S)

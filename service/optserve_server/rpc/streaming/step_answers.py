@@ -75,7 +75,7 @@ class StepAnswers:
         chunk_bytes: how many bytes a chunk holds.
 
     Attributes:
-        sending: an answer that was begun and that `wait_until_sent` has not waited for.
+        sending_task: sends an answer that was begun and that `wait_until_sent` has not waited for.
     """
 
     def __init__(self, messages: StreamMessages, chunk_bytes: int) -> None:

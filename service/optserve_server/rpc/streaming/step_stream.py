@@ -15,12 +15,12 @@ from optserve._codec.framing import ChunkAhead, ChunkView
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.coordination.contribution import Contribution
 from optserve_server.errors import DomainError, Reason, within
-from optserve_server.programs.gradient_transforms import GRADIENT, REPLY
+from optserve_server.programs.step_programs import GRADIENT, REPLY
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.streaming.step_answers import RESPONSES, StepAnswers
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
+from optserve_server.rpc.streaming.step_answers import RESPONSES, StepAnswers
 from optserve_server.rpc.streaming.stream_messages import Chunk, StreamMessages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session

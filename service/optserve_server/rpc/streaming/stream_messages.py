@@ -44,7 +44,7 @@ class StreamMessages:
     ) -> None:
         self.read: Callable[[], Awaitable[Any]] = context.read
         call = calls.current.get()
-        assert call is not None  # handlers run within the boundary
+        assert call is not None  # handlers run within the interceptor
         self._call = call
         self._context, self._data = context, data
         self._meters, self._max_message_bytes = meters, max_message_bytes

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.sessions.session import Session
-from optserve_server.state.session_activity import Deleted, Event, Pushed, Updated
 from optserve_server.state.metrics_report import MetricsReport
+from optserve_server.state.session_activity import Deleted, Event, Pushed, Updated
 from optserve_server.state.step_result import StepResult
 from optserve_server.wire.messages.metrics import report_to
 from optserve_server.wire.messages.sessions import fill_session

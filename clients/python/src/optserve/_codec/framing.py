@@ -86,7 +86,7 @@ class ChunkAhead:
     Attributes:
         byte_offset: where the run starts in the sequence.
         byte_count: how many bytes it holds.
-        here: those that have arrived, the first ones.
+        received: those that have arrived, the first ones.
         rest: fills a place with the others.
     """
 

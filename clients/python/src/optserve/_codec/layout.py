@@ -91,7 +91,9 @@ class Layout(Mapping[str, TensorInfo]):
         for i, name in enumerate(names):
             field = f"tensors[{i}]"
             if name in wanted:
-                raise _invalid_argument_error(errors.Reason.DUPLICATE_TENSOR, f"{name!r} is named twice", field, name)
+                raise _invalid_argument_error(
+                    errors.Reason.DUPLICATE_TENSOR, f"{name!r} is named twice", field, name
+                )
             self._check_name(name, field)
             wanted.add(name)
         return [tensor for tensor in self.values() if tensor.name in wanted]
@@ -123,7 +125,9 @@ class Layout(Mapping[str, TensorInfo]):
         shape = self[name].shape
         if not shape:
             facts = {"expected": "[rows,...]", "actual": "[]"}
-            raise _invalid_argument_error(errors.Reason.SHAPE_MISMATCH, f"{name!r} has no rows", field, name, **facts)
+            raise _invalid_argument_error(
+                errors.Reason.SHAPE_MISMATCH, f"{name!r} has no rows", field, name, **facts
+            )
         for what, actual, expected in (
             ("indices", indices, (indices[:1] or (values[:1] or (0,)))),
             ("values", values, (*indices[:1], *shape[1:])),
@@ -133,11 +137,15 @@ class Layout(Mapping[str, TensorInfo]):
                 message = (
                     f"{what} of {name!r} have shape {facts['actual']}, but must have {facts['expected']}"
                 )
-                raise _invalid_argument_error(errors.Reason.SHAPE_MISMATCH, message, f"{field}.{what}", name, **facts)
+                raise _invalid_argument_error(
+                    errors.Reason.SHAPE_MISMATCH, message, f"{field}.{what}", name, **facts
+                )
 
     def _check_name(self, name: str, field: str) -> None:
         if name not in self._tensors:
-            raise _invalid_argument_error(errors.Reason.UNKNOWN_TENSOR, f"the session has no tensor {name!r}", field, name)
+            raise _invalid_argument_error(
+                errors.Reason.UNKNOWN_TENSOR, f"the session has no tensor {name!r}", field, name
+            )
 
 
 def _check_shape(tensor: TensorInfo, value: ArrayLike, what: str) -> Array:

@@ -44,7 +44,7 @@ class PendingStep:
         start: what else it asks for.
         into: the caller's arrays for the parameters; None for new ones.
         bar: shows its progress; None for none.
-        is_settled: whether it is answered, or has failed.
+        is_resolved: whether it is answered, or has failed.
     """
 
     __slots__ = (
@@ -56,7 +56,7 @@ class PendingStep:
         "gradient_id",
         "gradients",
         "into",
-        "is_settled",
+        "is_resolved",
         "plan",
         "sequence",
         "start",

@@ -20,10 +20,10 @@ from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides, encode
 from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import Plan, PlanOptions, kind_of
-from optserve._engine.step_result import StepResult
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_protocol import Membership, StepProtocol, Verdict
+from optserve._engine.step_result import StepResult
 from optserve._transport import fork
 from optserve._transport.channel import Channel, Message
 from optserve._transport.connection import Connection

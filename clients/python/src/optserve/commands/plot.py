@@ -15,10 +15,10 @@ import numpy as np
 
 from optserve.client import Client, connect
 from optserve.commands.server import local_server
-from optserve.plotting import activations, paths, schedules
+from optserve.plotting import activations, optimizer_paths, schedules
 from optserve.plotting.plot_items import Item, parse_items
-from optserve.plotting.surfaces import SURFACES
 from optserve.plotting.spec_parser import WrongItem
+from optserve.plotting.surfaces import SURFACES
 from optserve.spec import Choice
 from optserve.specs.activations import Activation
 from optserve.specs.optimizers import Optimizer
@@ -144,11 +144,13 @@ def draw_paths(
     """Paths of optimizers over a surface."""
     surface = SURFACES[options.surface]
     start = np.array(options.start or surface.start)
-    if not paths.is_near(start, surface):
+    if not optimizer_paths.is_near(start, surface):
         raise WrongItem(f"--start lies far outside the picture, which is {surface.window}")
     rate = surface.learning_rate if options.learning_rate is None else options.learning_rate
-    chosen = paths.with_learning_rate(paths.every_optimizer(client) if items is None else items, rate)
-    taken = paths.optimizer_paths(client, chosen, surface, start, options.steps)
+    chosen = optimizer_paths.with_learning_rate(
+        optimizer_paths.every_optimizer(client) if items is None else items, rate
+    )
+    taken = optimizer_paths.optimizer_paths(client, chosen, surface, start, options.steps)
     sheet = options.sheet or items is None
     figure: Figure = (pictures.draw_path_sheet if sheet else pictures.draw_paths)(taken, surface)
     return figure

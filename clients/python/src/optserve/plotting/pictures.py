@@ -102,7 +102,9 @@ def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
         if surface.minimum is not None:
             above_minimum = np.maximum(above_minimum, LEAST_DESCENT)
         descent.plot(above_minimum, color=color)
-    above = surface.minimum is not None and any((path.values > _minimum_value(surface)).any() for path in paths)
+    above = surface.minimum is not None and any(
+        (path.values > _minimum_value(surface)).any() for path in paths
+    )
     name = "f" if surface.minimum is None else "f - min f"
     descent.set(title="descent", xlabel="step", ylabel=name, yscale="log" if above else "linear")
     descent.set_ylim(*_axis_bounds(paths, surface))

@@ -174,7 +174,10 @@ class Choice(Spec):
     def find(cls, name: str) -> type[Choice] | None:
         """Finds a member by its name, ignoring case, hyphens and underscores; None if the family has none."""
         wanted = normalize_name(SHORT_NAMES.get(name.lower(), name))
-        return next((c for f, c in cls.CHOICES.items() if wanted in (normalize_name(f), normalize_name(c.__name__))), None)
+        return next(
+            (c for f, c in cls.CHOICES.items() if wanted in (normalize_name(f), normalize_name(c.__name__))),
+            None,
+        )
 
     @classmethod
     def describe_allowed(cls) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from optserve_server.rpc.execution import completion
+from optserve_server.rpc.execution import shielded_coroutine
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def run(work: Coroutine[Any, Any, Any]) -> tuple[Any, list[dict[str, Any]]]:
         return result
 
     result = asyncio.run(watch())
-    assert not completion._waiting
+    assert not shielded_coroutine._waiting
     return result, logged
 
 
@@ -110,7 +110,7 @@ def test_it_goes_on_when_its_caller_is_cancelled(error: Exception | None) -> Non
         gc.collect()  # nothing but the module holds it now
         assert steps == ["begun"]
         event.set()
-        while completion._waiting:
+        while shielded_coroutine._waiting:
             await asyncio.sleep(0)
         assert steps == ["begun", "done"]
 

@@ -1,4 +1,4 @@
-"""The error boundary over a real socket: a defect is INTERNAL, and its text is not sent."""
+"""The call interceptor over a real socket: a defect is INTERNAL, and its text is not sent."""
 
 from __future__ import annotations
 

@@ -146,12 +146,12 @@ def _facts(session: Session) -> dict[str, Any]:
         "pending": session.pending,
         "clocks": [
             (
-                clock.group,
-                clock.count,
-                clock.scalar_state,
-                None if clock.tensors is None else sorted(clock.tensors),
+                counter.group,
+                counter.count,
+                counter.scalar_state,
+                None if counter.tensors is None else sorted(counter.tensors),
             )
-            for clock in session.scalars.counters
+            for counter in session.scalars.counters
         ],
         "plateau": None if monitors.plateau is None else dataclasses.asdict(monitors.plateau),
         "stopping": None if monitors.stopping is None else dataclasses.asdict(monitors.stopping),
@@ -168,8 +168,8 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
         session.monitors.best,
     )
     step, needed = _check_count(facts["step"]), session.spec.gradient.accumulation_steps
-    clocks = _decode_counters(session, facts["clocks"], step)
-    scalars = SessionScalars(session.spec, session.layout.members, clocks)
+    counters = _decode_counters(session, facts["clocks"], step)
+    scalars = SessionScalars(session.spec, session.layout.members, counters)
     counts = step, _check_count(facts["accumulated"], needed), _check_count(facts["skipped"])
     session.restore(session.spec, scalars, monitors, counts)
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
@@ -185,13 +185,13 @@ def _check_count(value: Any, limit: int = 1 << 63) -> int:
 
 
 def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[StepCounter]:
-    """The clocks of a snapshot.
+    """The counters of a snapshot.
 
     Raises:
         DamagedError: they are not those of its specification.
     """
-    members, known = session.layout.members, {clock.group: clock for clock in session.scalars.counters}
-    clocks = [
+    members, known = session.layout.members, {counter.group: counter for counter in session.scalars.counters}
+    counters = [
         StepCounter(
             str(group),
             _check_count(count, step + 1),
@@ -200,16 +200,19 @@ def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[
         )
         for group, count, carried, tensors in facts
     ]
-    for clock in clocks:
-        if clock.group not in known or clock.scalar_state.keys() != known[clock.group].scalar_state.keys():
+    for counter in counters:
+        if (
+            counter.group not in known
+            or counter.scalar_state.keys() != known[counter.group].scalar_state.keys()
+        ):
             raise DamagedError("its numbers are not those of its specification")
     for group in known:
         mine = members.get(group, [])
-        of_group = [clock.tensors for clock in clocks if clock.group == group]
+        of_group = [counter.tensors for counter in counters if counter.group == group]
         shown = [mine if tensors is None else list(tensors) for tensors in of_group]
         if sorted(name for names in shown for name in names) != sorted(mine):
             raise DamagedError("its step counts are not those of its tensors")
-    return clocks
+    return counters
 
 
 def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -27,37 +27,37 @@ class StepCounter:
 
 
 def advance_counters(
-    clocks: Sequence[StepCounter],
+    counters: Sequence[StepCounter],
     carried: Sequence[ScalarState],
     members: Mapping[str, Collection[str]],
     covered: Collection[str],
 ) -> list[StepCounter]:
-    """Returns the clocks after a step; those of tensors without a gradient do not advance.
+    """Returns the counters after a step; those of tensors without a gradient do not advance.
 
     Args:
-        clocks: the clocks before it.
-        scalar_state: what the rule hands on from the step, for each clock.
+        counters: the counters before it.
+        carried: what the rule hands on from the step, for each counter.
         members: names of the tensors of each group.
         covered: names of the tensors that had a gradient.
     """
     found: list[StepCounter] = []
-    for clock, after in zip(clocks, carried, strict=True):
-        mine = frozenset(members[clock.group]) if clock.tensors is None else clock.tensors
+    for counter, after in zip(counters, carried, strict=True):
+        mine = frozenset(members[counter.group]) if counter.tensors is None else counter.tensors
         moving = mine.intersection(covered)
         if moving:
-            found.append(StepCounter(clock.group, clock.count + 1, after, moving))
+            found.append(StepCounter(counter.group, counter.count + 1, after, moving))
         if mine - moving:
-            found.append(StepCounter(clock.group, clock.count, clock.scalar_state, mine - moving))
+            found.append(StepCounter(counter.group, counter.count, counter.scalar_state, mine - moving))
     return list(_merge(found))
 
 
-def _merge(clocks: Sequence[StepCounter]) -> Iterator[StepCounter]:
-    """Joins clocks that have counted the same steps."""
+def _merge(counters: Sequence[StepCounter]) -> Iterator[StepCounter]:
+    """Joins counters that have counted the same steps."""
     alike: dict[object, list[StepCounter]] = {}
-    for clock in clocks:
-        alike.setdefault((clock.group, clock.count, tuple(sorted(clock.scalar_state.items()))), []).append(
-            clock
-        )
+    for counter in counters:
+        alike.setdefault(
+            (counter.group, counter.count, tuple(sorted(counter.scalar_state.items()))), []
+        ).append(counter)
     for same in alike.values():
-        tensors = frozenset[str]().union(*(clock.tensors or () for clock in same))
+        tensors = frozenset[str]().union(*(counter.tensors or () for counter in same))
         yield StepCounter(same[0].group, same[0].count, same[0].scalar_state, tensors)

@@ -49,7 +49,7 @@ class SessionScalars:
         self,
         spec: SessionSpec,
         members: Mapping[str, Collection[str]],
-        clocks: Sequence[StepCounter] | None = None,
+        counters: Sequence[StepCounter] | None = None,
     ) -> None:
         self._spec, self._members = spec, members
         self.reduction = 1.0
@@ -63,7 +63,7 @@ class SessionScalars:
         self._overridden: OrderedDict[tuple[Override, ...], EffectiveHyperparameters] = OrderedDict()
         self.version = 0
         self.counters = (
-            list(clocks) if clocks is not None else [self._make_counter(name) for name in self._groups]
+            list(counters) if counters is not None else [self._make_counter(name) for name in self._groups]
         )
         by_tensor = spec.step_counting is StepCounting.PER_TENSOR
         self._counts_by_tensor = by_tensor and any(
@@ -82,18 +82,18 @@ class SessionScalars:
         """
         numbers = SessionScalars(spec, self._members)
         kept = []
-        for clock in self.counters:
-            if clock.group not in restarted:
-                known = spec.rule(numbers._groups[clock.group]).initial_scalar_state()
-                carried = {**known, **{k: v for k, v in clock.scalar_state.items() if k in known}}
-                kept.append(replace(clock, scalar_state=carried))
-        numbers.counters = [*kept, *(clock for clock in numbers.counters if clock.group in restarted)]
+        for counter in self.counters:
+            if counter.group not in restarted:
+                known = spec.rule(numbers._groups[counter.group]).initial_scalar_state()
+                carried = {**known, **{k: v for k, v in counter.scalar_state.items() if k in known}}
+                kept.append(replace(counter, scalar_state=carried))
+        numbers.counters = [*kept, *(counter for counter in numbers.counters if counter.group in restarted)]
         return numbers
 
     def counter_index(self, tensor: str, group: str) -> int:
-        """The position of a tensor's clock in `counters`."""
-        for position, clock in enumerate(self.counters):
-            if clock.group == group and (clock.tensors is None or tensor in clock.tensors):
+        """The position of a tensor's counter in `counters`."""
+        for position, counter in enumerate(self.counters):
+            if counter.group == group and (counter.tensors is None or tensor in counter.tensors):
                 return position
         raise KeyError(tensor)
 
@@ -108,9 +108,9 @@ class SessionScalars:
             self.counters = advance_counters(self.counters, numbers.carried, self._members, covered)
             self.version += 1
             return
-        for clock, carried in zip(self.counters, numbers.carried, strict=True):
-            clock.count += 1
-            clock.scalar_state = carried
+        for counter, carried in zip(self.counters, numbers.carried, strict=True):
+            counter.count += 1
+            counter.scalar_state = carried
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
@@ -170,10 +170,10 @@ class SessionScalars:
         rates = self._constant if self._constant is not None and not overrides else self._rates(step, chosen)
         scalars: list[dict[str, float]] = []
         carried: list[ScalarState] = []
-        for clock in self.counters:
-            name, before = clock.group, clock.scalar_state
+        for counter in self.counters:
+            name, before = counter.group, counter.scalar_state
             rate = rates[name]
-            own = chosen.rules[name].compute_scalars(clock.count + 1, rate, **before)
+            own = chosen.rules[name].compute_scalars(counter.count + 1, rate, **before)
             carried.append({key: own[key] for key in before} if before else before)
             scalars.append({**own, **guards[name], "guard_decay": 1 - rate * chosen.decays[name]})
         return StepScalars(rates[""], scalars, carried)

@@ -104,8 +104,8 @@ def _elements(session: SessionState, run: Run, point: Point) -> Array:
         return parameters
     ahead = session.arenas.backend.full(run.stop - run.start, 0.0, partition.dtype)
     numbers = session.scalars.compute_step_scalars(session.step)
-    for clock, part in split_by_counter(session.scalars, run):
-        scalars = numbers.scalars[clock]
+    for counter, part in split_by_counter(session.scalars, run):
+        scalars = numbers.scalars[counter]
         given = {POINT: ahead[part.start - run.start : part.stop - run.start]}
         partition.run(partition.programs.lookahead, part.start, part.stop, scalars, given=given)
     return ahead

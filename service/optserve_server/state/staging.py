@@ -205,15 +205,15 @@ class Staging:
 
 
 def split_by_counter(numbers: SessionScalars, run: Run) -> list[tuple[int, Run]]:
-    """A run cut where its tensors have counted different steps: each part, behind its clock's position."""
-    clocks = [numbers.counter_index(tensor.entry.name, tensor.entry.group) for tensor in run.tensors]
-    if len(set(clocks)) == 1:
-        return [(clocks[0], run)]
+    """A run cut where its tensors have counted different steps: each part, behind its counter's position."""
+    counters = [numbers.counter_index(tensor.entry.name, tensor.entry.group) for tensor in run.tensors]
+    if len(set(counters)) == 1:
+        return [(counters[0], run)]
     parts: list[tuple[int, Run]] = []
-    for clock, group in itertools.groupby(zip(clocks, run.tensors, strict=True), operator.itemgetter(0)):
+    for counter, group in itertools.groupby(zip(counters, run.tensors, strict=True), operator.itemgetter(0)):
         tensors = tuple(tensor for _, tensor in group)
         first, last = tensors[0].entry.start - run.start, tensors[-1].entry.stop - run.start
-        parts.append((clock, Run(tensors, run.staged[first:last])))
+        parts.append((counter, Run(tensors, run.staged[first:last])))
     return parts
 
 

@@ -39,15 +39,15 @@ class RunKernels:
     Args:
         partition: the partition.
         run: the gradient.
-        clock: index of the clock of the run's tensors in `SessionScalars.counters`.
+        counter: index of the counter of the run's tensors in `SessionScalars.counters`.
 
     Attributes:
         direct: whether its kernels are bound to every array.
     """
 
-    def __init__(self, partition: Partition, run: Run, clock: int) -> None:
+    def __init__(self, partition: Partition, run: Run, counter: int) -> None:
         self.partition, self.run, self.rule = partition, run, partition.programs.rule
-        self.group, self.clock = partition.group, clock
+        self.group, self.counter = partition.group, counter
         self.direct = False
         self._bounds: dict[tuple[object, ...], BoundKernel] = {}
 
@@ -162,10 +162,10 @@ class KernelPlan:
         frozen = session.spec.frozen_groups
         self._numbers, self._version = session.scalars, session.scalars.version
         self.places = tuple(
-            RunKernels(arenas.partition(run), run, clock)
+            RunKernels(arenas.partition(run), run, counter)
             for whole in staging.runs
             if whole.tensors[0].entry.group not in frozen
-            for clock, run in split_by_counter(session.scalars, whole)
+            for counter, run in split_by_counter(session.scalars, whole)
         )
         given = frozenset(t.entry.name for t in staging.tensors if t.entry.group not in frozen)
         needed = sum(entry.group not in frozen for entry in session.layout.entries)

@@ -279,7 +279,7 @@ class Step(Change[SessionState, "Step"]):
         )
         scalars: list[Scalars] = []
         for i, place in enumerate(plan.places):
-            own = numbers.scalars[place.clock]
+            own = numbers.scalars[place.counter]
             known = plan.clips_by_norm or plan.tensorwise
             scalars.append(self._scalars(place, i, own) if known else (own, None))
         if plan.groupwise:
@@ -371,7 +371,7 @@ class Step(Change[SessionState, "Step"]):
         for group, rule, place, scalars, _ in groupwise:
             own, carried = rule.compute_group_scalars(totals[group], scalars)
             scalars.update(own)
-            numbers.carried[place.clock] = {**numbers.carried[place.clock], **carried}
+            numbers.carried[place.counter] = {**numbers.carried[place.counter], **carried}
 
     def _penalties(self) -> list[tuple[float, float]]:
         """The factors of L1 and L2 regularization of each run."""

@@ -91,6 +91,7 @@ tutorial-frameworks: $(FRAMEWORKS_VENV)/.made ## Run the tutorials that need PyT
 
 .PHONY: test-install
 test-install: ## Install server and client with pip in a new environment, and run the README's program
+	rm -rf build/lib clients/python/build # of which setuptools would take files that are gone
 	$(PYTHON) -m venv --clear build/install
 	build/install/bin/python -m pip --disable-pip-version-check install --quiet ./clients/python '.[numba,uvloop]'
 	build/install/bin/python -m tests.support.pages README.md

@@ -224,7 +224,7 @@ class NumbaPass(Pass):
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
         """Computes elements; see `Pass`."""
         workers = self.kernel.workers
-        marks = [low, high] if high - low < least else workers.split_elements(low, high, least)
+        marks = [low, high] if high - low < least else workers.split_points(low, high, least)
         if self.program.reductions:
             marks = [self.blocks.block_at(mark) for mark in marks]
         if len(marks) == 2:

@@ -198,7 +198,7 @@ class NumpyPass(Pass):
 
     def compute(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> None:
         """Computes elements; see `Pass`."""
-        marks = self.kernel.workers.split_elements(low, high, least)
+        marks = self.kernel.workers.split_points(low, high, least)
         if self.program.reductions:
             marks = [self.blocks.block_start(mark) for mark in marks]
         self.kernel.workers.run(self._run_elements, marks)

@@ -38,7 +38,7 @@ class Workers:
         self._started = False
         self._starting = threading.Lock()
 
-    def split_elements(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> list[int]:
+    def split_points(self, low: int, high: int, least: int = SMALLEST_SPLIT) -> list[int]:
         """Where to cut the elements from ``low`` to ``high``: there, and in between.
 
         Args:

@@ -32,11 +32,11 @@ class ElementwiseLoss(Loss):
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
         values = self.value(NumpyOps(), prediction, target)
-        return np.sum(values, axis=self._axis, dtype=np.float64) / self._terms(prediction)
+        return np.sum(values, axis=self._axis, dtype=np.float64) / self._mean_divisor(prediction)
 
     def _gradient(self, prediction: Floats, target: Floats) -> Any:
-        return self.derivative(NumpyOps(), prediction, target) / self._terms(prediction)
+        return self.derivative(NumpyOps(), prediction, target) / self._mean_divisor(prediction)
 
-    def _terms(self, prediction: Floats) -> int:
+    def _mean_divisor(self, prediction: Floats) -> int:
         """What the sum along the axis is divided by."""
         return max(prediction.shape[self._axis], 1) if self.averages else 1

@@ -161,7 +161,7 @@ class Client:
             ValueError: an argument has a value that is not allowed; the message names both.
             OptserveError: another error of the server, or it could not be reached.
         """
-        given = coercion.check_names(coercion.to_mapping(parameters, "parameters"), "parameters")
+        given = coercion.require_string_keys(coercion.to_mapping(parameters, "parameters"), "parameters")
         wanted = SessionSpec(
             Optimizer.of(optimizer, "optimizer"),
             schedule=schedule,

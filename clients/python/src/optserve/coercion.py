@@ -233,7 +233,7 @@ def to_mapping(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> M
     return found
 
 
-def check_names(values: Mapping[str, T], name: str) -> Mapping[str, T]:
+def require_string_keys(values: Mapping[str, T], name: str) -> Mapping[str, T]:
     """Returns the mapping after checking that each of its keys is a string.
 
     Raises:

@@ -75,7 +75,7 @@ def request_of(
     name: str, metrics: Mapping[str, float] | Iterable[tuple[str, float]], expected_step: int | None
 ) -> wire.ReportMetricsRequest:
     """Encodes a report, with a new request id."""
-    given = coercion.check_names(coercion.to_mapping(metrics, "metrics"), "metrics")
+    given = coercion.require_string_keys(coercion.to_mapping(metrics, "metrics"), "metrics")
     values = [
         wire.Metric(name=metric, value=coercion.number(value, f"metrics[{metric!r}]"))
         for metric, value in given.items()

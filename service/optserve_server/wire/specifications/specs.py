@@ -179,12 +179,12 @@ def _variant_from(message: Message, kinds: tuple[type[Any], ...], convention: Co
     if find_oneof(message.DESCRIPTOR) is None:
         return _record_from(message, kinds[0], convention)
     name = _choice(message)
-    kind = next(k for k in kinds if k.__name__ == _variant_name(message.DESCRIPTOR, name))
+    kind = next(k for k in kinds if k.__name__ == _variant_class_name(message.DESCRIPTOR, name))
     with within(name):
         return _record_from(getattr(message, name), kind, convention)
 
 
-def _variant_name(descriptor: Any, field: str) -> str:
+def _variant_class_name(descriptor: Any, field: str) -> str:
     """``ClipSpec`` and ``by_tensor_norm`` make ``ClipByTensorNorm``."""
     return str(descriptor.name).removesuffix("Spec") + field.title().replace("_", "")
 
@@ -236,7 +236,7 @@ def _fill_message(message: Message, value: Any) -> None:
         return
     oneof = find_oneof(message.DESCRIPTOR)
     if oneof is not None:
-        names = {_variant_name(message.DESCRIPTOR, field.name): field.name for field in oneof.fields}
+        names = {_variant_class_name(message.DESCRIPTOR, field.name): field.name for field in oneof.fields}
         message = getattr(message, names[type(value).__name__])
     message.SetInParent()
     _fill(message, value)

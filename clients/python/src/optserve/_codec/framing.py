@@ -122,9 +122,9 @@ class Framing(Generic[M]):
 
     def join(self, head: bytes, chunk: ChunkView | ChunkParts) -> bytes:
         """The bytes of a message whose other fields are encoded already."""
-        return b"".join(self.encode_pieces(head, chunk))
+        return b"".join(self.message_buffers(head, chunk))
 
-    def encode_pieces(self, head: bytes, chunk: ChunkView | ChunkParts) -> tuple[Any, ...]:
+    def message_buffers(self, head: bytes, chunk: ChunkView | ChunkParts) -> tuple[Any, ...]:
         """The same in pieces (contiguous buffers), so that the payload may stay where it is."""
         return head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
 

@@ -131,7 +131,7 @@ def pieces(
         on_sent(byte_count)
     if not byte_count:
         return ((head,),)
-    return (framing.encode_pieces(head, ChunkParts(0, byte_count, list(map(dtypes.bytes_of, arrays)))),)
+    return (framing.message_buffers(head, ChunkParts(0, byte_count, list(map(dtypes.bytes_of, arrays)))),)
 
 
 def _encode_messages(
@@ -139,7 +139,7 @@ def _encode_messages(
 ) -> Iterator[Sequence[Any]]:
     expect_large_messages()
     for chunk in cut:
-        yield framing.encode_pieces(head, chunk)
+        yield framing.message_buffers(head, chunk)
         head = b""
 
 

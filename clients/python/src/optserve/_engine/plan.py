@@ -85,7 +85,7 @@ class Plan:
         region: SharedMemory | None,
     ) -> None:
         self.options, self.region = options, region
-        self.tensors, self.data_type = kind_of(layout, payload)
+        self.tensors, self.data_type = signature_of(layout, payload)
         self.byte_count = sum(array.nbytes for array in payload.arrays)
         self.request = wire.StepStreamRequest(step=wire.StepStart())
         self.opening = b""
@@ -207,10 +207,10 @@ class Plan:
         return targets, sources if later else ()
 
 
-Kind = tuple[tuple[tuple[str, ...], tuple[str, ...]], tensor_pb2.DataType.ValueType]
+Signature = tuple[tuple[tuple[str, ...], tuple[str, ...]], tensor_pb2.DataType.ValueType]
 
 
-def kind_of(layout: Layout, payload: Payload) -> Kind:
+def signature_of(layout: Layout, payload: Payload) -> Signature:
     """Returns names of whole and of sparse tensors, and the element type that a plan states of them."""
     names = tuple(tensor.name for tensor in payload.tensors), tuple(some.name for some in payload.rows)
     own = payload.has_own_types(layout)

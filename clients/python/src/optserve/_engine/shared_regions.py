@@ -14,7 +14,7 @@ from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
-from optserve._engine.plan import kind_of
+from optserve._engine.plan import signature_of
 from optserve._engine.read_parameters import read_parameters
 from optserve._engine.shared_memory import SharedMemory
 from optserve._transport.connection import Connection
@@ -86,7 +86,7 @@ class SharedRegions:
             return None
         message = None if pull is None else pull.message(self._layout)
         text = b"" if message is None else b"\1" + message.SerializeToString(deterministic=True)
-        names, data_type = kind_of(self._layout, payload)
+        names, data_type = signature_of(self._layout, payload)
         key = (names[0], data_type, text)
         memory = self._memories.get(key) or self._share(key, message)
         if memory is not None:
@@ -130,7 +130,7 @@ class SharedRegions:
             values = memory.copy(change)
         else:
             targets = (
-                {name: into[name] for name in memory.parameters} if into else self._allocate_arrays(memory)
+                {name: into[name] for name in memory.parameters} if into else self._allocate_copies(memory)
             )
             values = targets if memory.copy_to(targets, change) else None
         if values is not None:
@@ -146,7 +146,7 @@ class SharedRegions:
         while self._memories:
             self._memories.popitem()[1].close()
 
-    def _allocate_arrays(self, memory: SharedMemory) -> dict[str, Array]:
+    def _allocate_copies(self, memory: SharedMemory) -> dict[str, Array]:
         """Arrays for the values, in a buffer of the pool."""
         arrays, start = {}, 0
         buffer = self._pool.take(sum(-(-a.nbytes // 64) * 64 for a in memory.parameters.values()))

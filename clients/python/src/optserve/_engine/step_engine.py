@@ -19,7 +19,7 @@ from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides, encode
 from optserve._engine.pending_step import PendingStep
-from optserve._engine.plan import Plan, PlanOptions, kind_of
+from optserve._engine.plan import Plan, PlanOptions, signature_of
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_protocol import Membership, StepProtocol, Verdict
@@ -262,9 +262,13 @@ class StepEngine:
     def _plan_of(
         self, payload: Payload, gradients: AnyGradients, options: PlanOptions, region: SharedMemory | None
     ) -> Plan:
-        kind = kind_of(self._layout, payload)
+        signature = signature_of(self._layout, payload)
         for plan in self._plans:
-            if plan.options == options and plan.region is region and (plan.tensors, plan.data_type) == kind:
+            if (
+                plan.options == options
+                and plan.region is region
+                and (plan.tensors, plan.data_type) == signature
+            ):
                 plan.record_types(payload, gradients)
                 break
         else:

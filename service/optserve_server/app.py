@@ -46,6 +46,9 @@ _RESIDENT_SHARE = 0.75
 _DESCRIPTORS_SHARE = 0.5
 """Of the process' limit of file descriptors, for shared memory; connections and files need the rest."""
 
+_MAX_DESCRIPTORS = 1 << 20
+"""File descriptors beyond which a server needs no more, whatever the system allows."""
+
 _SWITCH_INTERVAL_S = 0.0005
 """After which a thread that runs Python lets the event loop have its turn; Python's own is ten times that."""
 
@@ -85,6 +88,7 @@ async def serve(settings: Settings) -> None:
         RuntimeError: an address cannot be bound, or the backend is not there.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _raise_descriptor_limit()
     listening = build_listening(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -227,6 +231,14 @@ def _durability(settings: Settings) -> DurabilityMode:
             " 'ephemeral'"
         )
     return DurabilityMode(settings.durability.upper())
+
+
+def _raise_descriptor_limit() -> None:
+    """Lets the process open as many files as the system allows it; 1024, a usual soft limit, are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _shared_memory_descriptors(settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import threading
@@ -149,6 +150,17 @@ def _call_until_refused(client: Client) -> None:
     while time.monotonic() < deadline:
         client.sessions.ListSessions(pb.ListSessionsRequest(), timeout=5)
         time.sleep(0.01)
+
+
+def test_a_server_may_open_as_many_files_as_the_system_allows() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with running_server() as server:
+            found, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == (1 << 20 if hard == resource.RLIM_INFINITY else min(hard, 1 << 20))
 
 
 def test_settings_flags_over_environment_over_file(tmp_path: Path) -> None:

@@ -219,6 +219,12 @@ WRONG_CALLS = [
     (lambda c, s: s.snapshots.fork(None, session_id=3), TypeError, "session_id is 3, but must be a string"),
     (lambda c, s: optserve.connect(50051), TypeError, "target is 50051, but must be a string"),
     (
+        lambda c, s: optserve.connect("127.0.0.1:"),
+        ValueError,
+        "target is '127.0.0.1:', but must be host:port",
+    ),
+    (lambda c, s: optserve.connect(""), ValueError, "target is '', but must be host:port"),
+    (
         lambda c, s: optserve.connect("localhost:1", token=b"x"),
         TypeError,
         "token is b'x', but must be a string",

@@ -85,7 +85,7 @@ def connect(
     Raises:
         ValueError, TypeError: an argument is wrong, such as a time-out of 0; the message names it.
     """
-    target, timeout = coercion.text(target, "target"), coercion.seconds(timeout, "timeout")
+    target, timeout = coercion.target(target, "target"), coercion.seconds(timeout, "timeout")
     token = coercion.optional(coercion.text, token, "token")
     if retry not in (None, "grpc") and not isinstance(retry, Retry):
         raise TypeError(coercion.error_text("retry", retry, 'a Retry, "grpc" or None'))

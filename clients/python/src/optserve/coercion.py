@@ -154,6 +154,19 @@ def text(value: object, name: str) -> str:
     return str(value)
 
 
+def target(value: object, name: str) -> str:
+    """Converts an address of a server.
+
+    Raises:
+        TypeError: it is no string.
+        ValueError: it is empty, or ends where a port should be, for which gRPC would take 443.
+    """
+    given = text(value, name)
+    if not given or given.endswith(":"):
+        raise ValueError(error_text(name, value, "host:port, unix:/path or another target of gRPC"))
+    return given
+
+
 def member(kind: type[E], value: object, name: str) -> E:
     """Converts a member of an enum, or its name in any case.
 

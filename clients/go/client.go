@@ -3,7 +3,6 @@ package optserve
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	_ "embed"
 	"encoding/binary"
@@ -37,13 +36,17 @@ var serviceConfig string
 
 // Client is a client of one server. Any number of goroutines may use it.
 type Client struct {
-	connection   *grpc.ClientConn
-	sessions     pb.SessionServiceClient
-	functions    pb.FunctionServiceClient
-	capabilities pb.CapabilitiesServiceClient
-	timeout      time.Duration
-	ctx          context.Context // ends with the client
-	cancel       context.CancelFunc
+	// Functions are the functions without a session: schedules, losses, activations and their
+	// gradients, complexity. Tensors of requests and answers are made by [Tensor.Message] and
+	// [FromMessage].
+	Functions pb.FunctionServiceClient
+
+	connection *grpc.ClientConn
+	sessions   pb.SessionServiceClient
+	workers    pb.WorkerServiceClient
+	timeout    time.Duration
+	ctx        context.Context // ends with the client
+	cancel     context.CancelFunc
 }
 
 // Option is an option of [Connect].
@@ -98,10 +101,12 @@ func Connect(target string, options ...Option) (*Client, error) {
 	} else if s.transport == nil {
 		s.transport = insecure.NewCredentials()
 	}
+	c := &Client{timeout: s.timeout}
 	dial := []grpc.DialOption{
 		grpc.WithTransportCredentials(s.transport),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithUserAgent("optserve-go/" + Version),
+		grpc.WithChainUnaryInterceptor(c.intercept),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32),
 			grpc.ForceCodecV2(newCodec())),
@@ -121,13 +126,9 @@ func Connect(target string, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{
-		connection:   connection,
-		sessions:     pb.NewSessionServiceClient(connection),
-		functions:    pb.NewFunctionServiceClient(connection),
-		capabilities: pb.NewCapabilitiesServiceClient(connection),
-		timeout:      s.timeout,
-	}
+	c.connection = connection
+	c.sessions, c.workers = pb.NewSessionServiceClient(connection), pb.NewWorkerServiceClient(connection)
+	c.Functions = pb.NewFunctionServiceClient(connection)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -147,8 +148,9 @@ func (c *Client) Close() error {
 	return c.connection.Close()
 }
 
-// Connection returns the gRPC connection, for services that this client does not cover, such as
-// grpc.health.v1.
+// Connection returns the gRPC connection, for other services such as grpc.health.v1, and for calls
+// of the contract's generated code. Unary calls on it are repeated, get request ids, and return an
+// [Error], as those of the client do.
 func (c *Client) Connection() *grpc.ClientConn { return c.connection }
 
 // Value returns a parameter with its initial value, float32 or float64.
@@ -195,8 +197,8 @@ func (c *Client) CreateSession(
 			}
 		}
 	}
-	answer, err := call(ctx, c, c.sessions.CreateSession, pb.CreateSessionRequest_builder{
-		RequestId: rand.Text(), SessionId: options.ID, Spec: spec, Parameters: parameters, Seed: options.Seed,
+	answer, err := c.sessions.CreateSession(ctx, pb.CreateSessionRequest_builder{
+		SessionId: options.ID, Spec: spec, Parameters: parameters, Seed: options.Seed,
 	}.Build())
 	if err != nil {
 		return nil, err
@@ -214,14 +216,25 @@ func (c *Client) CreateSession(
 
 // Session returns a handle of an existing session, by its name sessions/{id} or its id.
 func (c *Client) Session(ctx context.Context, name string) (*Session, error) {
+	return c.SessionAs(ctx, name, "")
+}
+
+// SessionAs returns a handle whose steps are those of a worker; a random name if it is empty. A
+// program that is started again continues under its earlier name, after the last step that was
+// applied. Two handles or streams must not use one name at the same time.
+func (c *Client) SessionAs(ctx context.Context, name, worker string) (*Session, error) {
 	if !strings.HasPrefix(name, "sessions/") {
 		name = "sessions/" + name
 	}
-	answer, err := call(ctx, c, c.sessions.GetSession, pb.GetSessionRequest_builder{Name: name}.Build())
+	answer, err := c.sessions.GetSession(ctx, pb.GetSessionRequest_builder{Name: name, Worker: worker}.Build())
 	if err != nil {
 		return nil, err
 	}
-	return newSession(c, answer.GetSession()), nil
+	session := newSession(c, answer.GetSession())
+	if worker != "" {
+		session.stream.worker, session.stream.next = worker, answer.GetNextSequence()
+	}
+	return session, nil
 }
 
 // Sessions yields the server's sessions in the order of their names. An error ends it.
@@ -229,7 +242,7 @@ func (c *Client) Sessions(ctx context.Context) iter.Seq2[*pb.Session, error] {
 	return func(yield func(*pb.Session, error) bool) {
 		request := &pb.ListSessionsRequest{}
 		for more := true; more; more = request.GetPageToken() != "" {
-			page, err := call(ctx, c, c.sessions.ListSessions, request)
+			page, err := c.sessions.ListSessions(ctx, request)
 			if err != nil {
 				yield(nil, err)
 				return
@@ -246,5 +259,5 @@ func (c *Client) Sessions(ctx context.Context) iter.Seq2[*pb.Session, error] {
 
 // Capabilities returns what the server can do.
 func (c *Client) Capabilities(ctx context.Context) (*pb.GetCapabilitiesResponse, error) {
-	return call(ctx, c, c.capabilities.GetCapabilities, &pb.GetCapabilitiesRequest{})
+	return pb.NewCapabilitiesServiceClient(c.connection).GetCapabilities(ctx, &pb.GetCapabilitiesRequest{})
 }

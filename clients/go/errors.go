@@ -104,15 +104,15 @@ func malformed(format string, arguments ...any) *Error {
 }
 
 // ended returns the error of a context that is done.
-func ended(ctx context.Context) *Error {
+func ended(ctx context.Context, applied Applied) *Error {
 	err := ctx.Err()
-	return &Error{Code: status.FromContextError(err).Code(), Message: err.Error(), cause: err}
+	return &Error{Code: status.FromContextError(err).Code(), Message: err.Error(), Applied: applied, cause: err}
 }
 
 // endedBy notes that the call ended with its context, if it did.
 func (e *Error) endedBy(ctx context.Context) *Error {
 	if !e.fromServer && ctx.Err() != nil {
-		e.cause = ctx.Err()
+		e.Code, e.cause = status.FromContextError(ctx.Err()).Code(), ctx.Err()
 	}
 	return e
 }
@@ -143,8 +143,8 @@ func failure(err error, trailer metadata.MD) *Error {
 				e.Applied = AppliedNo
 			}
 		case *errdetails.BadRequest:
-			if violations := detail.GetFieldViolations(); len(violations) > 0 {
-				e.Field = violations[0].GetField()
+			for _, violation := range detail.GetFieldViolations() {
+				e.Field = violation.GetField()
 			}
 		case *errdetails.RetryInfo:
 			e.RetryAfter = detail.GetRetryDelay().AsDuration()

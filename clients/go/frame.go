@@ -1,24 +1,22 @@
 package optserve
 
 import (
-	"encoding/binary"
-	"io"
+	"slices"
 
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // registers the codec that frames are decoded with
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-
-	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
 )
 
 // frame is an answer whose chunk stays where it was received, so that its bytes are copied once, to
 // where the caller wants them.
 type frame struct {
 	message proto.Message // without its chunk
-	offset  int           // of the chunk
-	data    mem.Reader    // what is not read yet of the chunk
+	offset  uint64        // of the chunk
+	data    []byte        // of the chunk, until the next answer; nil if it is used, or there is none
+	buffer  []byte
 }
 
 // codec is gRPC's own, which can decode frames too.
@@ -32,63 +30,53 @@ func (c codec) Unmarshal(data mem.BufferSlice, target any) error {
 	if !ok {
 		return c.CodecV2.Unmarshal(data, target)
 	}
-	f.data.Reset(data)
-	if head, ok := f.split(); ok {
-		return proto.Unmarshal(head, f.message)
-	}
-	// The chunk is not the last field, as the contract has it, or there is a field of a new kind.
-	err := c.CodecV2.Unmarshal(data, f.message)
-	chunk := f.message.(interface{ GetChunk() *pb.Chunk }).GetChunk()
-	f.offset = int(chunk.GetByteOffset())
-	f.data.Reset(mem.BufferSlice{mem.SliceBuffer(chunk.GetData())})
-	return err
-}
-
-// split reads up to the bytes of the chunk, and returns the message before it.
-func (f *frame) split() (head []byte, ok bool) {
+	f.buffer = slices.Grow(f.buffer[:0], data.Len())[:data.Len()]
+	data.CopyTo(f.buffer)
 	chunk := f.message.ProtoReflect().Descriptor().Fields().ByName("chunk").Number()
-	f.offset = 0
-	for f.data.Remaining() > 0 {
-		tag, value, err := f.field()
-		number, kind := protowire.DecodeTag(tag)
-		switch {
-		case err != nil || kind == protowire.BytesType && value > uint64(f.data.Remaining()):
-			return nil, false
-		case number == chunk && kind == protowire.BytesType:
-			return head, value == uint64(f.data.Remaining()) && f.chunk()
-		case kind == protowire.BytesType:
-			head = protowire.AppendVarint(protowire.AppendVarint(head, tag), value)
-			start := len(head)
-			head = append(head, make([]byte, value)...)
-			_, _ = io.ReadFull(&f.data, head[start:]) // it has as many
-		case kind == protowire.VarintType:
-			head = protowire.AppendVarint(protowire.AppendVarint(head, tag), value)
-		default:
-			return nil, false
+	var head []byte
+	f.offset, f.data = 0, nil
+	err := fields(f.buffer, func(number protowire.Number, field, value []byte) error {
+		if number != chunk {
+			head = append(head, field...)
+			return nil
 		}
+		return fields(value, func(number protowire.Number, _, value []byte) error {
+			switch number {
+			case 1:
+				f.offset, _ = protowire.ConsumeVarint(value)
+			case 2:
+				f.data = value
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
 	}
-	return head, true
+	return proto.Unmarshal(head, f.message)
 }
 
-// chunk reads the chunk up to its bytes, which are to be the last field.
-func (f *frame) chunk() bool {
-	for f.data.Remaining() > 0 {
-		tag, value, err := f.field()
-		switch {
-		case err == nil && tag == protowire.EncodeTag(1, protowire.VarintType):
-			f.offset = int(value)
-		default:
-			last := tag == protowire.EncodeTag(2, protowire.BytesType) && value == uint64(f.data.Remaining())
-			return err == nil && last
+// fields calls a function with each field of a message: all of it, and its value without the tag,
+// or the length, before it.
+func fields(message []byte, on func(number protowire.Number, field, value []byte) error) error {
+	for len(message) > 0 {
+		number, kind, tag := protowire.ConsumeTag(message)
+		length := tag
+		if tag > 0 {
+			length = protowire.ConsumeFieldValue(number, kind, message[tag:])
 		}
+		if length < 0 || tag < 0 {
+			return protowire.ParseError(min(length, tag))
+		}
+		field := message[:tag+length]
+		value := field[tag:]
+		if kind == protowire.BytesType {
+			value, _ = protowire.ConsumeBytes(value)
+		}
+		if err := on(number, field, value); err != nil {
+			return err
+		}
+		message = message[len(field):]
 	}
-	return true
-}
-
-// field reads a tag, and the number behind it: a value, or the length of one.
-func (f *frame) field() (tag, value uint64, err error) {
-	if tag, err = binary.ReadUvarint(&f.data); err == nil {
-		value, err = binary.ReadUvarint(&f.data)
-	}
-	return tag, value, err
+	return nil
 }

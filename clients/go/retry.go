@@ -2,12 +2,14 @@ package optserve
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
-	"math/rand/v2"
+	random "math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -34,7 +36,7 @@ func (c *Client) pause(ctx context.Context, attempt int, e *Error) *Error {
 		return e
 	}
 	pause := min(longestPause, firstPause<<min(attempt-1, 8))
-	pause = max(e.RetryAfter, pause-time.Duration(rand.Int64N(int64(pause/2))))
+	pause = max(e.RetryAfter, pause-time.Duration(random.Int64N(int64(pause/2))))
 	deadline, bounded := ctx.Deadline()
 	if ctx.Err() != nil || bounded && time.Until(deadline) <= pause {
 		if attempt > 1 {
@@ -65,15 +67,25 @@ func (c *Client) retry(ctx context.Context, byteCount int, attempt func(context.
 	}
 }
 
-// call makes a unary call that may be repeated: a read, or a change with a request id.
-func call[Q, A any](
-	ctx context.Context, c *Client, method func(context.Context, Q, ...grpc.CallOption) (A, error), request Q,
-) (answer A, err error) {
-	err = c.retry(ctx, 0, func(ctx context.Context) *Error {
+// intercept makes a unary call that may be repeated: a read, or a change, which gets a request id.
+func (c *Client) intercept(ctx context.Context, method string, request, answer any,
+	connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+) error {
+	if change, ok := request.(change); ok && change.GetRequestId() == "" {
+		change = proto.CloneOf(change) // the caller's message may be that of another change next
+		change.SetRequestId(rand.Text())
+		request = change
+	}
+	return c.retry(ctx, 0, func(ctx context.Context) *Error {
 		var trailer metadata.MD
-		var err error
-		answer, err = method(ctx, request, grpc.Trailer(&trailer))
+		err := invoke(ctx, method, request, answer, connection, append(options, grpc.Trailer(&trailer))...)
 		return failure(err, trailer)
 	})
-	return answer, err
+}
+
+// change is a request that changes something.
+type change interface {
+	proto.Message
+	GetRequestId() string
+	SetRequestId(string)
 }

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
 )
@@ -48,7 +50,7 @@ func (s *Session) Stream(options *StreamOptions) (*Stream, error) {
 
 // Get reads the session's description.
 func (s *Session) Get(ctx context.Context) (*pb.Session, error) {
-	answer, err := call(ctx, s.client, s.client.sessions.GetSession, pb.GetSessionRequest_builder{Name: s.name}.Build())
+	answer, err := s.client.sessions.GetSession(ctx, pb.GetSessionRequest_builder{Name: s.name}.Build())
 	return answer.GetSession(), err
 }
 
@@ -59,13 +61,15 @@ type ReadOptions struct {
 	// Into has tensors that are filled; new ones are made for names that it leaves out. After an
 	// error they may hold a part of the values.
 	Into Tensors
-	// NewerThan sends no values unless the session's step is greater.
+	// IfNewerThan sends no values unless the session's step is greater.
+	IfNewerThan *int64
+	// NewerThan waits until the session's step is greater.
 	NewerThan *int64
 }
 
 // Parameters are values of a session at one step.
 type Parameters struct {
-	// Tensors by name; nil if the session's step is not greater than NewerThan.
+	// Tensors by name; nil if the session's step is not greater than IfNewerThan.
 	Tensors Tensors
 	// Step that they belong to.
 	Step int64
@@ -78,38 +82,32 @@ func (s *Session) Pull(ctx context.Context, options *ReadOptions) (*Parameters, 
 		return nil, err
 	}
 	request := pb.PullParametersRequest_builder{
-		Name: s.name, Pull: options.Pull, IfNewerThanStep: options.NewerThan,
+		Name: s.name, Pull: options.Pull, IfNewerThanStep: options.IfNewerThan, NewerThanStep: options.NewerThan,
 	}.Build()
 	var found *Parameters
 	err := s.client.retry(ctx, s.layout.byteCount, func(ctx context.Context) *Error {
-		return receiving(ctx, s.client.sessions.PullParameters, request, func(next func(any) error) error {
-			answer := &pb.PullParametersResponse{}
-			f := &frame{message: answer}
-			if err := next(f); err != nil {
-				return err
-			}
+		answer := &pb.PullParametersResponse{}
+		return receiving(ctx, s.client.sessions.PullParameters, request, answer, func(f *frame, next func(*frame) error) error {
+			err := next(f)
 			header := answer.GetHeader()
 			found = &Parameters{Step: header.GetStep()}
-			if header.GetNotModified() {
-				return nil
+			if err == nil && !header.GetNotModified() {
+				found.Tensors, err = receive(header.GetLayout(), options.Into, f, next)
 			}
-			r, err := receive(header.GetLayout(), header.GetByteCount(), options.Into)
-			if err != nil {
-				return err
-			}
-			found.Tensors = r.tensors
-			return r.fill(f, next)
+			return err
 		})
 	})
-	return found, err
+	if err != nil {
+		return nil, err
+	}
+	s.stream.parametersStep.Store(found.Step)
+	return found, nil
 }
 
-// receiving makes a call with one request and many answers, which next decodes into a target.
+// receiving makes a call with one request and many answers, which next receives in a frame.
 func receiving[Q, A any](
-	ctx context.Context,
-	method func(context.Context, Q, ...grpc.CallOption) (grpc.ServerStreamingClient[A], error),
-	request Q,
-	read func(next func(target any) error) error,
+	ctx context.Context, method func(context.Context, Q, ...grpc.CallOption) (grpc.ServerStreamingClient[A], error),
+	request Q, answer proto.Message, read func(f *frame, next func(*frame) error) error,
 ) *Error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -117,8 +115,8 @@ func receiving[Q, A any](
 	if err != nil {
 		return failure(err, nil)
 	}
-	err = read(func(target any) error {
-		err := stream.RecvMsg(target)
+	err = read(&frame{message: answer}, func(f *frame) error {
+		err := stream.RecvMsg(f)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return failure(err, stream.Trailer())
 		}
@@ -156,54 +154,51 @@ func sending[Q, A any](
 }
 
 // ChangeOption is an option of a change of a session.
-type ChangeOption func(change)
+type ChangeOption func(sessionChange)
 
-// change is a request that changes a session.
-type change interface {
+type sessionChange interface {
 	SetRequestId(string)
 	SetExpectedStep(int64)
 }
 
 // ExpectStep rejects the change unless the session is at a step.
-func ExpectStep(step int64) ChangeOption { return func(c change) { c.SetExpectedStep(step) } }
+func ExpectStep(step int64) ChangeOption { return func(c sessionChange) { c.SetExpectedStep(step) } }
 
 // RequestID names the change, instead of at random, so that another process can repeat it.
-func RequestID(id string) ChangeOption { return func(c change) { c.SetRequestId(id) } }
+func RequestID(id string) ChangeOption { return func(c sessionChange) { c.SetRequestId(id) } }
 
-func apply(c change, options []ChangeOption) {
-	c.SetRequestId(rand.Text())
+func apply[C sessionChange](change C, options []ChangeOption) C {
+	change.SetRequestId(rand.Text())
 	for _, option := range options {
-		option(c)
+		option(change)
 	}
+	return change
 }
 
 // Push writes parameters: all given ones, or none. resetState initializes their optimizer state.
 func (s *Session) Push(
 	ctx context.Context, values Tensors, resetState bool, changes ...ChangeOption,
 ) (*pb.Session, error) {
-	names, err := sorted(s.layout, values)
+	names, body, err := s.layout.collect(values, 0)
 	if err != nil {
 		return nil, err
 	}
-	body, err := s.layout.collect(names, values, 0)
-	if err != nil {
-		return nil, err
-	}
-	header := pb.PushHeader_builder{
+	header := apply(pb.PushHeader_builder{
 		Name: s.name, Tensors: names, ResetState: resetState, ByteCount: uint64(body.byteCount),
-	}.Build()
-	apply(header, changes)
+	}.Build(), changes)
 	var answer *pb.PushParametersResponse
 	err = s.client.retry(ctx, body.byteCount, func(ctx context.Context) (e *Error) {
 		answer, e = sending(ctx, s.client.sessions.PushParameters, func(yield func(*pb.PushParametersRequest, error) bool) {
-			if !yield(pb.PushParametersRequest_builder{Header: header}.Build(), nil) {
-				return
-			}
-			var buffer []byte
-			for chunk := range body.chunks(&buffer) {
-				if !yield(pb.PushParametersRequest_builder{Chunk: chunk}.Build(), nil) {
+			request := pb.PushParametersRequest_builder{Header: header}.Build()
+			for chunk := range body.chunks() {
+				request.SetChunk(chunk)
+				if !yield(request, nil) {
 					return
 				}
+				request = &pb.PushParametersRequest{}
+			}
+			if request.HasHeader() { // there is no chunk
+				yield(request, nil)
 			}
 		})
 		return e
@@ -215,45 +210,84 @@ func (s *Session) Push(
 func (s *Session) ReportMetrics(
 	ctx context.Context, metrics map[string]float64, changes ...ChangeOption,
 ) (*pb.ReportMetricsResponse, error) {
-	request := pb.ReportMetricsRequest_builder{Name: s.name}.Build()
+	request := apply(pb.ReportMetricsRequest_builder{Name: s.name}.Build(), changes)
 	for name, value := range metrics {
 		request.SetMetrics(append(request.GetMetrics(), pb.Metric_builder{Name: name, Value: &value}.Build()))
 	}
-	apply(request, changes)
-	return call(ctx, s.client, s.client.sessions.ReportMetrics, request)
+	return s.client.sessions.ReportMetrics(ctx, request)
 }
 
 // Update replaces the specification between two steps. The answer says which state was carried over.
 func (s *Session) Update(
 	ctx context.Context, spec *pb.SessionSpec, changes ...ChangeOption,
 ) (*pb.UpdateSessionResponse, error) {
-	request := pb.UpdateSessionRequest_builder{Name: s.name, Spec: spec}.Build()
-	apply(request, changes)
-	return call(ctx, s.client, s.client.sessions.UpdateSession, request)
+	request := apply(pb.UpdateSessionRequest_builder{Name: s.name, Spec: spec}.Build(), changes)
+	return s.client.sessions.UpdateSession(ctx, request)
 }
 
 // Watch yields the session's events until the session is deleted, the loop ends, or the context
 // does. An error ends it.
 func (s *Session) Watch(ctx context.Context) iter.Seq2[*pb.WatchSessionResponse, error] {
-	request := pb.WatchSessionRequest_builder{Name: s.name}.Build()
 	return func(yield func(*pb.WatchSessionResponse, error) bool) {
-		stopped := false
-		e := receiving(ctx, s.client.sessions.WatchSession, request, func(next func(any) error) error {
-			for !stopped {
-				event := &pb.WatchSessionResponse{}
-				if err := next(event); errors.Is(err, io.EOF) {
-					return nil
-				} else if err != nil {
-					return err
-				}
-				stopped = !yield(event, nil)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := s.client.sessions.WatchSession(ctx, pb.WatchSessionRequest_builder{Name: s.name}.Build())
+		for err == nil {
+			var event *pb.WatchSessionResponse
+			if event, err = stream.Recv(); errors.Is(err, io.EOF) || err == nil && !yield(event, nil) {
+				return
 			}
-			return nil
-		})
-		if e != nil {
-			yield(nil, e.endedBy(ctx))
 		}
+		var trailer metadata.MD
+		if stream != nil {
+			trailer = stream.Trailer()
+		}
+		yield(nil, failure(err, trailer).endedBy(ctx))
 	}
+}
+
+// Join makes the handle's worker a member of the session: its steps then carry the epoch and the step
+// of the parameters that the handle received last. They may wait for other members. A worker that
+// joins again takes the place of its earlier incarnation, whose steps are rejected as FENCED.
+//
+// Every step renews the lease, and so does [Session.Renew]. 0 is the server's default.
+func (s *Session) Join(ctx context.Context, lease time.Duration) (joined *pb.JoinSessionResponse, err error) {
+	request := pb.JoinSessionRequest_builder{Session: s.name, Worker: s.stream.worker}.Build()
+	if lease > 0 {
+		request.SetLeaseSeconds(lease.Seconds())
+	}
+	err = s.stream.exclusively(ctx, 0, func(ctx context.Context) error {
+		if joined, err = s.client.workers.JoinSession(ctx, request); err == nil {
+			s.stream.drop()
+			s.stream.next, s.stream.unknown = joined.GetNextSequence(), 0
+			s.stream.epoch.Store(joined.GetEpoch())
+			s.stream.parametersStep.Store(joined.GetSession().GetStep())
+		}
+		return err
+	})
+	return joined, err
+}
+
+// Renew renews the lease of the membership; needed if more than the lease passes between two steps.
+func (s *Session) Renew(ctx context.Context) error {
+	_, err := s.client.workers.RenewLease(ctx, pb.RenewLeaseRequest_builder{
+		Session: s.name, Worker: s.stream.worker, WorkerEpoch: s.stream.epoch.Load(),
+	}.Build())
+	return err
+}
+
+// Leave ends the membership. Later steps are those of no member.
+func (s *Session) Leave(ctx context.Context) error {
+	_, err := s.client.workers.LeaveSession(ctx, pb.LeaveSessionRequest_builder{
+		Session: s.name, Worker: s.stream.worker, WorkerEpoch: s.stream.epoch.Swap(0),
+	}.Build())
+	return err
+}
+
+// Workers lists the members by rank, and then those that were members, by name.
+func (s *Session) Workers(ctx context.Context) ([]*pb.Worker, error) {
+	answer, err := s.client.workers.ListWorkers(ctx, pb.ListWorkersRequest_builder{Session: s.name}.Build())
+	return answer.GetWorkers(), err
 }
 
 // Close ends the handle's stream. The session stays on the server.
@@ -262,7 +296,6 @@ func (s *Session) Close() error { return s.stream.Close() }
 // Delete deletes the session and everything it holds.
 func (s *Session) Delete(ctx context.Context) error {
 	_ = s.Close() // never fails
-	request := pb.DeleteSessionRequest_builder{Name: s.name, RequestId: rand.Text()}.Build()
-	_, err := call(ctx, s.client, s.client.sessions.DeleteSession, request)
+	_, err := s.client.sessions.DeleteSession(ctx, pb.DeleteSessionRequest_builder{Name: s.name}.Build())
 	return err
 }

@@ -211,7 +211,7 @@ func TestPushPullAndNewerThan(t *testing.T) {
 	if found.Step != 0 {
 		t.Fatalf("the answer is %+v", found)
 	}
-	found, err = session.Pull(testContext(t), &optserve.ReadOptions{NewerThan: proto.Int64(0)})
+	found, err = session.Pull(testContext(t), &optserve.ReadOptions{IfNewerThan: proto.Int64(0)})
 	require(t, err)
 	if found.Tensors != nil {
 		t.Fatalf("the answer is %+v", found)
@@ -341,32 +341,42 @@ func TestSessionsAndCapabilities(t *testing.T) {
 }
 
 func TestFunctions(t *testing.T) {
-	ctx, client := testContext(t), connect(t, sharedServer(t))
-	schedule := pb.ScheduleSpec_builder{Constant: pb.ConstantScheduleSpec_builder{Value: proto.Float64(0.5)}.Build()}.Build()
-	rates, err := client.EvaluateSchedule(ctx, schedule, 3, 1)
+	ctx, functions := testContext(t), connect(t, sharedServer(t)).Functions
+	rates, err := functions.EvaluateSchedule(ctx, pb.EvaluateScheduleRequest_builder{
+		Schedule: pb.ScheduleSpec_builder{Constant: pb.ConstantScheduleSpec_builder{Value: proto.Float64(0.5)}.Build()}.Build(),
+		Steps:    pb.StepList_builder{Steps: []int64{3, 1}}.Build(),
+	}.Build())
 	require(t, err)
-	equal(t, "the rates", rates, []float64{0.5, 0.5})
+	equal(t, "the rates", elements[float64](t, rates.GetValues()), []float64{0.5, 0.5})
 
-	relu := pb.ActivationSpec_builder{Relu: &pb.ReluSpec{}}.Build()
-	x := optserve.NewTensor([]float32{-1, 2, 3, -4}, 2, 2)
-	y, err := client.ComputeActivation(ctx, relu, x)
+	x := optserve.NewTensor([]float32{-1, 2, 3, -4}, 2, 2).Message()
+	activation, err := functions.ComputeActivation(ctx, pb.ComputeActivationRequest_builder{
+		Activation: pb.ActivationSpec_builder{Relu: &pb.ReluSpec{}}.Build(), Input: x,
+	}.Build())
 	require(t, err)
-	equal(t, "the output", optserve.Data[float32](y), []float32{0, 2, 3, 0})
-	equal(t, "the shape", y.Shape(), []int{2, 2})
-	prelu := pb.ActivationSpec_builder{Prelu: &pb.PreluSpec{}}.Build()
-	gradient, err := client.ComputeActivationGradient(ctx, prelu, x, x, optserve.Scalar[float32](0.5))
+	y := activation.GetOutput()
+	equal(t, "the output", elements[float32](t, y), []float32{0, 2, 3, 0})
+	equal(t, "the shape", y.GetShape(), []int64{2, 2})
+	gradient, err := functions.ComputeActivationGradient(ctx, pb.ComputeActivationGradientRequest_builder{
+		Activation: pb.ActivationSpec_builder{Prelu: &pb.PreluSpec{}}.Build(),
+		Input:      x, OutputGradient: x, Slope: optserve.Scalar[float32](0.5).Message(),
+	}.Build())
 	require(t, err)
-	equal(t, "the gradient", optserve.Data[float32](gradient.Input), []float32{-0.5, 2, 3, -2})
-	equal(t, "the slope's gradient", optserve.Data[float32](gradient.Slope), []float32{17})
+	equal(t, "the gradient", elements[float32](t, gradient.GetInputGradient()), []float32{-0.5, 2, 3, -2})
+	equal(t, "the slope's gradient", elements[float32](t, gradient.GetSlopeGradient()), []float32{17})
 
-	loss := pb.LossSpec_builder{MeanSquaredError: &pb.MeanSquaredErrorSpec{}}.Build()
-	found, err := client.ComputeLoss(ctx, loss, x, y, &optserve.LossOptions{PerExample: true})
+	found, err := functions.ComputeLoss(ctx, pb.ComputeLossRequest_builder{
+		Loss:       pb.LossSpec_builder{MeanSquaredError: &pb.MeanSquaredErrorSpec{}}.Build(),
+		Prediction: x, Target: y, Gradient: true, PerExample: true,
+	}.Build())
 	require(t, err)
-	if found.Value != 4.25 || found.PerExample.Len() != 2 || found.Gradient.Len() != 4 {
-		t.Fatalf("the loss is %+v", found)
+	if found.GetValue() != 4.25 || !found.HasPerExample() || len(elements[float32](t, found.GetGradient())) != 4 {
+		t.Fatalf("the loss is %v", found)
 	}
+	_, err = functions.ComputeLoss(ctx, pb.ComputeLossRequest_builder{Prediction: x, Target: y}.Build())
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED)
 
-	estimate, err := client.EstimateComplexity(ctx, pb.EstimateComplexityRequest_builder{
+	estimate, err := functions.EstimateComplexity(ctx, pb.EstimateComplexityRequest_builder{
 		Network: pb.NetworkSpec_builder{
 			InputShape: []int64{4},
 			Layers:     []*pb.LayerSpec{pb.LayerSpec_builder{Dense: pb.DenseSpec_builder{Units: proto.Int32(3)}.Build()}.Build()},
@@ -376,6 +386,14 @@ func TestFunctions(t *testing.T) {
 	if parameters := estimate.GetTotal().GetTrainableParameters(); parameters != 15 {
 		t.Fatalf("%d parameters", parameters)
 	}
+}
+
+// elements returns the elements of a tensor in the contract's form.
+func elements[T optserve.Element](t *testing.T, message *pb.Tensor) []T {
+	t.Helper()
+	tensor, err := optserve.FromMessage(message)
+	require(t, err)
+	return optserve.Data[T](tensor)
 }
 
 func TestInitializers(t *testing.T) {

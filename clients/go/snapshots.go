@@ -11,22 +11,19 @@ import (
 
 // CreateSnapshot saves the session on the server's disk, until the snapshot or the session is deleted.
 func (s *Session) CreateSnapshot(ctx context.Context) (*pb.Snapshot, error) {
-	request := pb.CreateSnapshotRequest_builder{Name: s.name, RequestId: rand.Text()}.Build()
-	answer, err := call(ctx, s.client, s.client.sessions.CreateSnapshot, request)
+	answer, err := s.client.sessions.CreateSnapshot(ctx, pb.CreateSnapshotRequest_builder{Name: s.name}.Build())
 	return answer.GetSnapshot(), err
 }
 
 // ListSnapshots lists the session's snapshots, the latest first.
 func (s *Session) ListSnapshots(ctx context.Context) ([]*pb.Snapshot, error) {
-	request := pb.ListSnapshotsRequest_builder{Name: s.name}.Build()
-	answer, err := call(ctx, s.client, s.client.sessions.ListSnapshots, request)
+	answer, err := s.client.sessions.ListSnapshots(ctx, pb.ListSnapshotsRequest_builder{Name: s.name}.Build())
 	return answer.GetSnapshots(), err
 }
 
 // DeleteSnapshot deletes a snapshot.
 func (s *Session) DeleteSnapshot(ctx context.Context, snapshot *pb.Snapshot) error {
-	request := pb.DeleteSnapshotRequest_builder{Name: snapshot.GetName(), RequestId: rand.Text()}.Build()
-	_, err := call(ctx, s.client, s.client.sessions.DeleteSnapshot, request)
+	_, err := s.client.sessions.DeleteSnapshot(ctx, pb.DeleteSnapshotRequest_builder{Name: snapshot.GetName()}.Build())
 	return err
 }
 
@@ -35,17 +32,15 @@ func (s *Session) RestoreSnapshot(
 	ctx context.Context, snapshot *pb.Snapshot, weightsOnly bool, changes ...ChangeOption,
 ) (*pb.Session, error) {
 	request := pb.RestoreSnapshotRequest_builder{Name: snapshot.GetName(), WeightsOnly: weightsOnly}.Build()
-	apply(request, changes)
-	answer, err := call(ctx, s.client, s.client.sessions.RestoreSnapshot, request)
+	answer, err := s.client.sessions.RestoreSnapshot(ctx, apply(request, changes))
 	return answer.GetSession(), err
 }
 
 // Fork creates a copy of a snapshot, or of the session if it is nil. id is the last part of the
 // copy's name; chosen by the server if empty.
 func (s *Session) Fork(ctx context.Context, snapshot *pb.Snapshot, id string) (*Session, error) {
-	source := cmp.Or(snapshot.GetName(), s.name)
-	request := pb.ForkSessionRequest_builder{Name: source, RequestId: rand.Text(), SessionId: id}.Build()
-	answer, err := call(ctx, s.client, s.client.sessions.ForkSession, request)
+	request := pb.ForkSessionRequest_builder{Name: cmp.Or(snapshot.GetName(), s.name), SessionId: id}.Build()
+	answer, err := s.client.sessions.ForkSession(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +52,13 @@ func (s *Session) Fork(ctx context.Context, snapshot *pb.Snapshot, id string) (*
 // because only the server knows the length.
 func (s *Session) Export(ctx context.Context, snapshot *pb.Snapshot, file io.Writer) (step int64, err error) {
 	request := pb.ExportSnapshotRequest_builder{Name: cmp.Or(snapshot.GetName(), s.name)}.Build()
-	e := receiving(ctx, s.client.sessions.ExportSnapshot, request, func(next func(any) error) error {
-		answer := &pb.ExportSnapshotResponse{}
-		f := &frame{message: answer}
+	answer := &pb.ExportSnapshotResponse{}
+	e := receiving(ctx, s.client.sessions.ExportSnapshot, request, answer, func(f *frame, next func(*frame) error) error {
 		err := next(f)
 		step = answer.GetHeader().GetStep()
-		for left := int64(answer.GetHeader().GetByteCount()); err == nil && left > 0; err = next(f) {
-			written, err := io.Copy(file, &f.data)
-			if left -= written; err != nil || left == 0 {
+		for left := int(answer.GetHeader().GetByteCount()); err == nil && left > 0; err = next(f) {
+			written, err := file.Write(f.data)
+			if left -= written; err != nil || left <= 0 {
 				return err
 			}
 		}

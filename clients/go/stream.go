@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -27,9 +29,7 @@ const (
 type StreamOptions struct {
 	// Window is the largest number of steps in flight, from 1 to 64; 8 if it is 0.
 	Window int
-	// Worker is the name under which the stream numbers its steps; a random one if empty. Two
-	// streams must not use one name at the same time. A stream with the name of an earlier one
-	// continues after the last step that was applied.
+	// Worker is the name under which the stream numbers its steps, as of [Client.SessionAs].
 	Worker string
 }
 
@@ -43,8 +43,7 @@ type StepOptions struct {
 	Into Tensors
 	// Sparse has gradients of some rows of tensors, by name.
 	Sparse map[string]Rows
-	// WireDType is the element type that gradients are sent in: float16, bfloat16, float32 or
-	// float64; that of the session's tensors if unspecified.
+	// WireDType is the element type that gradients are sent in; that of the session if unspecified.
 	WireDType pb.DataType
 	// ExpectedStep is the step that the session must have.
 	ExpectedStep *int64
@@ -52,6 +51,8 @@ type StepOptions struct {
 	LossScale *float64
 	// Overrides are hyperparameters that have other values in this step alone.
 	Overrides []*pb.HyperparameterOverride
+	// ExampleCount is the number of examples of a member's gradient; 1 if nil.
+	ExampleCount *uint64
 	// ValidateOnly checks and measures the step, and applies nothing.
 	ValidateOnly bool
 	// PerTensorNorms requests the norm of each tensor's gradient.
@@ -89,6 +90,9 @@ type Stream struct {
 	worker  string
 	window  int
 
+	epoch          atomic.Uint64 // of the worker's membership; 0 for none
+	parametersStep atomic.Int64  // of the parameters that a member received last
+
 	lock    chan struct{} // holds one value while a goroutine uses what follows
 	next    uint64        // sequence of the next step; 0 until the server was asked
 	unknown uint64        // sequence of a step that was given up and may have been applied
@@ -101,7 +105,7 @@ type Stream struct {
 // stepPlan is what steps have in common. layout is set by the answer to it.
 type stepPlan struct {
 	message *pb.StepPlan
-	layout  *pb.ByteLayout
+	layout  []*pb.TensorLayout
 }
 
 // Pending is a submitted step.
@@ -116,7 +120,7 @@ type Pending struct {
 
 	settled bool
 	result  *StepResult
-	err     *Error
+	err     error
 }
 
 func newStream(s *Session, options *StreamOptions) (*Stream, error) {
@@ -142,16 +146,23 @@ func (s *Stream) Worker() string { return s.worker }
 // If it fails with [AppliedUnknown], a step with the same gradients and options settles whether it
 // was applied, and applies it once.
 func (s *Stream) Step(ctx context.Context, gradients Tensors, options *StepOptions) (*StepResult, error) {
-	var result *StepResult
-	err := s.take(ctx, gradients, options, func(ctx context.Context, p *Pending) (err error) {
-		if err = s.settle(ctx, p); err != nil {
-			s.withdraw(p)
-			return err
+	var p *Pending
+	err := s.take(ctx, gradients, options, func(ctx context.Context, taken *Pending) error {
+		p = taken
+		err := s.settle(ctx, p)
+		if err != nil { // the gradients are the caller's again, and the number is the next step's
+			s.drop()
+			s.waiting = slices.DeleteFunc(s.waiting, func(other *Pending) bool { return other == p })
+			if sequence := p.start.GetSequence(); sequence > 0 {
+				s.next, s.unknown = sequence, sequence
+			}
 		}
-		result, err = p.outcome()
 		return err
 	})
-	return result, err
+	if err != nil {
+		return nil, err
+	}
+	return p.result, p.err
 }
 
 // Submit hands over a step. It waits only while the window is full.
@@ -195,7 +206,7 @@ func (p *Pending) Result(ctx context.Context) (*StepResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.outcome()
+	return p.result, p.err
 }
 
 // Close ends the stream. Steps without a result may or may not be applied.
@@ -207,7 +218,7 @@ func (s *Stream) Close() error {
 	}
 	s.drop()
 	for _, p := range s.waiting {
-		p.fail(&Error{Code: codes.Canceled, Message: "the stream was closed"})
+		p.settle(nil, &Error{Code: codes.Canceled, Message: "the stream was closed"})
 	}
 	s.waiting = nil
 	return nil
@@ -222,20 +233,14 @@ func (s *Stream) exclusively(ctx context.Context, byteCount int, part func(conte
 		defer func() { <-s.lock }()
 		return part(ctx)
 	case <-ctx.Done():
-		e := ended(ctx)
-		e.Applied = AppliedNo
-		return e
+		return ended(ctx, AppliedNo)
 	}
 }
 
 // prepare checks the gradients and makes a step of them.
 func (s *Stream) prepare(gradients Tensors, options *StepOptions) (*Pending, error) {
-	names, err := sorted(s.layout, gradients)
+	names, body, err := s.layout.collect(gradients, options.WireDType)
 	if err != nil {
-		return nil, err
-	}
-	p := &Pending{stream: s, into: options.Into}
-	if p.payload, err = s.layout.collect(names, gradients, options.WireDType); err != nil {
 		return nil, err
 	}
 	sparse := slices.Sorted(maps.Keys(options.Sparse))
@@ -249,10 +254,8 @@ func (s *Stream) prepare(gradients Tensors, options *StepOptions) (*Pending, err
 		if len(shape) == 0 {
 			return nil, rejected(pb.ErrorReason_ERROR_REASON_SHAPE_MISMATCH, name, "%q has no rows", name)
 		}
-		if err := check(name, rows.Values, append([]int{rows.Indices.Len()}, shape[1:]...)); err != nil {
-			return nil, err
-		}
-		if err := p.payload.add(name, rows.Values, cmp.Or(options.WireDType, own.GetDtype())); err != nil {
+		shape[0] = rows.Indices.Len()
+		if err := body.add(name, rows.Values, shape, cmp.Or(options.WireDType, own.GetDtype())); err != nil {
 			return nil, err
 		}
 		indices[i] = rows.Indices.Message()
@@ -260,40 +263,32 @@ func (s *Stream) prepare(gradients Tensors, options *StepOptions) (*Pending, err
 	if len(names)+len(sparse) == 0 {
 		return nil, rejected(pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED, "gradients", "there is no gradient")
 	}
-	pull := options.Pull
-	if pull == nil && options.Into != nil {
-		pull = &pb.PullOptions{}
-	}
 	if err := s.layout.fillable(options.Into); err != nil {
 		return nil, err
 	}
-	p.transfer = p.payload.byteCount
+	pull, transfer := options.Pull, body.byteCount
+	if pull == nil && options.Into != nil {
+		pull = &pb.PullOptions{}
+	}
 	if pull != nil {
-		p.transfer *= 2
+		transfer *= 2
 	}
-	p.plan = &stepPlan{message: pb.StepPlan_builder{
-		Session: s.session, Worker: s.worker, Tensors: names, SparseTensors: sparse,
-		GradientDtype: options.WireDType, Pull: pull, PerTensorNorms: options.PerTensorNorms,
-	}.Build()}
-	if options.ValidateOnly {
-		p.plan.message.SetWorker("") // such a step has no sequence
-	}
-	p.start = pb.StepStart_builder{
-		ByteCount: uint64(p.payload.byteCount), ExpectedStep: options.ExpectedStep, LossScale: options.LossScale,
-		RowIndices: indices, Overrides: options.Overrides, ValidateOnly: options.ValidateOnly,
-	}.Build()
-	return p, nil
+	return &Pending{
+		stream: s, payload: body, into: options.Into, transfer: transfer,
+		plan: &stepPlan{message: pb.StepPlan_builder{
+			Session: s.session, Tensors: names, SparseTensors: sparse, Pull: pull,
+			GradientDtype: options.WireDType, PerTensorNorms: options.PerTensorNorms,
+		}.Build()},
+		start: pb.StepStart_builder{
+			ByteCount: uint64(body.byteCount), ExpectedStep: options.ExpectedStep, LossScale: options.LossScale,
+			RowIndices: indices, Overrides: options.Overrides, ValidateOnly: options.ValidateOnly,
+			ExampleCount: options.ExampleCount,
+		}.Build(),
+	}, nil
 }
 
-func (p *Pending) outcome() (*StepResult, error) {
-	if p.err != nil {
-		return nil, p.err
-	}
-	return p.result, nil
-}
-
-func (p *Pending) fail(e *Error) {
-	p.err, p.settled, p.payload = e, true, payload{}
+func (p *Pending) settle(result *StepResult, err error) {
+	p.result, p.err, p.settled, p.payload = result, err, true, payload{}
 }
 
 // enqueue numbers a step and puts it behind the others, once the window has room.
@@ -305,32 +300,26 @@ func (s *Stream) enqueue(ctx context.Context, p *Pending) error {
 	}
 	if s.next == 0 {
 		request := pb.GetSessionRequest_builder{Name: s.session, Worker: s.worker}.Build()
-		answer, err := call(ctx, s.client, s.client.sessions.GetSession, request)
+		answer, err := s.client.sessions.GetSession(ctx, request)
 		if err != nil {
 			return err
 		}
 		s.next = answer.GetNextSequence()
 	}
+	if !p.start.GetValidateOnly() { // which has no number
+		p.plan.message.SetWorker(s.worker)
+		p.plan.message.SetWorkerEpoch(s.epoch.Load())
+		p.start.SetSequence(s.next)
+		s.next++
+		if p.plan.message.GetWorkerEpoch() > 0 {
+			p.start.SetParametersStep(s.parametersStep.Load())
+		}
+	}
 	if s.plan != nil && proto.Equal(s.plan.message, p.plan.message) {
 		p.plan = s.plan
 	}
-	s.plan = p.plan
-	if !p.start.GetValidateOnly() {
-		p.start.SetSequence(s.next)
-		s.next++
-	}
-	s.waiting = append(s.waiting, p)
+	s.plan, s.waiting = p.plan, append(s.waiting, p)
 	return nil
-}
-
-// withdraw takes back a step that is not settled: its gradients are the caller's again, and its
-// number is the next step's.
-func (s *Stream) withdraw(p *Pending) {
-	s.drop()
-	s.waiting = slices.DeleteFunc(s.waiting, func(other *Pending) bool { return other == p })
-	if sequence := p.start.GetSequence(); sequence > 0 {
-		s.next, s.unknown = sequence, sequence
-	}
 }
 
 // settle reads answers up to that of a step.
@@ -376,13 +365,12 @@ func (s *Stream) advance(ctx context.Context) error {
 
 // reject fails the oldest step. The server applied none of those behind it.
 func (s *Stream) reject(e *Error) {
-	oldest, abandoned := s.waiting[0], s.waiting[1:]
 	for _, p := range slices.Backward(s.waiting) {
 		if sequence := p.start.GetSequence(); sequence > 0 {
 			s.next = sequence
 		}
 	}
-	s.waiting = nil
+	oldest, abandoned := s.waiting[0], s.waiting[1:]
 	if sequence := oldest.start.GetSequence(); sequence > 0 && e.Applied == AppliedUnknown {
 		s.unknown = sequence
 	}
@@ -393,20 +381,22 @@ func (s *Stream) reject(e *Error) {
 			s.next = expected
 		}
 	}
-	oldest.fail(e)
+	s.waiting = nil
+	oldest.settle(nil, e)
 	for _, p := range abandoned {
 		message := "an earlier step of the stream failed: " + e.Message
-		p.fail(&Error{Code: codes.Aborted, Message: message, Applied: AppliedNo, cause: e})
+		p.settle(nil, &Error{Code: codes.Aborted, Message: message, Applied: AppliedNo, cause: e})
 	}
 }
 
 // during runs an exchange on a call that ends with a context.
 func (s *Stream) during(ctx context.Context, exchange func() error) error {
 	if ctx.Err() != nil {
-		return ended(ctx)
+		return ended(ctx, AppliedUnknown)
 	}
 	if s.call == nil {
-		s.call = newStepCall(s.client.ctx)
+		s.call = &stepCall{frame: frame{message: &pb.StepStreamResponse{}}}
+		s.call.ctx, s.call.cancel = context.WithCancel(s.client.ctx)
 	}
 	stop := context.AfterFunc(ctx, s.call.cancel)
 	err := exchange()
@@ -421,16 +411,18 @@ func (s *Stream) during(ctx context.Context, exchange func() error) error {
 func (s *Stream) drop() {
 	if s.call != nil {
 		s.call.cancel()
-		<-s.call.written
+		s.call.writing.Wait()
 	}
 	s.call, s.sent = nil, 0
 }
 
 // send sends the waiting steps that are not sent yet, in the background: the server may read them
 // only when its answers are read.
-func (s *Stream) send() error {
-	if err := s.call.open(s.client); err != nil {
-		return err
+func (s *Stream) send() (err error) {
+	if s.call.stream == nil {
+		if s.call.stream, err = s.client.sessions.StepStream(s.call.ctx); err != nil {
+			return err
+		}
 	}
 	for ; s.sent < len(s.waiting); s.sent++ {
 		s.call.write(s.waiting[s.sent])
@@ -443,12 +435,11 @@ func (s *Stream) exchange() error {
 	if err := s.send(); err != nil {
 		return err
 	}
-	p, answer := s.waiting[0], &pb.StepStreamResponse{}
-	f := &frame{message: answer}
-	err := s.call.receive(f)
+	p, answer := s.waiting[0], s.call.frame.message.(*pb.StepStreamResponse)
+	err := s.call.receive(&s.call.frame)
 	if err == nil && answer.HasPlanned() {
-		p.plan.layout = answer.GetPlanned().GetParameters()
-		err = s.call.receive(f)
+		p.plan.layout = answer.GetPlanned().GetParameters().GetTensors()
+		err = s.call.receive(&s.call.frame)
 	}
 	if err != nil {
 		return err
@@ -458,21 +449,17 @@ func (s *Stream) exchange() error {
 	}
 	result := &StepResult{StepResult: answer.GetResult(), ParametersStep: answer.GetParametersStep()}
 	if p.plan.message.HasPull() {
-		r, err := receive(p.plan.layout.GetTensors(), p.plan.layout.GetByteCount(), p.into)
-		if err == nil {
-			err = r.fill(f, s.call.receive)
-		}
-		if err != nil {
+		if result.Parameters, err = receive(p.plan.layout, p.into, &s.call.frame, s.call.receive); err != nil {
 			return err
 		}
-		result.Parameters = r.tensors
+		s.parametersStep.Store(result.ParametersStep)
 	}
 	<-p.written
 	s.waiting, s.sent = s.waiting[1:], s.sent-1
 	if p.start.GetSequence() == s.unknown {
 		s.unknown = 0
 	}
-	p.result, p.settled, p.payload = result, true, payload{}
+	p.settle(result, nil)
 	return nil
 }
 
@@ -481,37 +468,27 @@ type stepCall struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	stream  pb.SessionService_StepStreamClient // nil until it is opened
+	frame   frame                              // the last answer
 	plan    *stepPlan                          // the last one that was sent
-	written chan struct{}                      // closed when all that was to be sent is
-	buffer  []byte
-}
-
-func newStepCall(ctx context.Context) *stepCall {
-	c := &stepCall{written: make(chan struct{})}
-	c.ctx, c.cancel = context.WithCancel(ctx)
-	close(c.written)
-	return c
-}
-
-func (c *stepCall) open(client *Client) (err error) {
-	if c.stream == nil {
-		c.stream, err = client.sessions.StepStream(c.ctx)
-	}
-	return err
+	last    <-chan struct{}                    // closed when the last step is sent; nil if there is none
+	writing sync.WaitGroup                     // of what is being sent
 }
 
 // write sends a step after those before it.
 func (c *stepCall) write(p *Pending) {
-	previous, written, announce := c.written, make(chan struct{}), p.plan != c.plan
-	c.written, p.written, c.plan = written, written, p.plan
-	go func() {
+	previous, written, announce := c.last, make(chan struct{}), p.plan != c.plan
+	c.last, p.written, c.plan = written, written, p.plan
+	c.writing.Go(func() {
 		defer close(written)
-		<-previous
+		if previous != nil {
+			<-previous
+		}
+		// What goes wrong is the status of the call, which receive returns.
 		if announce && c.stream.Send(pb.StepStreamRequest_builder{Plan: p.plan.message}.Build()) != nil {
-			return // what went wrong is the status of the call, which receive returns
+			return
 		}
 		request := pb.StepStreamRequest_builder{Step: p.start}.Build()
-		for chunk := range p.payload.chunks(&c.buffer) {
+		for chunk := range p.payload.chunks() {
 			request.SetChunk(chunk)
 			if c.stream.Send(request) != nil {
 				return
@@ -521,11 +498,11 @@ func (c *stepCall) write(p *Pending) {
 		if request.HasStep() { // there is no chunk
 			_ = c.stream.Send(request)
 		}
-	}()
+	})
 }
 
-func (c *stepCall) receive(target any) error {
-	err := c.stream.RecvMsg(target)
+func (c *stepCall) receive(f *frame) error {
+	err := c.stream.RecvMsg(f)
 	if errors.Is(err, io.EOF) {
 		return &Error{Code: codes.Unavailable, Message: "the stream ended before its answer"}
 	} else if err != nil {
@@ -536,7 +513,7 @@ func (c *stepCall) receive(target any) error {
 
 // end tells the server that nothing more is sent, and waits for the end of the call.
 func (c *stepCall) end() {
-	<-c.written
+	c.writing.Wait()
 	stop := time.AfterFunc(endTimeout, c.cancel)
 	defer stop.Stop()
 	if c.stream != nil && c.stream.CloseSend() == nil {

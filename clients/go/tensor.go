@@ -79,7 +79,7 @@ func (t Tensor) Len() int {
 	if t.raw == nil {
 		return 0
 	}
-	return len(t.raw) / sizeOf(t.dtype)
+	return len(t.raw) / sizes[t.dtype]
 }
 
 // Message returns the tensor in the contract's form, which shares its memory.
@@ -93,7 +93,7 @@ func (t Tensor) Message() *pb.Tensor {
 // FromMessage returns a copy of a tensor in the contract's form.
 func FromMessage(message *pb.Tensor) (Tensor, error) {
 	shape := ints(message.GetShape())
-	size := sizeOf(message.GetDtype())
+	size := sizes[message.GetDtype()]
 	if size == 0 || len(message.GetData()) != size*count(shape) {
 		return Tensor{}, malformed("has a tensor %v of %d bytes and element type %v",
 			shape, len(message.GetData()), message.GetDtype())
@@ -105,8 +105,8 @@ func FromMessage(message *pb.Tensor) (Tensor, error) {
 
 // zeros returns a new tensor.
 func zeros(dtype pb.DataType, shape []int) Tensor {
-	words := NewTensor(make([]int64, (count(shape)*sizeOf(dtype)+7)/8)) // aligned for every type
-	return Tensor{dtype: dtype, shape: shape, raw: words.raw[:count(shape)*sizeOf(dtype)]}
+	words := NewTensor(make([]int64, (count(shape)*sizes[dtype]+7)/8)) // aligned for every type
+	return Tensor{dtype: dtype, shape: shape, raw: words.raw[:count(shape)*sizes[dtype]]}
 }
 
 func dtypeOf[T Element]() pb.DataType {
@@ -126,17 +126,11 @@ func dtypeOf[T Element]() pb.DataType {
 	}
 }
 
-// sizeOf returns the bytes of an element; 0 if the type is not known.
-func sizeOf(dtype pb.DataType) int {
-	switch dtype {
-	case pb.DataType_DATA_TYPE_FLOAT16, pb.DataType_DATA_TYPE_BFLOAT16:
-		return 2
-	case pb.DataType_DATA_TYPE_FLOAT32, pb.DataType_DATA_TYPE_INT32:
-		return 4
-	case pb.DataType_DATA_TYPE_FLOAT64, pb.DataType_DATA_TYPE_INT64:
-		return 8
-	}
-	return 0
+// sizes are the bytes of an element by type; 0 if the type is not known.
+var sizes = map[pb.DataType]int{
+	pb.DataType_DATA_TYPE_FLOAT16: 2, pb.DataType_DATA_TYPE_BFLOAT16: 2,
+	pb.DataType_DATA_TYPE_FLOAT32: 4, pb.DataType_DATA_TYPE_INT32: 4,
+	pb.DataType_DATA_TYPE_FLOAT64: 8, pb.DataType_DATA_TYPE_INT64: 8,
 }
 
 func count(shape []int) int {
@@ -161,23 +155,17 @@ func extentsAs[To, From int | int64](shape []From) []To {
 	return converted
 }
 
-// convert writes elements of one type as those of another. Both are little-endian, as on the wire
+// appendAs appends elements of one type as those of another. Both are little-endian, as on the wire
 // and, see Connect, in memory.
-func convert(target []byte, to pb.DataType, source []byte, from pb.DataType) {
+func appendAs(target []byte, to pb.DataType, source []byte, from pb.DataType) []byte {
 	if to == from {
-		copy(target, source)
-		return
+		return append(target, source...)
 	}
 	load, store := loads[from], stores[to]
-	for len(source) >= sizeOf(from) {
-		store(target, load(source))
-		target, source = target[sizeOf(to):], source[sizeOf(from):]
+	for size := sizes[from]; len(source) >= size; source = source[size:] {
+		target = store(target, load(source))
 	}
-}
-
-// convertible is whether numbers of one type can be sent or received as another.
-func convertible(to, from pb.DataType) bool {
-	return to == from && sizeOf(to) > 0 || loads[from] != nil && stores[to] != nil
+	return target
 }
 
 var order = binary.LittleEndian
@@ -189,11 +177,11 @@ var loads = map[pb.DataType]func([]byte) float64{
 	pb.DataType_DATA_TYPE_FLOAT16:  func(b []byte) float64 { return halfValue(order.Uint16(b)) },
 }
 
-var stores = map[pb.DataType]func([]byte, float64){
-	pb.DataType_DATA_TYPE_FLOAT64:  func(b []byte, x float64) { order.PutUint64(b, math.Float64bits(x)) },
-	pb.DataType_DATA_TYPE_FLOAT32:  func(b []byte, x float64) { order.PutUint32(b, math.Float32bits(float32(x))) },
-	pb.DataType_DATA_TYPE_BFLOAT16: func(b []byte, x float64) { order.PutUint16(b, bfloatBits(x)) },
-	pb.DataType_DATA_TYPE_FLOAT16:  func(b []byte, x float64) { order.PutUint16(b, halfBits(x)) },
+var stores = map[pb.DataType]func([]byte, float64) []byte{
+	pb.DataType_DATA_TYPE_FLOAT64:  func(b []byte, x float64) []byte { return order.AppendUint64(b, math.Float64bits(x)) },
+	pb.DataType_DATA_TYPE_FLOAT32:  func(b []byte, x float64) []byte { return order.AppendUint32(b, math.Float32bits(float32(x))) },
+	pb.DataType_DATA_TYPE_BFLOAT16: func(b []byte, x float64) []byte { return order.AppendUint16(b, bfloatBits(x)) },
+	pb.DataType_DATA_TYPE_FLOAT16:  func(b []byte, x float64) []byte { return order.AppendUint16(b, halfBits(x)) },
 }
 
 // oddBits returns the bits of a float32 next to x, whose last bit is set unless it is exact, so

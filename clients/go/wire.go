@@ -1,8 +1,8 @@
 package optserve
 
 import (
+	"bytes"
 	"cmp"
-	"io"
 	"iter"
 	"slices"
 
@@ -36,24 +36,16 @@ func (l layout) find(name string) (*pb.TensorLayout, error) {
 	return l.tensors[i], nil
 }
 
-// sorted returns the names of tensors in the order of their bytes.
-func sorted[T any](l layout, tensors map[string]T) ([]string, error) {
-	names := make([]string, 0, len(tensors))
-	for name := range tensors {
-		if _, err := l.find(name); err != nil {
-			return nil, err
-		}
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int { return l.index[a] - l.index[b] })
-	return names, nil
-}
-
-// check is whether a tensor has the shape of the session's, or is flat and has its elements.
-func check(name string, tensor Tensor, shape []int) error {
+// check is whether a tensor has a shape, or is flat and has its elements, and can be sent, or be
+// received, as a tensor of another type.
+func check(name string, tensor Tensor, shape []int, to, from pb.DataType) error {
 	if tensor.Len() != count(shape) || tensor.shape != nil && !slices.Equal(tensor.shape, shape) {
 		return rejected(pb.ErrorReason_ERROR_REASON_SHAPE_MISMATCH, name,
 			"%q has the shape %v, but must have %v", name, tensor.Shape(), shape)
+	}
+	if to != from && (loads[from] == nil || stores[to] == nil) || sizes[to] == 0 {
+		return rejected(pb.ErrorReason_ERROR_REASON_DTYPE_MISMATCH, name,
+			"elements of %q are %v, which cannot become %v", name, from, to)
 	}
 	return nil
 }
@@ -62,11 +54,7 @@ func check(name string, tensor Tensor, shape []int) error {
 func (l layout) fillable(into Tensors) error {
 	for name, tensor := range into {
 		own, err := l.find(name)
-		if err == nil && stores[tensor.dtype] == nil {
-			err = rejected(pb.ErrorReason_ERROR_REASON_DTYPE_MISMATCH, name,
-				"%q cannot be received as %v", name, tensor.dtype)
-		}
-		if err = cmp.Or(err, check(name, tensor, ints(own.GetShape()))); err != nil {
+		if err = cmp.Or(err, check(name, tensor, ints(own.GetShape()), tensor.dtype, own.GetDtype())); err != nil {
 			return err
 		}
 	}
@@ -80,160 +68,111 @@ type payload struct {
 	byteCount int
 }
 
-// add appends a tensor.
-//
-// wire is its element type on the wire; its own if unspecified.
-func (p *payload) add(name string, tensor Tensor, wire pb.DataType) error {
-	if !convertible(wire, tensor.dtype) {
-		return rejected(pb.ErrorReason_ERROR_REASON_DTYPE_MISMATCH, name,
-			"%q has elements of %v, which cannot be sent as %v", name, tensor.dtype, wire)
-	}
+// add appends a tensor, which is to have a shape.
+func (p *payload) add(name string, tensor Tensor, shape []int, wire pb.DataType) error {
 	p.tensors, p.wire = append(p.tensors, tensor), append(p.wire, wire)
-	p.byteCount += tensor.Len() * sizeOf(wire)
-	return nil
+	p.byteCount += tensor.Len() * sizes[wire]
+	return check(name, tensor, shape, wire, tensor.dtype)
 }
 
-// collect makes a payload of tensors of a session.
-func (l layout) collect(names []string, tensors Tensors, wire pb.DataType) (payload, error) {
-	var p payload
-	for _, name := range names {
-		tensor, own := tensors[name], l.tensors[l.index[name]]
-		if err := check(name, tensor, ints(own.GetShape())); err != nil {
-			return p, err
+// collect makes a payload of tensors of a session, and returns their names in the order of their bytes.
+//
+// wire is their element type on the wire; each tensor's own in the session if unspecified.
+func (l layout) collect(tensors Tensors, wire pb.DataType) (names []string, p payload, err error) {
+	for name := range tensors {
+		if _, err := l.find(name); err != nil {
+			return nil, p, err
 		}
-		if err := p.add(name, tensor, cmp.Or(wire, own.GetDtype())); err != nil {
-			return p, err
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return l.index[a] - l.index[b] })
+	for _, name := range names {
+		own := l.tensors[l.index[name]]
+		if err := p.add(name, tensors[name], ints(own.GetShape()), cmp.Or(wire, own.GetDtype())); err != nil {
+			return nil, p, err
 		}
 	}
-	return p, nil
+	return names, p, nil
 }
 
-// chunks yields the bytes in ranges of at most 1 MiB. Large tensors are not copied; of others, a
-// chunk is good until the next one.
-//
-// buffer holds chunks of more than one tensor; it is returned to be used again.
-func (p *payload) chunks(buffer *[]byte) iter.Seq[*pb.Chunk] {
+// chunks yields the bytes in ranges of at most 1 MiB. Large tensors are not copied, unless they are
+// converted; of others, a chunk is good until the next one.
+func (p payload) chunks() iter.Seq[*pb.Chunk] {
 	return func(yield func(*pb.Chunk) bool) {
-		offset, pending := 0, (*buffer)[:0]
-		defer func() { *buffer = pending[:0] }()
-		flush := func(data []byte) bool {
+		var pending []byte
+		offset := 0
+		send := func(data []byte) bool {
 			chunk := pb.Chunk_builder{ByteOffset: uint64(offset), Data: data}.Build()
-			offset += len(data)
+			offset, pending = offset+len(data), pending[:0]
 			return yield(chunk)
 		}
 		for i, tensor := range p.tensors {
-			wire, size, from := p.wire[i], sizeOf(p.wire[i]), sizeOf(tensor.dtype)
-			for done := 0; done < tensor.Len(); {
-				left := tensor.Len() - done
-				if wire == tensor.dtype && len(pending) == 0 && (left*size >= chunkBytes || i == len(p.tensors)-1) {
-					some := min(left, chunkBytes/size)
-					if !flush(tensor.raw[done*size : (done+some)*size]) {
-						return
-					}
-					done += some
-					continue
+			wire, size, from := p.wire[i], sizes[p.wire[i]], sizes[tensor.dtype]
+			for raw := tensor.raw; len(raw) > 0; {
+				some := min(len(raw)/from, (chunkBytes-len(pending))/size)
+				data, more := raw[:some*from], len(raw) > some*from
+				raw = raw[some*from:]
+				isLast := !more && i == len(p.tensors)-1
+				if wire != tensor.dtype || len(pending) > 0 || !isLast && len(data) < chunkBytes {
+					pending = appendAs(pending, wire, data, tensor.dtype)
+					data = pending
 				}
-				some := min(left, (chunkBytes-len(pending))/size)
-				if some > 0 {
-					start := len(pending)
-					pending = slices.Grow(pending, some*size)[:start+some*size]
-					convert(pending[start:], wire, tensor.raw[done*from:(done+some)*from], tensor.dtype)
-					done += some
-				}
-				if done < tensor.Len() || len(pending) == chunkBytes {
-					if !flush(pending) {
-						return
-					}
-					pending = pending[:0]
+				if (more || isLast || len(data) == chunkBytes) && !send(data) {
+					return
 				}
 			}
 		}
-		if len(pending) > 0 {
-			flush(pending)
+		if len(pending) > 0 { // tensors without elements were the last ones
+			send(pending)
 		}
 	}
 }
 
-// reception fills tensors with the chunks of an answer.
-type reception struct {
-	layout    []*pb.TensorLayout
-	tensors   Tensors
-	byteCount int
-	received  int    // bytes of all
-	current   int    // the tensor that is being filled
-	filled    int    // bytes of it that were received
-	converted []byte // bytes of it that are to be converted
-}
-
-// receive begins to fill the tensors of into, and new ones for the names that it leaves out.
-func receive(tensors []*pb.TensorLayout, byteCount uint64, into Tensors) (*reception, error) {
-	r := &reception{layout: tensors, tensors: make(Tensors, len(tensors)), byteCount: int(byteCount)}
-	total := 0
-	for _, tensor := range tensors {
-		name, wire, shape := tensor.GetName(), tensor.GetDtype(), ints(tensor.GetShape())
-		target, ok := into[name]
-		if !ok {
-			dtype := wire
-			if sizeOf(dtype) == 2 {
-				dtype = pb.DataType_DATA_TYPE_FLOAT32 // Go computes in no 16-bit type
-			}
-			target = zeros(dtype, shape)
-		} else if err := check(name, target, shape); err != nil {
-			return nil, err
-		} else if target.shape == nil {
-			target.shape = shape
-		}
-		if !convertible(target.dtype, wire) {
-			return nil, rejected(pb.ErrorReason_ERROR_REASON_DTYPE_MISMATCH, name,
-				"%q has elements of %v, which cannot hold %v", name, target.dtype, wire)
-		}
-		r.tensors[name] = target
-		total += target.Len() * sizeOf(wire)
-	}
-	if total != r.byteCount {
-		return nil, malformed("has %d bytes of parameters, but their layout has %d", byteCount, total)
-	}
-	return r, nil
-}
-
-// fill takes the chunks of an answer, and those that next receives in the frame.
-func (r *reception) fill(f *frame, next func(any) error) error {
-	for r.received < r.byteCount {
-		if f.data.Remaining() == 0 {
+// receive fills the tensors of into, and new ones for the names that it leaves out, with the chunks
+// of an answer: that in the frame, and those that next receives there.
+func receive(layout []*pb.TensorLayout, into Tensors, f *frame, next func(*frame) error) (Tensors, error) {
+	tensors, received, data := make(Tensors, len(layout)), uint64(0), []byte(nil)
+	more := func() error {
+		rest := bytes.Clone(data) // whose buffer is used again
+		if f.data == nil {
 			if err := next(f); err != nil {
 				return err
 			}
 		}
-		length := f.data.Remaining()
-		if f.offset != r.received || length == 0 || length > r.byteCount-r.received {
-			return malformed("has a chunk of %d bytes at %d, but %d of %d bytes were received",
-				length, f.offset, r.received, r.byteCount)
+		if f.offset != received || len(f.data) == 0 {
+			return malformed("has a chunk of %d bytes at %d, after %d", len(f.data), f.offset, received)
 		}
-		r.add(&f.data, length)
+		received, data = received+uint64(len(f.data)), f.data
+		if f.data = nil; len(rest) > 0 {
+			data = append(rest, data...)
+		}
+		return nil
 	}
-	return nil
-}
-
-// add takes the bytes of a chunk.
-func (r *reception) add(data io.Reader, length int) {
-	for r.received += length; length > 0; {
-		wire := r.layout[r.current]
-		tensor, size := r.tensors[wire.GetName()], sizeOf(wire.GetDtype())
-		some := min(tensor.Len()*size-r.filled, length)
-		if tensor.dtype == wire.GetDtype() {
-			_, _ = io.ReadFull(data, tensor.raw[r.filled:r.filled+some]) // it has as many
-		} else {
-			start := len(r.converted) // the beginning of an element
-			r.converted = slices.Grow(r.converted, some)[:start+some]
-			_, _ = io.ReadFull(data, r.converted[start:])
-			whole := (start + some) / size * size
-			at := (r.filled - start) / size * sizeOf(tensor.dtype)
-			convert(tensor.raw[at:], tensor.dtype, r.converted[:whole], wire.GetDtype())
-			r.converted = r.converted[:copy(r.converted, r.converted[whole:])]
+	for _, tensor := range layout {
+		name, wire, shape := tensor.GetName(), tensor.GetDtype(), ints(tensor.GetShape())
+		target, ok := into[name]
+		if !ok && sizes[wire] == 2 {
+			target = zeros(pb.DataType_DATA_TYPE_FLOAT32, shape) // Go computes in no 16-bit type
+		} else if !ok {
+			target = zeros(wire, shape)
 		}
-		length, r.filled = length-some, r.filled+some
-		if r.filled == tensor.Len()*size {
-			r.current, r.filled = r.current+1, 0
+		if err := check(name, target, shape, target.dtype, wire); err != nil {
+			return nil, err
+		}
+		target.shape, tensors[name] = shape, target
+		for room := target.raw; len(room) > 0; {
+			if len(data) < sizes[wire] { // nothing, or the beginning of an element
+				if err := more(); err != nil {
+					return nil, err
+				}
+			}
+			elements := min(len(room)/sizes[target.dtype], len(data)/sizes[wire])
+			appendAs(room[:0], target.dtype, data[:elements*sizes[wire]], wire)
+			room, data = room[elements*sizes[target.dtype]:], data[elements*sizes[wire]:]
 		}
 	}
+	if len(data) > 0 {
+		return nil, malformed("has %d bytes more than its layout", len(data))
+	}
+	return tensors, nil
 }

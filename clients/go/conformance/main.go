@@ -37,6 +37,8 @@ func run(address string, input io.Reader, output io.Writer) error {
 		return err
 	}
 	defer client.Close()
+	d := &responder{client: client, timings: map[timing]func() error{}}
+	defer d.close()
 	for {
 		request, err := read(input)
 		if errors.Is(err, io.EOF) {
@@ -44,7 +46,7 @@ func run(address string, input io.Reader, output io.Writer) error {
 		} else if err != nil {
 			return err
 		}
-		if err := write(output, answer(client, request)); err != nil {
+		if err := write(output, d.answer(request)); err != nil {
 			return err
 		}
 	}
@@ -73,12 +75,36 @@ func write(output io.Writer, response *driver.DriverResponse) error {
 	return err
 }
 
+// responder answers requests.
+type responder struct {
+	client  *optserve.Client // of the calls that stand alone
+	worker                   // of a transcript
+	timings map[timing]func() error
+}
+
 // answer returns what came of a request, errors included.
-func answer(client *optserve.Client, request *driver.DriverRequest) *driver.DriverResponse {
+func (d *responder) answer(request *driver.DriverRequest) *driver.DriverResponse {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	response := &driver.DriverResponse{}
+	response, client := &driver.DriverResponse{}, d.client
 	var err error
+	isOfTranscript := true // whose errors are refusals even if they have no reason
+	switch request.WhichCall() {
+	case driver.DriverRequest_Connect_case:
+		err = set(response.SetConnect)(d.connect(request.GetConnect()))
+	case driver.DriverRequest_Open_case:
+		err = set(response.SetOpen)(d.open(ctx, request.GetOpen()))
+	case driver.DriverRequest_Join_case:
+		err = set(response.SetJoin)(d.join(ctx, request.GetJoin()))
+	case driver.DriverRequest_Steps_case:
+		err = set(response.SetSteps)(d.steps(request.GetSteps()))
+	case driver.DriverRequest_Read_case:
+		err = set(response.SetRead)(d.read(ctx, request.GetRead()))
+	case driver.DriverRequest_Leave_case:
+		err = set(response.SetLeave)(d.leave(ctx))
+	default:
+		isOfTranscript = false
+	}
 	switch request.WhichCall() {
 	case driver.DriverRequest_Train_case:
 		err = set(response.SetTrain)(train(ctx, client, request.GetTrain()))
@@ -92,17 +118,29 @@ func answer(client *optserve.Client, request *driver.DriverRequest) *driver.Driv
 		err = set(response.SetComplexity)(complexity(ctx, client, request.GetComplexity()))
 	case driver.DriverRequest_Metrics_case:
 		err = set(response.SetMetrics)(metrics(ctx, client, request.GetMetrics()))
+	case driver.DriverRequest_Time_case:
+		err = set(response.SetTime)(d.time(request.GetTime()))
 	default:
-		response.SetUnsupported("a call that is newer than this driver")
+		if !isOfTranscript {
+			response.SetUnsupported("a call that is newer than this driver")
+		}
 	}
 	var refused *optserve.Error
 	switch {
-	case errors.As(err, &refused) && refused.Reason != 0:
-		response.SetRefusal(driver.Refusal_builder{Reason: refused.Reason, Field: refused.Field}.Build())
+	case errors.Is(err, errUnsupported):
+		response.SetUnsupported(err.Error())
+	case errors.As(err, &refused) && (isOfTranscript || refused.Reason != 0):
+		response.SetRefusal(refusal(refused))
 	case err != nil:
 		response.SetFailure(err.Error())
 	}
 	return response
+}
+
+func refusal(e *optserve.Error) *driver.Refusal {
+	return driver.Refusal_builder{
+		Reason: e.Reason, Field: e.Field, Code: int32(e.Code), NotApplied: e.Applied == optserve.AppliedNo,
+	}.Build()
 }
 
 // set passes an answer on unless there is an error.
@@ -214,14 +252,20 @@ func gradientsOf(call *driver.TrainCall, step int) (optserve.Tensors, *optserve.
 			options.Sparse[rows.GetName()] = optserve.Rows{Indices: indices, Values: values}
 		}
 	}
-	gradients := optserve.Tensors{}
-	for _, named := range call.GetGradients()[step].GetTensors() {
+	gradients, err := named(call.GetGradients()[step])
+	return gradients, options, err
+}
+
+// named decodes tensors by name.
+func named(message *driver.Tensors) (optserve.Tensors, error) {
+	tensors := optserve.Tensors{}
+	for _, named := range message.GetTensors() {
 		var err error
-		if gradients[named.GetName()], err = optserve.FromMessage(named.GetTensor()); err != nil {
-			return nil, nil, err
+		if tensors[named.GetName()], err = optserve.FromMessage(named.GetTensor()); err != nil {
+			return nil, err
 		}
 	}
-	return gradients, options, nil
+	return tensors, nil
 }
 
 // pulled returns one of the session's values.
@@ -244,29 +288,24 @@ func messages(tensors optserve.Tensors) *driver.Tensors {
 }
 
 func schedule(ctx context.Context, client *optserve.Client, call *driver.ScheduleCall) (*driver.ScheduleAnswer, error) {
-	values, err := client.EvaluateSchedule(ctx, call.GetSchedule(), call.GetSteps()...)
-	if err != nil {
-		return nil, err
-	}
-	return driver.ScheduleAnswer_builder{Values: optserve.NewTensor(values).Message()}.Build(), nil
+	found, err := client.Functions.EvaluateSchedule(ctx, pb.EvaluateScheduleRequest_builder{
+		Schedule: call.GetSchedule(), Steps: pb.StepList_builder{Steps: call.GetSteps()}.Build(),
+	}.Build())
+	return driver.ScheduleAnswer_builder{Values: found.GetValues()}.Build(), err
 }
 
 // loss computes a loss and its gradient.
 func loss(ctx context.Context, client *optserve.Client, call *driver.LossCall) (*driver.LossAnswer, error) {
-	inputs, err := tensorsOf(call.GetPrediction(), call.GetTarget(), call.GetSampleWeight())
+	found, err := client.Functions.ComputeLoss(ctx, pb.ComputeLossRequest_builder{
+		Loss: call.GetLoss(), Prediction: call.GetPrediction(), Target: call.GetTarget(),
+		SampleWeight: call.GetSampleWeight(), PerExample: true, Gradient: true,
+	}.Build())
 	if err != nil {
 		return nil, err
 	}
-	options := &optserve.LossOptions{PerExample: true, SampleWeight: inputs[2]}
-	found, err := client.ComputeLoss(ctx, call.GetLoss(), inputs[0], inputs[1], options)
-	if err != nil {
-		return nil, err
-	}
-	answer := driver.LossAnswer_builder{
-		PerExample: found.PerExample.Message(), Gradient: found.Gradient.Message(),
-	}.Build()
-	if call.GetLoss().GetReduction() != pb.LossReduction_LOSS_REDUCTION_NONE {
-		answer.SetValue(found.Value)
+	answer := driver.LossAnswer_builder{PerExample: found.GetPerExample(), Gradient: found.GetGradient()}.Build()
+	if found.HasValue() {
+		answer.SetValue(found.GetValue())
 	}
 	return answer, nil
 }
@@ -275,27 +314,21 @@ func loss(ctx context.Context, client *optserve.Client, call *driver.LossCall) (
 func activation(
 	ctx context.Context, client *optserve.Client, call *driver.ActivationCall,
 ) (*driver.ActivationAnswer, error) {
-	inputs, err := tensorsOf(call.GetInput(), call.GetOutputGradient(), call.GetSlope())
+	output, err := client.Functions.ComputeActivation(ctx, pb.ComputeActivationRequest_builder{
+		Activation: call.GetActivation(), Input: call.GetInput(), Slope: call.GetSlope(),
+	}.Build())
 	if err != nil {
 		return nil, err
 	}
-	slope := inputs[2:]
-	if !call.HasSlope() {
-		slope = nil
-	}
-	output, err := client.ComputeActivation(ctx, call.GetActivation(), inputs[0], slope...)
-	if err != nil {
-		return nil, err
-	}
-	gradient, err := client.ComputeActivationGradient(ctx, call.GetActivation(), inputs[0], inputs[1], slope...)
-	if err != nil {
-		return nil, err
-	}
+	gradient, err := client.Functions.ComputeActivationGradient(ctx, pb.ComputeActivationGradientRequest_builder{
+		Activation: call.GetActivation(), Input: call.GetInput(), Slope: call.GetSlope(),
+		OutputGradient: call.GetOutputGradient(),
+	}.Build())
 	return driver.ActivationAnswer_builder{
-		Output:        output.Message(),
-		InputGradient: gradient.Input.Message(),
-		SlopeGradient: gradient.Slope.Message(),
-	}.Build(), nil
+		Output:        output.GetOutput(),
+		InputGradient: gradient.GetInputGradient(),
+		SlopeGradient: gradient.GetSlopeGradient(),
+	}.Build(), err
 }
 
 // tensorsOf decodes tensors; a missing one has no elements.
@@ -316,7 +349,7 @@ func complexity(
 	ctx context.Context, client *optserve.Client, call *driver.ComplexityCall,
 ) (*driver.ComplexityAnswer, error) {
 	request := pb.EstimateComplexityRequest_builder{Network: call.GetNetwork()}.Build()
-	found, err := client.EstimateComplexity(ctx, request)
+	found, err := client.Functions.EstimateComplexity(ctx, request)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@
  * `node build/conformance/driver.js HOST:PORT` answers on standard output.
  */
 
-import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   type ActivationCall,
   type ComplexityCall,
@@ -14,47 +14,51 @@ import {
   type LossCall,
   type MetricsCall,
   type ScheduleCall,
-  type TensorsSchema,
   type TrainCall,
 } from "../src/gen/optserve/conformance/v1/driver_pb.js";
 import {
-  type Arrays,
   type Client,
   connect,
   type FloatArray,
   type Gradients,
-  type InitialValue,
-  initialized,
   OptserveError,
   type SessionHandle,
   type SparseRows,
   type StepResult,
   type Tensor,
   type TensorData,
-  tensor,
 } from "../src/index.js";
-import { DataType, type ParameterInit, type ParameterPoint, type Tensor as TensorMessage } from "../src/v1.js";
-
-type Outcome = NonNullable<MessageInitShape<typeof DriverResponseSchema>["outcome"]>;
-type Tensors = MessageInitShape<typeof TensorsSchema>;
-type TensorInit = { dtype: DataType; shape: bigint[]; data: Uint8Array };
+import type { ParameterPoint } from "../src/v1.js";
+import { time } from "./timing.js";
+import { given, givenByName, initialValue, named, type Outcome, required, type Tensors, tensorInit } from "./values.js";
+import { refusalOf, Worker } from "./worker.js";
 
 const PREFIX_BYTES = 4;
 
 async function* requests(): AsyncGenerator<DriverRequest> {
-  let received = Buffer.alloc(0);
+  let pieces: Buffer[] = [];
+  let length = 0;
+  let needed = PREFIX_BYTES;
   for await (const bytes of process.stdin) {
-    received = Buffer.concat([received, bytes as Buffer]);
-    while (received.length >= PREFIX_BYTES) {
-      const end = PREFIX_BYTES + received.readUInt32BE(0);
-      if (received.length < end) break;
-      yield fromBinary(DriverRequestSchema, received.subarray(PREFIX_BYTES, end));
-      received = received.subarray(end);
+    pieces.push(bytes as Buffer);
+    length += bytes.length;
+    while (length >= needed) {
+      const received = Buffer.concat(pieces);
+      needed = PREFIX_BYTES + received.readUInt32BE(0);
+      pieces = [received];
+      if (length < needed) break;
+      yield fromBinary(DriverRequestSchema, received.subarray(PREFIX_BYTES, needed));
+      pieces = [received.subarray(needed)];
+      length -= needed;
+      needed = PREFIX_BYTES;
     }
   }
 }
 
-async function answer(client: Client, { call }: DriverRequest): Promise<Outcome> {
+/** Calls whose errors are refusals even if they have no reason. */
+const OF_TRANSCRIPT = new Set<string | undefined>(["connect", "open", "join", "steps", "read", "leave"]);
+
+async function answer(client: Client, worker: Worker, { call }: DriverRequest): Promise<Outcome> {
   try {
     switch (call.case) {
       case "train":
@@ -69,12 +73,26 @@ async function answer(client: Client, { call }: DriverRequest): Promise<Outcome>
         return await complexity(client, call.value);
       case "metrics":
         return await metrics(client, call.value);
+      case "connect":
+        return worker.connect(call.value);
+      case "open":
+        return await worker.open(call.value);
+      case "join":
+        return await worker.join(call.value);
+      case "steps":
+        return await worker.steps(call.value);
+      case "read":
+        return await worker.read(call.value);
+      case "leave":
+        return await worker.leave();
+      case "time":
+        return await time(call.value);
       default:
         return { case: "unsupported", value: "a call that is newer than this driver" };
     }
   } catch (error) {
-    if (error instanceof OptserveError && error.reason !== undefined) {
-      return { case: "refusal", value: { reason: error.reason, field: error.field ?? "" } };
+    if (error instanceof OptserveError && (error.reason !== undefined || OF_TRANSCRIPT.has(call.case))) {
+      return { case: "refusal", value: refusalOf(error) };
     }
     return { case: "failure", value: String(error) };
   }
@@ -84,20 +102,13 @@ async function train(client: Client, call: TrainCall): Promise<Outcome> {
   const parameters = Object.fromEntries(call.parameters.map((init) => [init.name, initialValue(init)]));
   const session = await client.createSession(parameters, required(call.spec), { seed: call.seed });
   try {
-    const shapes = new Map(session.info.layout.map(({ name, shape }) => [name, shape]));
-    const named = (arrays: Arrays): Tensors => ({
-      tensors: Object.entries(arrays).map(([name, data]) => ({
-        name,
-        tensor: tensorInit({ shape: shapes.get(name) ?? [], data }),
-      })),
-    });
-    const pulled = async (point: ParameterPoint) => named((await session.pull({ point })).arrays);
-    const initial = named((await session.pull()).arrays);
+    const pulled = async (point: ParameterPoint) => named(session, (await session.pull({ point })).arrays);
+    const initial = named(session, (await session.pull()).arrays);
     const found = { parameters: [] as Tensors[], before: [] as Tensors[], after: [] as Tensors[] };
     for await (const { parameters } of results(session, call, async () => {
       if (call.before) found.before.push(await pulled(call.before));
     })) {
-      found.parameters.push(named(parameters));
+      found.parameters.push(named(session, parameters));
       if (call.after) found.after.push(await pulled(call.after));
     }
     return { case: "train", value: { initial, ...found } };
@@ -129,18 +140,11 @@ async function* results(
 }
 
 function gradientsOf(call: TrainCall, step: number): Gradients {
-  const gradients: Record<string, Tensor<FloatArray> | SparseRows> = {};
-  for (const { name, tensor } of call.gradients[step]?.tensors ?? []) gradients[name] = given(tensor);
+  const gradients: Record<string, Tensor<FloatArray> | SparseRows> = givenByName(call.gradients[step]);
   for (const { name, indices, values } of call.sparseGradients[step]?.tensors ?? []) {
     gradients[name] = { indices: given<BigInt64Array>(indices).data, values: given(values).data };
   }
   return gradients;
-}
-
-function initialValue({ source }: ParameterInit): InitialValue {
-  if (source.case === "value") return given(source.value);
-  const { dtype, shape, spec } = required(source.case === "initializer" ? source.value : undefined);
-  return initialized(shape.map(Number), required(spec), dtype === DataType.FLOAT32 ? "float32" : "float64");
 }
 
 async function schedule(client: Client, call: ScheduleCall): Promise<Outcome> {
@@ -211,40 +215,19 @@ async function metrics(client: Client, call: MetricsCall): Promise<Outcome> {
   }
 }
 
-const ARRAYS = {
-  [DataType.FLOAT32]: Float32Array,
-  [DataType.FLOAT64]: Float64Array,
-  [DataType.INT32]: Int32Array,
-  [DataType.INT64]: BigInt64Array,
-};
-
-function given<T extends TensorData = FloatArray>(message: TensorMessage | undefined): Tensor<T> {
-  const { dtype, shape, data } = required(message);
-  const { buffer } = new Uint8Array(data); // aligned
-  return tensor<T>(shape.map(Number), new ARRAYS[dtype as keyof typeof ARRAYS](buffer) as TensorData as T);
-}
-
-function tensorInit({ shape, data }: Tensor): TensorInit {
-  const dtype = data instanceof Float32Array ? DataType.FLOAT32 : DataType.FLOAT64;
-  const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  return { dtype, shape: shape.map(BigInt), data: bytes };
-}
-
 function bigints<T extends object>(counts: T): Record<keyof T, bigint> {
   return Object.fromEntries(Object.entries(counts).map(([name, count]) => [name, BigInt(count)])) as never;
 }
 
-function required<T>(value: T | undefined): T {
-  if (value === undefined) throw new Error("the request lacks a field");
-  return value;
-}
-
 const client = connect(process.argv.at(-1));
+const worker = new Worker();
 for await (const request of requests()) {
-  const message = create(DriverResponseSchema, { outcome: await answer(client, request) });
+  const message = create(DriverResponseSchema, { outcome: await answer(client, worker, request) });
   const body = toBinary(DriverResponseSchema, message);
   const prefix = Buffer.alloc(PREFIX_BYTES);
   prefix.writeUInt32BE(body.length);
   process.stdout.write(Buffer.concat([prefix, body]));
 }
+worker.close();
 client.close();
+process.exit(); // calls that were measured keep their connections

@@ -97,10 +97,19 @@ export class Client {
    *
    * @param name - `sessions/{id}`, or the id alone.
    */
-  async session(name: string, options: CallOptions = {}): Promise<SessionHandle> {
+  async session(
+    name: string,
+    options: CallOptions & {
+      /**
+       * Name under which the handle numbers its steps; a random one when left out. A program that is started
+       * again continues under its earlier name. No two handles or streams may use one name at the same time.
+       */
+      worker?: string | undefined;
+    } = {},
+  ): Promise<SessionHandle> {
     const request = { name: name.includes("/") ? name : `sessions/${name}` };
     const { session } = await this.connection.call(sessions.getSession, request, options);
-    return new SessionHandle(this.connection, session);
+    return new SessionHandle(this.connection, session, options.worker);
   }
 
   /** Yields the server's sessions in the order of their names. */

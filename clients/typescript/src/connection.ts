@@ -17,6 +17,11 @@ export interface ConnectOptions {
   tls?: boolean | TlsOptions | undefined;
   /** Milliseconds that a call may take, with all its attempts; 60,000 when left out. */
   timeoutMs?: number | undefined;
+  /**
+   * Whether steps use a TCP connection beside gRPC, if there is no TLS and the server offers one; true when
+   * left out. If that fails, they use gRPC.
+   */
+  dataConnections?: boolean | undefined;
   /** Further options of the gRPC channel. */
   channelOptions?: grpc.ChannelOptions | undefined;
 }
@@ -47,6 +52,8 @@ const LOOPBACK = /^(unix:|(ipv4:|dns:)?(localhost|127(\.\d+){3})(:|$)|(ipv6:)?\[
 /** A gRPC channel and the defaults of every call. */
 export class Connection {
   readonly timeoutMs: number;
+  /** Where data connections are made; undefined if there are none. */
+  dataAddress: { host: string; port: number } | undefined;
   /** What is cancelled when the connection is closed. */
   readonly closables = new Set<{ cancel(): void }>();
   readonly #client: grpc.Client;
@@ -59,6 +66,10 @@ export class Connection {
     if (token) this.#metadata.set("authorization", `Bearer ${token}`);
     const { OPTSERVE_CA: caPath } = process.env;
     const tls = options.tls ?? (caPath ? { ca: readFileSync(caPath) } : false);
+    const address = /^(?:dns:|ipv4:)?\/*(?<host>[\w.-]+):(?<port>\d+)$/.exec(target)?.groups;
+    if (address?.host && !tls && options.dataConnections !== false) {
+      this.dataAddress = { host: address.host, port: Number(address.port) };
+    }
     this.#client = new grpc.Client(target, channelCredentials(tls), {
       ...CHANNEL_OPTIONS,
       // A proxy elsewhere cannot reach a loopback address of this machine.

@@ -50,6 +50,16 @@ export interface PullCallOptions extends Pull, CallOptions {
   into?: Readonly<Arrays> | undefined;
 }
 
+/** A worker's membership in a session. */
+export interface Membership {
+  /** The worker's epoch; steps of an earlier one are rejected as FENCED. */
+  epoch: number;
+  /** The lowest number that no other member has. */
+  rank: number;
+  /** Seconds without a call after which the membership ends. */
+  leaseSeconds: number;
+}
+
 /** Parameters that were read. */
 export interface Parameters {
   /** The session's step. */
@@ -65,6 +75,9 @@ export interface Parameters {
  *
  * A handle is a worker: it numbers its steps, and each is applied once, also if the connection is lost and
  * the step is sent again. Steps that are taken at the same time are sent one after the other.
+ *
+ * After `join`, its steps carry the epoch of the membership, and the step of the parameters that the handle
+ * received last; they may wait for other members. Every step renews the lease, and so does `renew`.
  */
 export class SessionHandle {
   /** The session as the last answer described it; `get` reads it anew. */
@@ -72,11 +85,14 @@ export class SessionHandle {
   readonly #layout: Layout;
   #engine: StepEngine | undefined;
   #lastStep: Promise<unknown> = Promise.resolve();
+  #epoch = 0;
+  #parametersStep = 0;
 
   /** @internal */
   constructor(
     private readonly connection: Connection,
     session: v1.Session | undefined,
+    readonly worker: string = randomUUID(),
   ) {
     if (session === undefined) throw new OptserveError("the answer has no session", Code.INTERNAL);
     this.info = toValue(session);
@@ -99,9 +115,12 @@ export class SessionHandle {
    */
   step(gradients: Gradients, options: PlanOptions & StepOptions = {}): Promise<StepResult> {
     const { pull, wireDtype, perTensorNorms, ...own } = options;
-    const take = () => {
-      this.#engine ??= this.#newEngine(randomUUID(), 1);
-      return this.#engine.step(gradients, { pull, wireDtype, perTensorNorms }, own);
+    const take = async () => {
+      this.#engine ??= this.#newEngine(this.worker, 1);
+      const member = this.#epoch ? { parametersStep: this.#parametersStep } : {};
+      const result = await this.#engine.step(gradients, { pull, wireDtype, perTensorNorms }, { ...member, ...own });
+      if (pull) this.#parametersStep = result.parametersStep;
+      return result;
     };
     const result = this.#lastStep.then(take);
     this.#lastStep = result.catch(() => {});
@@ -134,7 +153,47 @@ export class SessionHandle {
       if (reception && !reception.isComplete) throw truncated();
       return { ...parameters, arrays: reception?.arrays ?? {} };
     };
-    return this.connection.retry(attempt, options, layoutBytes(this.#layout));
+    const parameters = await this.connection.retry(attempt, options, layoutBytes(this.#layout));
+    this.#parametersStep = parameters.step;
+    return parameters;
+  }
+
+  /**
+   * Makes the handle's worker a member of the session. A worker that joins again takes the place of its
+   * earlier incarnation.
+   */
+  async join(
+    options: CallOptions & {
+      /** Seconds; the server's default when left out. */
+      leaseSeconds?: number | undefined;
+    } = {},
+  ): Promise<Membership> {
+    const { name: session, worker } = this;
+    const request = { session, worker, leaseSeconds: options.leaseSeconds };
+    const joined = toValue(await this.connection.call(v1.WorkerService.method.joinSession, request, options));
+    this.close(); // the next stream begins with the epoch
+    this.#epoch = joined.epoch;
+    this.#parametersStep = joined.session?.step ?? 0;
+    return { epoch: joined.epoch, rank: joined.rank, leaseSeconds: joined.leaseSeconds };
+  }
+
+  /** Renews the lease; needed if more time than the lease passes between two steps. */
+  async renew(options: CallOptions = {}): Promise<void> {
+    await this.connection.call(v1.WorkerService.method.renewLease, this.#membership(), options);
+  }
+
+  /** Ends the membership. Later steps are those of no member. */
+  async leave(options: CallOptions = {}): Promise<void> {
+    const membership = this.#membership();
+    this.close();
+    this.#epoch = 0;
+    await this.connection.call(v1.WorkerService.method.leaveSession, membership, options);
+  }
+
+  /** The members by rank, and then those that were members. */
+  async workers(options: CallOptions = {}): Promise<Value<v1.Worker>[]> {
+    const method = v1.WorkerService.method.listWorkers;
+    return toValue((await this.connection.call(method, { session: this.name }, options)).workers);
   }
 
   /**
@@ -292,7 +351,11 @@ export class SessionHandle {
   }
 
   #newEngine(worker: string, window: number): StepEngine {
-    return new StepEngine(this.connection, this.name, this.#layout, worker, window);
+    return new StepEngine(this.connection, this.name, this.#layout, worker, window, this.#epoch);
+  }
+
+  #membership() {
+    return { session: this.name, worker: this.worker, workerEpoch: this.#epoch };
   }
 
   /** The fields that every change has; of the session, or of one of its snapshots. */

@@ -2,6 +2,7 @@
 
 import { Reception } from "./chunks.js";
 import type { Connection } from "./connection.js";
+import { DataChannel } from "./data-channel.js";
 import { allowance, Deadline, pauseMs, throwIfAborted } from "./deadline.js";
 import { type Applied, Code, errorFrom, invalid, isRetryable, OptserveError } from "./errors.js";
 import { StepChannel } from "./step-channel.js";
@@ -18,7 +19,7 @@ const MAX_PLANS = 16;
 const LOST = new Set([Code.CANCELLED, Code.DEADLINE_EXCEEDED]);
 /** A channel, and what was sent and is to be received on it. */
 interface OpenStream {
-  readonly channel: StepChannel;
+  readonly channel: StepChannel | DataChannel;
   /** What the server's next messages answer, in order. */
   readonly due: (Plan | PendingStep)[];
   /** The last plan that was sent. */
@@ -58,6 +59,7 @@ export class StepEngine {
    * @param layout - of the session.
    * @param worker - name of the worker; no other process may use it at the same time.
    * @param window - maximum number of steps in flight.
+   * @param epoch - of the worker's membership; 0 for none.
    */
   constructor(
     private readonly connection: Connection,
@@ -65,6 +67,7 @@ export class StepEngine {
     private readonly layout: Layout,
     private readonly worker: string,
     private readonly window: number,
+    private readonly epoch = 0,
   ) {
     if (!(window >= 1 && window <= MAX_WINDOW)) {
       throw new RangeError(`window is ${window}, but must be in 1..${MAX_WINDOW}`);
@@ -129,7 +132,7 @@ export class StepEngine {
     let plan = this.#plans.get(key);
     if (plan === undefined) {
       const whole = names.filter((name) => !sparse.includes(name));
-      plan = new Plan(this.session, this.worker, whole, sparse, options, validateOnly);
+      plan = new Plan(this.session, this.worker, this.epoch, whole, sparse, options, validateOnly);
       if (this.#plans.size === MAX_PLANS) this.#plans.clear();
       this.#plans.set(key, plan);
     }
@@ -149,7 +152,8 @@ export class StepEngine {
       (given: T) => {
         if (this.#stream === stream) take(given);
       };
-    const channel = new StepChannel(
+    const Channel = this.connection.dataAddress ? DataChannel : StepChannel;
+    const channel = new Channel(
       this.connection,
       whenCurrent((message) => this.#receive(stream, message)),
       whenCurrent((error) => this.#onEnd(error)),

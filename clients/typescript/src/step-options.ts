@@ -38,6 +38,10 @@ export interface StepOptions extends CallOptions {
   lossScale?: number | undefined;
   /** Hyperparameters that have other values in this step alone. */
   overrides?: readonly Init<v1.HyperparameterOverride>[] | undefined;
+  /** Number of examples of a member's gradient; 1 when left out. */
+  exampleCount?: number | undefined;
+  /** The step of the parameters that a member's gradient was computed with. */
+  parametersStep?: number | undefined;
   /** Checks and measures the step, and applies nothing. */
   validateOnly?: boolean | undefined;
   /** Arrays that are filled with the pulled parameters; new ones when left out. */

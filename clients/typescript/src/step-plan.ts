@@ -35,6 +35,7 @@ export class Plan {
   constructor(
     session: string,
     worker: string,
+    workerEpoch: number,
     readonly whole: readonly string[],
     readonly sparse: readonly string[],
     readonly options: PlanOptions,
@@ -43,7 +44,7 @@ export class Plan {
     this.dtype = wireDtype(options.wireDtype);
     const plan = {
       session,
-      worker: validateOnly ? "" : worker,
+      ...(validateOnly ? {} : { worker, workerEpoch }),
       tensors: whole,
       sparseTensors: sparse,
       gradientDtype: this.dtype,
@@ -131,11 +132,12 @@ export class PendingStep {
       parts.push({ data: values, dtype: plan.dtype === v1.DataType.UNSPECIFIED ? own : plan.dtype });
     }
     const { sequence } = this;
-    const { expectedStep, lossScale, overrides } = options;
+    const { expectedStep, lossScale, overrides, exampleCount, parametersStep } = options;
     const { validateOnly } = plan;
     const byteCount = byteCountOf(parts);
     const rowIndices = rows.map(({ indices }) => tensorMessage({ shape: [indices.length], data: indices }));
-    const step = { sequence, byteCount, expectedStep, lossScale, rowIndices, overrides, validateOnly };
+    const member = { exampleCount, parametersStep };
+    const step = { sequence, byteCount, expectedStep, lossScale, rowIndices, overrides, validateOnly, ...member };
     const head = toBytes(v1.StepStreamRequestSchema, { step });
     return chunked(head, CHUNK_FIELD, parts);
   }

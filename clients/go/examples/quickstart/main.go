@@ -180,8 +180,10 @@ func (m *model) epoch(ctx context.Context, train examples) (float64, error) {
 // gradients goes backwards through loss, softmax and dense layer.
 func (m *model) gradients(ctx context.Context, batch examples) (float64, optserve.Tensors, error) {
 	size := len(batch.labels)
-	z := optserve.NewTensor(m.logits(batch), size, classes)
-	probabilities, err := m.client.ComputeActivation(ctx, softmax, z)
+	z := optserve.NewTensor(m.logits(batch), size, classes).Message()
+	probabilities, err := m.client.Functions.ComputeActivation(ctx, pb.ComputeActivationRequest_builder{
+		Activation: softmax, Input: z,
+	}.Build())
 	if err != nil {
 		return 0, nil, err
 	}
@@ -189,23 +191,32 @@ func (m *model) gradients(ctx context.Context, batch examples) (float64, optserv
 	for i, label := range batch.labels {
 		target[i*classes+label] = 1
 	}
-	loss, err := m.client.ComputeLoss(ctx, mse, probabilities, optserve.NewTensor(target, size, classes), nil)
+	loss, err := m.client.Functions.ComputeLoss(ctx, pb.ComputeLossRequest_builder{
+		Loss: mse, Prediction: probabilities.GetOutput(), Gradient: true,
+		Target: optserve.NewTensor(target, size, classes).Message(),
+	}.Build())
 	if err != nil {
 		return 0, nil, err
 	}
-	gradient, err := m.client.ComputeActivationGradient(ctx, softmax, z, loss.Gradient)
+	gradient, err := m.client.Functions.ComputeActivationGradient(ctx, pb.ComputeActivationGradientRequest_builder{
+		Activation: softmax, Input: z, OutputGradient: loss.GetGradient(),
+	}.Build())
+	if err != nil {
+		return 0, nil, err
+	}
+	dz, err := optserve.FromMessage(gradient.GetInputGradient())
 	if err != nil {
 		return 0, nil, err
 	}
 	weights, bias := make([]float32, features*classes), make([]float32, classes)
-	for i, dz := range optserve.Data[float32](gradient.Input) {
+	for i, dz := range optserve.Data[float32](dz) {
 		row, class := i/classes, i%classes
 		bias[class] += dz
 		for f := range features {
 			weights[f*classes+class] = fma(batch.inputs[row*features+f], dz, weights[f*classes+class])
 		}
 	}
-	return loss.Value, optserve.Tensors{
+	return loss.GetValue(), optserve.Tensors{
 		"weights": optserve.NewTensor(weights), "bias": optserve.NewTensor(bias),
 	}, nil
 }

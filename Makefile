@@ -69,8 +69,11 @@ test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint a
 	$(PY) -m tests.conformance --client typescript
 	npm run --silent --prefix $(TYPESCRIPT) docs
 
+# What builds the clients' drivers.
+DRIVERS := driver-go $(TYPESCRIPT)/build/.made
+
 .PHONY: conformance
-conformance: $(VENV)/.test driver-go $(TYPESCRIPT)/build/.made ## Print how far oracle, executors, server and clients are from the corpus
+conformance: $(VENV)/.test $(DRIVERS) ## Print how far oracle, executors, server and clients are from the corpus
 	$(PY) -m tests.conformance $(ARGS)
 
 .PHONY: conformance-sources
@@ -107,6 +110,12 @@ bench: $(BENCH_VENV)/.made ## Measure everything beside its peers (ARGS="--only 
 .PHONY: bench-quick
 bench-quick: $(BENCH_VENV)/.made ## Measure in two minutes, without the peers of large installations
 	$(BENCH_PY) -m benchmarks --quick $(ARGS)
+
+# A driver that cannot be built is an error line among the figures.
+.PHONY: bench-clients
+bench-clients: $(VENV)/.test ## Measure the clients in every language beside bare exchanges (ARGS="--sizes 10000")
+	for driver in $(DRIVERS); do $(MAKE) --no-print-directory $$driver || true; done
+	$(PY) -m benchmarks --only languages --out build/bench-clients.json $(ARGS)
 
 # ---- The Go client ---------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.results import Result, Run
+from tests.conformance.drivers import DRIVERS
 
 SIZES = (10_000, 1_000_000, 25_000_000)
 EARLIER = "the earlier revision"
@@ -88,4 +89,5 @@ BOUNDS = (
     *(Bound("layers", "both, ours", n, most=25) for n in SIZES),
     Bound("heavy calls", most=20),
     Bound("heavy calls, /healthz", most=100),
+    *(Bound("languages", peer=f"{language}, echo", least=0.8) for language in DRIVERS),
 )

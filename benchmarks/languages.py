@@ -72,7 +72,7 @@ class Way:
             raise UnsupportedWay
         if not response.HasField("time"):
             raise RuntimeError(str(response))
-        self.peak_bytes = response.time.peak_bytes
+        self.peak_bytes = self.driver.peak_bytes() or response.time.peak_bytes
         return response.time.seconds
 
 

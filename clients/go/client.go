@@ -7,7 +7,6 @@ import (
 	_ "embed"
 	"encoding/binary"
 	"errors"
-	"iter"
 	"math"
 	"os"
 	"slices"
@@ -36,14 +35,14 @@ var serviceConfig string
 
 // Client is a client of one server. Any number of goroutines may use it.
 type Client struct {
-	// Functions are the functions without a session: schedules, losses, activations and their
-	// gradients, complexity. Tensors of requests and answers are made by [Tensor.Message] and
-	// [FromMessage].
+	// Service, Workers and Functions are generated stubs for what has no method here. Their calls return
+	// an [Error]; unary ones get request ids and are repeated until the deadline. [Tensor.Message] and
+	// [FromMessage] convert tensors.
+	Service   pb.SessionServiceClient
+	Workers   pb.WorkerServiceClient
 	Functions pb.FunctionServiceClient
 
 	connection *grpc.ClientConn
-	sessions   pb.SessionServiceClient
-	workers    pb.WorkerServiceClient
 	timeout    time.Duration
 	ctx        context.Context // ends with the client
 	cancel     context.CancelFunc
@@ -107,6 +106,7 @@ func Connect(target string, options ...Option) (*Client, error) {
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithUserAgent("optserve-go/" + Version),
 		grpc.WithChainUnaryInterceptor(c.intercept),
+		grpc.WithChainStreamInterceptor(interceptStream),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32),
 			grpc.ForceCodecV2(newCodec())),
@@ -127,7 +127,7 @@ func Connect(target string, options ...Option) (*Client, error) {
 		return nil, err
 	}
 	c.connection = connection
-	c.sessions, c.workers = pb.NewSessionServiceClient(connection), pb.NewWorkerServiceClient(connection)
+	c.Service, c.Workers = pb.NewSessionServiceClient(connection), pb.NewWorkerServiceClient(connection)
 	c.Functions = pb.NewFunctionServiceClient(connection)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
@@ -148,9 +148,7 @@ func (c *Client) Close() error {
 	return c.connection.Close()
 }
 
-// Connection returns the gRPC connection, for other services such as grpc.health.v1, and for calls
-// of the contract's generated code. Unary calls on it are repeated, get request ids, and return an
-// [Error], as those of the client do.
+// Connection returns the gRPC connection, for other services such as grpc.health.v1.
 func (c *Client) Connection() *grpc.ClientConn { return c.connection }
 
 // Value returns a parameter with its initial value, float32 or float64.
@@ -159,18 +157,16 @@ func Value(name string, value Tensor) *pb.ParameterInit {
 }
 
 // Initialized returns a float32 parameter whose initial value the server computes.
-func Initialized(name string, spec *pb.InitializerSpec, shape ...int) *pb.ParameterInit {
+func Initialized(name string, spec *pb.InitializerSpec, shape ...int64) *pb.ParameterInit {
 	return pb.ParameterInit_builder{Name: name, Initializer: pb.InitializedTensor_builder{
-		Dtype: pb.DataType_DATA_TYPE_FLOAT32, Shape: extents(shape), Spec: spec,
+		Dtype: pb.DataType_DATA_TYPE_FLOAT32, Shape: shape, Spec: spec,
 	}.Build()}.Build()
 }
 
 // SessionOptions are options of a new session.
 type SessionOptions struct {
-	// ID is the last part of the session's name; chosen by the server if empty.
-	ID string
-	// Seed of the initializers.
-	Seed uint64
+	ID   string // last part of the session's name; chosen by the server if empty
+	Seed uint64 // of the initializers
 }
 
 // CreateSession creates a session with parameters from [Value] and [Initialized]. options may be nil.
@@ -197,7 +193,7 @@ func (c *Client) CreateSession(
 			}
 		}
 	}
-	answer, err := c.sessions.CreateSession(ctx, pb.CreateSessionRequest_builder{
+	answer, err := c.Service.CreateSession(ctx, pb.CreateSessionRequest_builder{
 		SessionId: options.ID, Spec: spec, Parameters: parameters, Seed: options.Seed,
 	}.Build())
 	if err != nil {
@@ -205,7 +201,7 @@ func (c *Client) CreateSession(
 	}
 	session := newSession(c, answer.GetSession())
 	if len(uploads) > 0 {
-		if _, err := session.Push(ctx, uploads, false); err != nil {
+		if _, err := session.Push(ctx, uploads, nil); err != nil {
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			return nil, errors.Join(err, session.Delete(cleanup))
@@ -226,7 +222,7 @@ func (c *Client) SessionAs(ctx context.Context, name, worker string) (*Session, 
 	if !strings.HasPrefix(name, "sessions/") {
 		name = "sessions/" + name
 	}
-	answer, err := c.sessions.GetSession(ctx, pb.GetSessionRequest_builder{Name: name, Worker: worker}.Build())
+	answer, err := c.Service.GetSession(ctx, pb.GetSessionRequest_builder{Name: name, Worker: worker}.Build())
 	if err != nil {
 		return nil, err
 	}
@@ -235,29 +231,4 @@ func (c *Client) SessionAs(ctx context.Context, name, worker string) (*Session, 
 		session.stream.worker, session.stream.next = worker, answer.GetNextSequence()
 	}
 	return session, nil
-}
-
-// Sessions yields the server's sessions in the order of their names. An error ends it.
-func (c *Client) Sessions(ctx context.Context) iter.Seq2[*pb.Session, error] {
-	return func(yield func(*pb.Session, error) bool) {
-		request := &pb.ListSessionsRequest{}
-		for more := true; more; more = request.GetPageToken() != "" {
-			page, err := c.sessions.ListSessions(ctx, request)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, session := range page.GetSessions() {
-				if !yield(session, nil) {
-					return
-				}
-			}
-			request.SetPageToken(page.GetNextPageToken())
-		}
-	}
-}
-
-// Capabilities returns what the server can do.
-func (c *Client) Capabilities(ctx context.Context) (*pb.GetCapabilitiesResponse, error) {
-	return pb.NewCapabilitiesServiceClient(c.connection).GetCapabilities(ctx, &pb.GetCapabilitiesRequest{})
 }

@@ -1,22 +1,8 @@
 // Package optserve takes optimizer steps on an optserve server: the server holds parameters and
 // optimizer state, the client sends gradients and gets parameters back, as flat slices by name.
 //
-//	client, err := optserve.Connect("localhost:50051")
-//	...
-//	session, err := client.CreateSession(ctx, spec, []*pb.ParameterInit{
-//		optserve.Value("w", optserve.NewTensor(make([]float32, 3))),
-//	}, nil)
-//	...
-//	result, err := session.Step(ctx, optserve.Tensors{"w": optserve.NewTensor(gradient)},
-//		&optserve.StepOptions{Into: optserve.Tensors{"w": optserve.NewTensor(w)}})
-//
-// Specifications are messages of the package gen/optserve/v1, made with its builders:
-//
-//	spec := pb.SessionSpec_builder{
-//		Optimizer: pb.OptimizerSpec_builder{
-//			Adam: pb.AdamSpec_builder{LearningRate: proto.Float64(0.1)}.Build(),
-//		}.Build(),
-//	}.Build()
+// Specifications are messages of the package gen/optserve/v1, made with its builders; the README has
+// an example.
 //
 // # Exactly once
 //

@@ -21,10 +21,8 @@ const errorDomain = "optserve.v1"
 type Applied int
 
 const (
-	// AppliedUnknown: not known. Making the same call again settles it.
-	AppliedUnknown Applied = iota
-	// AppliedNo: the call changed nothing.
-	AppliedNo
+	AppliedUnknown Applied = iota // not known; making the same call again settles it
+	AppliedNo                     // the call changed nothing
 )
 
 // Error is the error of a failed call. Act on Reason or Code, never on the text.
@@ -32,23 +30,14 @@ const (
 // An error that ended with its context wraps the context's error, so that
 // errors.Is(err, context.DeadlineExceeded) works as usual.
 type Error struct {
-	// Code is the gRPC status code.
-	Code codes.Code
-	// Reason is the contract's reason; unspecified if the error does not come from the server, or
-	// its reason is newer than this client.
-	Reason pb.ErrorReason
-	// Message says what was wrong.
-	Message string
-	// Field is the path of the wrong field in the request; empty if there is none.
-	Field string
-	// Metadata has facts about the error, as text; ErrorReason says which.
-	Metadata map[string]string
-	// RetryAfter is the time after which a repeat may succeed; 0 if the server states none.
-	RetryAfter time.Duration
-	// RequestID is the name of the call in the server's log.
-	RequestID string
-	// Applied says whether the call may have changed anything.
-	Applied Applied
+	Code       codes.Code
+	Reason     pb.ErrorReason    // unspecified if it is not the server's, or newer than this client
+	Message    string            // what was wrong
+	Field      string            // path of the wrong field in the request; empty if there is none
+	Metadata   map[string]string // facts about the error, as text; ErrorReason says which
+	RetryAfter time.Duration     // after which a repeat may succeed; 0 if the server states none
+	RequestID  string            // name of the call in the server's log
+	Applied    Applied           // whether the call may have changed anything
 
 	fromServer bool // whether it has the server's ErrorInfo
 	cause      error
@@ -81,7 +70,7 @@ func ReasonOf(err error) pb.ErrorReason {
 	if failure := (*Error)(nil); errors.As(err, &failure) {
 		return failure.Reason
 	}
-	return pb.ErrorReason_ERROR_REASON_UNSPECIFIED
+	return 0
 }
 
 // repeatable is whether the same call may succeed later.
@@ -105,14 +94,14 @@ func malformed(format string, arguments ...any) *Error {
 
 // ended returns the error of a context that is done.
 func ended(ctx context.Context, applied Applied) *Error {
-	err := ctx.Err()
-	return &Error{Code: status.FromContextError(err).Code(), Message: err.Error(), Applied: applied, cause: err}
+	e := &Error{Message: ctx.Err().Error(), Applied: applied}
+	return e.endedBy(ctx)
 }
 
 // endedBy notes that the call ended with its context, if it did.
 func (e *Error) endedBy(ctx context.Context) *Error {
-	if !e.fromServer && ctx.Err() != nil {
-		e.Code, e.cause = status.FromContextError(ctx.Err()).Code(), ctx.Err()
+	if err := ctx.Err(); err != nil && !e.fromServer {
+		e.Code, e.cause = status.FromContextError(err).Code(), err
 	}
 	return e
 }

@@ -96,7 +96,7 @@ func TestUnreachableServer(t *testing.T) {
 	require(t, listener.Close())
 	client := connect(t, address, optserve.WithTimeout(time.Second))
 	begun := time.Now()
-	_, err = client.Capabilities(context.Background())
+	_, err = client.Session(context.Background(), "x")
 	var failure *optserve.Error
 	if !errors.As(err, &failure) || failure.Code != codes.Unavailable || failure.Applied != optserve.AppliedUnknown {
 		t.Fatalf("the error is %v", err)
@@ -148,7 +148,7 @@ func TestMutualTLS(t *testing.T) {
 	t.Setenv("OPTSERVE_CA", authority) // trusts the server, but has no certificate
 	client := connect(t, address, optserve.WithTimeout(time.Second))
 	var failure *optserve.Error
-	if _, err := client.Capabilities(context.Background()); !errors.As(err, &failure) || failure.Code != codes.Unavailable {
+	if _, err := client.Session(context.Background(), "x"); !errors.As(err, &failure) || failure.Code != codes.Unavailable {
 		t.Fatalf("without a certificate: %v", err)
 	}
 }
@@ -219,12 +219,11 @@ func TestDeadlineInTheMiddleOfAStep(t *testing.T) {
 // waitForStep waits until a session of the shared server has a step.
 func waitForStep(t *testing.T, name string, step int64) {
 	t.Helper()
-	session, err := connect(t, sharedServer(t)).Session(testContext(t), name)
-	require(t, err)
+	client := connect(t, sharedServer(t))
 	for ctx := testContext(t); ; {
-		description, err := session.Get(ctx)
+		found, err := client.Service.GetSession(ctx, pb.GetSessionRequest_builder{Name: name}.Build())
 		require(t, err)
-		if description.GetStep() >= step {
+		if found.GetSession().GetStep() >= step {
 			return
 		}
 	}
@@ -326,7 +325,7 @@ func trained(t *testing.T, client *optserve.Client, steps int, before func(step 
 			t.Fatalf("step %d has the result %v", i+1, result.StepResult)
 		}
 	}
-	found, err := session.Pull(ctx, nil)
+	found, err := session.Pull(ctx, nil, nil)
 	require(t, err)
 	if found.Step != int64(steps) {
 		t.Fatalf("the session is at step %d, not %d", found.Step, steps)
@@ -339,10 +338,11 @@ func TestServerWithoutTheLastSteps(t *testing.T) {
 	data := "--data-dir=" + filepath.Join(t.TempDir(), "data")
 	first := startServer(t, data, "--durability=snapshot")
 	p := startProxy(t, first.address)
-	session := newSession(t, connect(t, p.address()), sgd(1), 0.0)
+	client := connect(t, p.address())
+	session := newSession(t, client, sgd(1), 0.0)
 	_, err := session.Step(testContext(t), vector(1.0), nil)
 	require(t, err)
-	_, err = session.CreateSnapshot(testContext(t))
+	_, err = client.Service.CreateSnapshot(testContext(t), pb.CreateSnapshotRequest_builder{Name: session.Name()}.Build())
 	require(t, err)
 	for range 3 {
 		_, err = session.Step(testContext(t), vector(1.0), nil)

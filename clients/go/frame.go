@@ -1,8 +1,11 @@
 package optserve
 
 import (
+	"errors"
+	"io"
 	"slices"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // registers the codec that frames are decoded with
 	"google.golang.org/grpc/mem"
@@ -41,10 +44,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, target any) error {
 			return nil
 		}
 		return fields(value, func(number protowire.Number, _, value []byte) error {
-			switch number {
-			case 1:
+			if number == 1 {
 				f.offset, _ = protowire.ConsumeVarint(value)
-			case 2:
+			} else if number == 2 {
 				f.data = value
 			}
 			return nil
@@ -56,27 +58,34 @@ func (c codec) Unmarshal(data mem.BufferSlice, target any) error {
 	return proto.Unmarshal(head, f.message)
 }
 
-// fields calls a function with each field of a message: all of it, and its value without the tag,
-// or the length, before it.
+// fields calls a function with each field of a message, and with its value: without tag and length.
 func fields(message []byte, on func(number protowire.Number, field, value []byte) error) error {
 	for len(message) > 0 {
-		number, kind, tag := protowire.ConsumeTag(message)
-		length := tag
-		if tag > 0 {
-			length = protowire.ConsumeFieldValue(number, kind, message[tag:])
+		number, kind, length := protowire.ConsumeField(message)
+		if length < 0 {
+			return protowire.ParseError(length)
 		}
-		if length < 0 || tag < 0 {
-			return protowire.ParseError(min(length, tag))
-		}
-		field := message[:tag+length]
-		value := field[tag:]
+		field := message[:length]
+		value := field[protowire.SizeTag(number):]
 		if kind == protowire.BytesType {
 			value, _ = protowire.ConsumeBytes(value)
 		}
 		if err := on(number, field, value); err != nil {
 			return err
 		}
-		message = message[len(field):]
+		message = message[length:]
 	}
 	return nil
+}
+
+// receiver is a stream of answers.
+type receiver interface{ RecvMsg(any) error }
+
+// receiveFrame receives the next answer of a stream that has to have another.
+func receiveFrame(stream receiver, f *frame) error {
+	err := stream.RecvMsg(f)
+	if errors.Is(err, io.EOF) {
+		return &Error{Code: codes.Unavailable, Message: "the stream ended before its answer"}
+	}
+	return err
 }

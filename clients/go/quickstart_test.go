@@ -45,6 +45,17 @@ with optserve.connect(sys.argv[1]) as client:
 	}
 }
 
+// TestWorkersExample trains with four workers until the parameters are the true ones.
+func TestWorkersExample(t *testing.T) {
+	program := exec.Command("go", "run", "./examples/workers", "-server", sharedServer(t), "-workers", "4")
+	program.Stderr = os.Stderr
+	printed, err := program.Output()
+	require(t, err)
+	if !strings.HasSuffix(string(printed), "step 60: w = [1.000 -2.000 0.500], true [1.000 -2.000 0.500]\n") {
+		t.Errorf("it printed\n%s", printed)
+	}
+}
+
 func number(t *testing.T, text string) float64 {
 	t.Helper()
 	value, err := strconv.ParseFloat(strings.TrimSuffix(text, "%"), 64)

@@ -3,7 +3,9 @@ package optserve
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io"
 	random "math/rand/v2"
 	"time"
 
@@ -53,15 +55,15 @@ func (c *Client) pause(ctx context.Context, attempt int, e *Error) *Error {
 }
 
 // retry makes attempts until one succeeds, or a repeat has no prospect.
-func (c *Client) retry(ctx context.Context, byteCount int, attempt func(context.Context) *Error) error {
+func (c *Client) retry(ctx context.Context, byteCount int, attempt func(context.Context) error) error {
 	ctx, cancel := c.bounded(ctx, byteCount)
 	defer cancel()
 	for count := 1; ; count++ {
-		e := attempt(ctx)
-		if e == nil {
+		err := attempt(ctx)
+		if err == nil {
 			return nil
 		}
-		if e = c.pause(ctx, count, e); e != nil {
+		if e := c.pause(ctx, count, failure(err, nil)); e != nil {
 			return e
 		}
 	}
@@ -71,21 +73,43 @@ func (c *Client) retry(ctx context.Context, byteCount int, attempt func(context.
 func (c *Client) intercept(ctx context.Context, method string, request, answer any,
 	connection *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
 ) error {
+	type change interface {
+		proto.Message
+		GetRequestId() string
+		SetRequestId(string)
+	}
 	if change, ok := request.(change); ok && change.GetRequestId() == "" {
 		change = proto.CloneOf(change) // the caller's message may be that of another change next
 		change.SetRequestId(rand.Text())
 		request = change
 	}
-	return c.retry(ctx, 0, func(ctx context.Context) *Error {
+	return c.retry(ctx, 0, func(ctx context.Context) error {
 		var trailer metadata.MD
 		err := invoke(ctx, method, request, answer, connection, append(options, grpc.Trailer(&trailer))...)
-		return failure(err, trailer)
+		if err != nil {
+			return failure(err, trailer)
+		}
+		return nil
 	})
 }
 
-// change is a request that changes something.
-type change interface {
-	proto.Message
-	GetRequestId() string
-	SetRequestId(string)
+// typedStream is a stream whose errors are an [Error].
+type typedStream struct{ grpc.ClientStream }
+
+func interceptStream(ctx context.Context, description *grpc.StreamDesc, connection *grpc.ClientConn,
+	method string, open grpc.Streamer, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	stream, err := open(ctx, description, connection, method, options...)
+	if err != nil {
+		return nil, failure(err, nil)
+	}
+	return typedStream{stream}, nil
+}
+
+func (s typedStream) RecvMsg(message any) error {
+	err := s.ClientStream.RecvMsg(message)
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	return failure(err, s.Trailer())
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"runtime"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	optserve "github.com/optserve/optserve/clients/go"
 	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
+	"github.com/optserve/optserve/clients/go/snapshots"
 )
 
 func require(t testing.TB, err error) {
@@ -72,9 +74,10 @@ func TestStepOptions(t *testing.T) {
 	if result.GetOutcome() != pb.StepOutcome_STEP_OUTCOME_VALIDATED || result.ParametersStep != 1 {
 		t.Fatalf("the result is %v", result.StepResult)
 	}
-	result, err = session.Step(testContext(t), nil, &optserve.StepOptions{Pull: pull, Sparse: map[string]optserve.Rows{
-		"w": {Indices: optserve.NewTensor([]int64{1, 1}), Values: optserve.NewTensor([]float64{1, 1})},
-	}})
+	result, err = session.Step(testContext(t), nil, &optserve.StepOptions{Pull: pull, Sparse: []*pb.SparseRows{pb.SparseRows_builder{
+		Name:    "w",
+		Indices: optserve.NewTensor([]int64{1, 1}).Message(), Values: optserve.NewTensor([]float64{1, 1}).Message(),
+	}.Build()}})
 	require(t, err)
 	equal(t, "w", optserve.Data[float64](result.Parameters["w"]), []float64{0.75, 0.75})
 }
@@ -90,7 +93,7 @@ func TestHalfPrecisionOnTheWire(t *testing.T) {
 			t.Fatalf("w is %v", w)
 		}
 	}
-	exact, err := session.Pull(testContext(t), nil)
+	exact, err := session.Pull(testContext(t), nil, nil)
 	require(t, err)
 	// 1.0009765625 is exact in float16 and 1 in bfloat16.
 	equal(t, "w", optserve.Data[float32](exact.Tensors["w"]), []float32{3, -2.0009765625})
@@ -202,44 +205,54 @@ func TestNamedWorkerContinues(t *testing.T) {
 
 func TestPushPullAndNewerThan(t *testing.T) {
 	session := newSession(t, connect(t, sharedServer(t)), sgd(1), 0.0, 0.0)
-	_, err := session.Push(testContext(t), vector[float32](1, 2), true, optserve.ExpectStep(0))
+	_, err := session.Push(testContext(t), vector[float32](1, 2), pb.PushHeader_builder{
+		ResetState: true, ExpectedStep: proto.Int64(0),
+	}.Build())
 	require(t, err)
 	w := make([]float64, 2)
-	found, err := session.Pull(testContext(t), &optserve.ReadOptions{Into: optserve.Tensors{"w": optserve.NewTensor(w)}})
+	found, err := session.Pull(testContext(t), nil, optserve.Tensors{"w": optserve.NewTensor(w)})
 	require(t, err)
 	equal(t, "w", w, []float64{1, 2})
 	if found.Step != 0 {
 		t.Fatalf("the answer is %+v", found)
 	}
-	found, err = session.Pull(testContext(t), &optserve.ReadOptions{IfNewerThan: proto.Int64(0)})
+	found, err = session.Pull(testContext(t), pb.PullParametersRequest_builder{IfNewerThanStep: proto.Int64(0)}.Build(), nil)
 	require(t, err)
 	if found.Tensors != nil {
 		t.Fatalf("the answer is %+v", found)
 	}
-	_, err = session.Push(testContext(t), vector(1.0, 2.0), false, optserve.ExpectStep(7))
+	_, err = session.Push(testContext(t), vector(1.0, 2.0), pb.PushHeader_builder{ExpectedStep: proto.Int64(7)}.Build())
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_STEP_MISMATCH)
 }
 
 func TestRequestIDMakesAChangeIdempotent(t *testing.T) {
 	spec := sgd(1)
 	spec.SetReduceOnPlateau(pb.ReduceOnPlateauSpec_builder{Patience: proto.Int32(5)}.Build())
-	session := newSession(t, connect(t, sharedServer(t)), spec, 0.0)
-	for range 3 {
-		_, err := session.ReportMetrics(testContext(t), map[string]float64{"val_loss": 1}, optserve.RequestID("evaluation 1"))
+	client := connect(t, sharedServer(t))
+	session := newSession(t, client, spec, 0.0)
+	request := pb.ReportMetricsRequest_builder{
+		Name: session.Name(), Metrics: []*pb.Metric{pb.Metric_builder{Name: "val_loss", Value: proto.Float64(1)}.Build()},
+	}.Build()
+	for _, id := range []string{"evaluation 1", "evaluation 1", "evaluation 1", ""} {
+		request.SetRequestId(id)
+		_, err := client.Service.ReportMetrics(testContext(t), request)
 		require(t, err)
 	}
-	report, err := session.ReportMetrics(testContext(t), map[string]float64{"val_loss": 1})
+	report, err := client.Service.ReportMetrics(testContext(t), request) // another change, by the same message
 	require(t, err)
-	if waited := report.GetReduceOnPlateau().GetWaited(); waited != 1 {
-		t.Fatalf("%d reports without improvement, not 1", waited)
+	if waited := report.GetReduceOnPlateau().GetWaited(); waited != 2 || request.GetRequestId() != "" {
+		t.Fatalf("%d reports without improvement, not 2", waited)
 	}
 }
 
 func TestUpdate(t *testing.T) {
-	session := newSession(t, connect(t, sharedServer(t)), adam(), 0.0)
+	client := connect(t, sharedServer(t))
+	session := newSession(t, client, adam(), 0.0)
 	_, err := session.Step(testContext(t), vector(1.0), nil)
 	require(t, err)
-	answer, err := session.Update(testContext(t), sgd(0.5), optserve.ExpectStep(1))
+	answer, err := client.Service.UpdateSession(testContext(t), pb.UpdateSessionRequest_builder{
+		Name: session.Name(), Spec: sgd(0.5), ExpectedStep: proto.Int64(1),
+	}.Build())
 	require(t, err)
 	if dropped := answer.GetTransfers()[0].GetDropped(); len(dropped) != 2 {
 		t.Fatalf("dropped %v", dropped)
@@ -255,44 +268,51 @@ func TestSnapshots(t *testing.T) {
 		return optserve.Data[float64](result.Parameters["w"])[0]
 	}
 	step(session)
-	snapshot, err := session.CreateSnapshot(ctx)
+	created, err := client.Service.CreateSnapshot(ctx, pb.CreateSnapshotRequest_builder{Name: session.Name()}.Build())
 	require(t, err)
+	snapshot := created.GetSnapshot()
 	step(session)
 	step(session)
-	all, err := session.ListSnapshots(ctx)
+	all, err := client.Service.ListSnapshots(ctx, pb.ListSnapshotsRequest_builder{Name: session.Name()}.Build())
 	require(t, err)
-	if !slices.ContainsFunc(all, func(s *pb.Snapshot) bool { return s.GetName() == snapshot.GetName() }) {
+	if !slices.ContainsFunc(all.GetSnapshots(), func(s *pb.Snapshot) bool { return s.GetName() == snapshot.GetName() }) {
 		t.Fatalf("the snapshots are %v", all)
 	}
-	fork, err := session.Fork(ctx, snapshot, "")
-	require(t, err)
-	if w := step(fork); w != -2 {
+	fork := func(name string) *optserve.Session {
+		answer, err := client.Service.ForkSession(ctx, pb.ForkSessionRequest_builder{Name: name}.Build())
+		require(t, err)
+		handle, err := client.Session(ctx, answer.GetSession().GetName())
+		require(t, err)
+		return handle
+	}
+	if w := step(fork(snapshot.GetName())); w != -2 {
 		t.Fatalf("the fork is at %v", w)
 	}
-	restored, err := session.RestoreSnapshot(ctx, snapshot, false, optserve.ExpectStep(3))
+	restored, err := client.Service.RestoreSnapshot(ctx, pb.RestoreSnapshotRequest_builder{
+		Name: snapshot.GetName(), ExpectedStep: proto.Int64(3),
+	}.Build())
 	require(t, err)
-	if w := step(session); restored.GetStep() != 1 || w != -2 {
-		t.Fatalf("restored to step %d, then %v", restored.GetStep(), w)
+	if w := step(session); restored.GetSession().GetStep() != 1 || w != -2 {
+		t.Fatalf("restored to %v, then %v", restored, w)
 	}
 	var file bytes.Buffer
-	at, err := session.Export(ctx, nil, &file)
+	at, err := snapshots.Export(ctx, client, session.Name(), &file)
 	require(t, err)
-	imported, err := client.ImportSession(ctx, bytes.NewReader(file.Bytes()), "imported")
+	imported, err := snapshots.Import(ctx, client, bytes.NewReader(file.Bytes()), pb.ImportHeader_builder{SessionId: "imported"}.Build())
 	require(t, err)
 	if w := step(imported); at != 2 || w != -3 || imported.Name() != "sessions/imported" {
 		t.Fatalf("exported at step %d, then %v", at, w)
 	}
 	var older bytes.Buffer
-	_, err = session.Export(ctx, snapshot, &older)
+	_, err = snapshots.Export(ctx, client, snapshot.GetName(), &older)
 	require(t, err)
-	copied, err := session.Fork(ctx, nil, "copied")
-	require(t, err)
-	if w := step(copied); w != -3 || older.Len() == 0 {
+	if w := step(fork(session.Name())); w != -3 || older.Len() == 0 {
 		t.Fatalf("the copy is at %v", w)
 	}
-	require(t, session.DeleteSnapshot(ctx, snapshot))
-	missing := pb.Snapshot_builder{Name: session.Name() + "/snapshots/77"}.Build()
-	_, err = session.RestoreSnapshot(ctx, missing, false)
+	_, err = client.Service.DeleteSnapshot(ctx, pb.DeleteSnapshotRequest_builder{Name: snapshot.GetName()}.Build())
+	require(t, err)
+	missing := pb.RestoreSnapshotRequest_builder{Name: session.Name() + "/snapshots/77"}.Build()
+	_, err = client.Service.RestoreSnapshot(ctx, missing)
 	wantReason(t, err, pb.ErrorReason_ERROR_REASON_SNAPSHOT_NOT_FOUND)
 }
 
@@ -300,7 +320,14 @@ func TestWatch(t *testing.T) {
 	client := connect(t, sharedServer(t))
 	session := newSession(t, client, sgd(1), 0.0)
 	var seen []string
-	for event, err := range session.Watch(testContext(t)) {
+	request := pb.WatchSessionRequest_builder{Name: session.Name()}.Build()
+	events, err := client.Service.WatchSession(testContext(t), request)
+	require(t, err)
+	for {
+		event, err := events.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
 		require(t, err)
 		switch event.WhichEvent() {
 		case pb.WatchSessionResponse_Began_case:
@@ -315,28 +342,76 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	equal(t, "what was seen", seen, []string{"began", "step", "deleted"})
-	for _, err := range session.Watch(testContext(t)) {
-		wantReason(t, err, pb.ErrorReason_ERROR_REASON_SESSION_NOT_FOUND)
+	events, err = client.Service.WatchSession(testContext(t), request)
+	require(t, err)
+	_, err = events.Recv()
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_SESSION_NOT_FOUND)
+}
+
+func TestListSessions(t *testing.T) {
+	client := connect(t, sharedServer(t))
+	made := newSession(t, client, sgd(1), 0.0)
+	page, err := client.Service.ListSessions(testContext(t), pb.ListSessionsRequest_builder{PageSize: 1000}.Build())
+	require(t, err)
+	if !slices.ContainsFunc(page.GetSessions(), func(s *pb.Session) bool { return s.GetName() == made.Name() }) {
+		t.Fatalf("the sessions are %v", page)
 	}
 }
 
-func TestSessionsAndCapabilities(t *testing.T) {
+// TestMembers has two workers in a synchronous session, one of which is fenced.
+func TestMembers(t *testing.T) {
 	ctx, client := testContext(t), connect(t, sharedServer(t))
-	made := newSession(t, client, sgd(1), 0.0)
-	found := false
-	for session, err := range client.Sessions(ctx) {
+	spec := sgd(1)
+	spec.SetCoordination(pb.CoordinationSpec_builder{Sync: &pb.CoordinationSync{}}.Build())
+	made := newSession(t, client, spec, 0.0)
+	_, err := made.Step(ctx, vector(1.0), nil)
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_NOT_A_MEMBER)
+	var workers []*optserve.Session
+	for rank, name := range []string{"a", "b"} {
+		worker, err := client.SessionAs(ctx, made.Name(), name)
 		require(t, err)
-		found = found || session.GetName() == made.Name()
+		joined, err := worker.Join(ctx, time.Minute)
+		require(t, err)
+		if joined.GetRank() != int32(rank) || joined.GetLeaseSeconds() != 60 {
+			t.Fatalf("joined as %v", joined)
+		}
+		workers = append(workers, worker)
 	}
-	can, err := client.Capabilities(ctx)
-	require(t, err)
-	if !found || can.GetApiVersion() != "optserve.v1" {
-		t.Fatalf("found: %v, version %s", found, can.GetApiVersion())
+	failures := make(chan error, len(workers))
+	for i, worker := range workers {
+		go func() {
+			for range 3 {
+				if _, err := worker.Step(ctx, vector(float64(1+i)), &optserve.StepOptions{Pull: &pb.PullOptions{}}); err != nil {
+					failures <- err
+					return
+				}
+			}
+			failures <- nil
+		}()
 	}
-	description, err := made.Get(ctx)
+	for range workers {
+		require(t, <-failures)
+	}
+	found, err := made.Pull(ctx, nil, nil)
 	require(t, err)
-	if description.GetSpec().GetOptimizer().GetSgd().GetLearningRate() != 1 {
-		t.Fatalf("the specification is %v", description.GetSpec())
+	equal(t, "w", optserve.Data[float64](found.Tensors["w"]), []float64{-4.5})
+
+	elsewhere, err := client.SessionAs(ctx, made.Name(), "a")
+	require(t, err)
+	_, err = elsewhere.Join(ctx, 0)
+	require(t, err)
+	_, err = workers[0].Step(ctx, vector(1.0), nil)
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_FENCED)
+	require(t, workers[1].Leave(ctx))
+	result, err := elsewhere.Step(ctx, vector(1.0), nil)
+	require(t, err)
+	if result.GetStep() != 4 || result.GetSequence() != 4 {
+		t.Fatalf("the result is %v", result.StepResult)
+	}
+	listed, err := client.Workers.ListWorkers(ctx, pb.ListWorkersRequest_builder{Session: made.Name()}.Build())
+	require(t, err)
+	if workers := listed.GetWorkers(); len(workers) != 2 || workers[0].GetState() != pb.WorkerState_WORKER_STATE_ACTIVE {
+		t.Fatalf("the workers are %v", workers)
 	}
 }
 
@@ -404,7 +479,7 @@ func TestInitializers(t *testing.T) {
 		}.Build(), 4, 3),
 	}, &optserve.SessionOptions{Seed: 7})
 	require(t, err)
-	found, err := session.Pull(testContext(t), nil)
+	found, err := session.Pull(testContext(t), nil, nil)
 	require(t, err)
 	w := optserve.Data[float32](found.Tensors["w"])
 	equal(t, "the shape", found.Tensors["w"].Shape(), []int{4, 3})
@@ -462,7 +537,7 @@ func TestConcurrentUse(t *testing.T) {
 	for range 8 {
 		require(t, <-failed)
 	}
-	found, err := session.Pull(testContext(t), nil)
+	found, err := session.Pull(testContext(t), nil, nil)
 	require(t, err)
 	equal(t, "w", optserve.Data[float64](found.Tensors["w"]), []float64{-80})
 }

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
-	"io"
-	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,54 +25,31 @@ const (
 
 // StreamOptions are options of a stream.
 type StreamOptions struct {
-	// Window is the largest number of steps in flight, from 1 to 64; 8 if it is 0.
-	Window int
-	// Worker is the name under which the stream numbers its steps, as of [Client.SessionAs].
-	Worker string
+	Window int    // largest number of steps in flight, from 1 to 64; 8 if it is 0
+	Worker string // name under which the stream numbers its steps, as of [Client.SessionAs]
 }
 
 // StepOptions are options of a step.
 type StepOptions struct {
-	// Pull selects parameters that are returned with the result; none if nil, unless Into is set.
-	Pull *pb.PullOptions
-	// Into has tensors that are filled with the parameters; new ones are made for names that it
-	// leaves out. They must not share memory with the gradients. After an error they may hold a
-	// part of the new values.
-	Into Tensors
-	// Sparse has gradients of some rows of tensors, by name.
-	Sparse map[string]Rows
-	// WireDType is the element type that gradients are sent in; that of the session if unspecified.
-	WireDType pb.DataType
-	// ExpectedStep is the step that the session must have.
-	ExpectedStep *int64
-	// LossScale is the factor of the loss, by which gradients are divided.
-	LossScale *float64
-	// Overrides are hyperparameters that have other values in this step alone.
-	Overrides []*pb.HyperparameterOverride
-	// ExampleCount is the number of examples of a member's gradient; 1 if nil.
-	ExampleCount *uint64
-	// ValidateOnly checks and measures the step, and applies nothing.
-	ValidateOnly bool
-	// PerTensorNorms requests the norm of each tensor's gradient.
-	PerTensorNorms bool
-}
-
-// Rows are gradients of some rows of a tensor.
-type Rows struct {
-	// Indices of the rows, int32 or int64; rows that are given more than once are summed.
-	Indices Tensor
-	// Values: a row of the tensor for each index.
-	Values Tensor
+	Pull *pb.PullOptions // parameters to return with the result; none if nil, unless Into is set
+	// Into is filled with the parameters; new tensors are made for names that it leaves out. It must not
+	// share memory with the gradients. After an error it may hold a part of the new values.
+	Into           Tensors
+	Sparse         []*pb.SparseRows             // gradients of some rows of tensors
+	WireDType      pb.DataType                  // element type of the gradients' bytes; the session's if unspecified
+	ExpectedStep   *int64                       // the step that the session must have
+	LossScale      *float64                     // factor of the loss, by which gradients are divided
+	Overrides      []*pb.HyperparameterOverride // other values in this step alone
+	ExampleCount   *uint64                      // examples of a member's gradient; 1 if nil
+	ValidateOnly   bool                         // checks and measures the step, and applies nothing
+	PerTensorNorms bool                         // requests the norm of each tensor's gradient
 }
 
 // StepResult is the result of a step.
 type StepResult struct {
 	*pb.StepResult
-	// Parameters that were pulled.
-	Parameters Tensors
-	// ParametersStep is the step that they belong to: later than the result's if this is a stored
-	// result that was sent again.
-	ParametersStep int64
+	Parameters     Tensors // that were pulled
+	ParametersStep int64   // their step: later than the result's if this is a stored one, sent again
 }
 
 // Stream takes steps, several of them in flight at once. Each stream is one worker: the server
@@ -90,10 +65,10 @@ type Stream struct {
 	worker  string
 	window  int
 
-	epoch          atomic.Uint64 // of the worker's membership; 0 for none
-	parametersStep atomic.Int64  // of the parameters that a member received last
+	parametersStep atomic.Int64 // of the parameters that a member received last
 
 	lock    chan struct{} // holds one value while a goroutine uses what follows
+	epoch   uint64        // of the worker's membership; 0 for none
 	next    uint64        // sequence of the next step; 0 until the server was asked
 	unknown uint64        // sequence of a step that was given up and may have been applied
 	waiting []*Pending    // steps without an answer
@@ -123,7 +98,9 @@ type Pending struct {
 	err     error
 }
 
-func newStream(s *Session, options *StreamOptions) (*Stream, error) {
+// Stream returns a stream for many steps. It connects with the first one. options may be nil.
+func (s *Session) Stream(options *StreamOptions) (*Stream, error) {
+	options = cmp.Or(options, &StreamOptions{})
 	stream := &Stream{
 		client: s.client, session: s.name, layout: s.layout,
 		worker: options.Worker, window: cmp.Or(options.Window, defaultWindow), lock: make(chan struct{}, 1),
@@ -137,9 +114,6 @@ func newStream(s *Session, options *StreamOptions) (*Stream, error) {
 	}
 	return stream, nil
 }
-
-// Worker returns the name under which the stream numbers its steps.
-func (s *Stream) Worker() string { return s.worker }
 
 // Step takes a step and waits for its result. options may be nil.
 //
@@ -213,8 +187,10 @@ func (p *Pending) Result(ctx context.Context) (*StepResult, error) {
 func (s *Stream) Close() error {
 	s.lock <- struct{}{}
 	defer func() { <-s.lock }()
-	if s.call != nil && len(s.waiting) == 0 {
-		s.call.end()
+	if s.call != nil && s.call.stream != nil && len(s.waiting) == 0 && s.call.stream.CloseSend() == nil {
+		stop := time.AfterFunc(endTimeout, s.call.cancel)
+		_, _ = s.call.stream.Recv() // any end will do
+		stop.Stop()
 	}
 	s.drop()
 	for _, p := range s.waiting {
@@ -243,22 +219,17 @@ func (s *Stream) prepare(gradients Tensors, options *StepOptions) (*Pending, err
 	if err != nil {
 		return nil, err
 	}
-	sparse := slices.Sorted(maps.Keys(options.Sparse))
-	indices := make([]*pb.Tensor, len(sparse))
-	for i, name := range sparse {
-		own, err := s.layout.find(name)
+	sparse, indices := make([]string, len(options.Sparse)), make([]*pb.Tensor, len(options.Sparse))
+	for i, rows := range options.Sparse {
+		own, err := s.layout.find(rows.GetName())
 		if err != nil {
 			return nil, err
 		}
-		rows, shape := options.Sparse[name], ints(own.GetShape())
-		if len(shape) == 0 {
-			return nil, rejected(pb.ErrorReason_ERROR_REASON_SHAPE_MISMATCH, name, "%q has no rows", name)
-		}
-		shape[0] = rows.Indices.Len()
-		if err := body.add(name, rows.Values, shape, cmp.Or(options.WireDType, own.GetDtype())); err != nil {
+		sparse[i], indices[i] = rows.GetName(), rows.GetIndices()
+		values := Tensor{dtype: rows.GetValues().GetDtype(), raw: rows.GetValues().GetData()}
+		if err := body.add(sparse[i], values, nil, cmp.Or(options.WireDType, own.GetDtype())); err != nil {
 			return nil, err
 		}
-		indices[i] = rows.Indices.Message()
 	}
 	if len(names)+len(sparse) == 0 {
 		return nil, rejected(pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED, "gradients", "there is no gradient")
@@ -300,18 +271,16 @@ func (s *Stream) enqueue(ctx context.Context, p *Pending) error {
 	}
 	if s.next == 0 {
 		request := pb.GetSessionRequest_builder{Name: s.session, Worker: s.worker}.Build()
-		answer, err := s.client.sessions.GetSession(ctx, request)
+		answer, err := s.client.Service.GetSession(ctx, request)
 		if err != nil {
 			return err
 		}
 		s.next = answer.GetNextSequence()
 	}
-	if !p.start.GetValidateOnly() { // which has no number
+	if s.number(p) {
 		p.plan.message.SetWorker(s.worker)
-		p.plan.message.SetWorkerEpoch(s.epoch.Load())
-		p.start.SetSequence(s.next)
-		s.next++
-		if p.plan.message.GetWorkerEpoch() > 0 {
+		p.plan.message.SetWorkerEpoch(s.epoch)
+		if s.epoch > 0 {
 			p.start.SetParametersStep(s.parametersStep.Load())
 		}
 	}
@@ -320,6 +289,16 @@ func (s *Stream) enqueue(ctx context.Context, p *Pending) error {
 	}
 	s.plan, s.waiting = p.plan, append(s.waiting, p)
 	return nil
+}
+
+// number gives a step the next sequence, unless it applies nothing.
+func (s *Stream) number(p *Pending) bool {
+	if p.start.GetValidateOnly() {
+		return false
+	}
+	p.start.SetSequence(s.next)
+	s.next++
+	return true
 }
 
 // settle reads answers up to that of a step.
@@ -346,10 +325,7 @@ func (s *Stream) advance(ctx context.Context) error {
 			// The step that was given up was applied, so this one is the next.
 			s.unknown, s.next = 0, s.unknown+1
 			for _, p := range s.waiting {
-				if p.start.GetSequence() > 0 {
-					p.start.SetSequence(s.next)
-					s.next++
-				}
+				s.number(p)
 			}
 			continue
 		}
@@ -365,27 +341,25 @@ func (s *Stream) advance(ctx context.Context) error {
 
 // reject fails the oldest step. The server applied none of those behind it.
 func (s *Stream) reject(e *Error) {
-	for _, p := range slices.Backward(s.waiting) {
+	for i, p := range slices.Backward(s.waiting) {
+		failed := e
+		if i > 0 {
+			message := "an earlier step of the stream failed: " + e.Message
+			failed = &Error{Code: codes.Aborted, Message: message, Applied: AppliedNo, cause: e}
+		}
 		if sequence := p.start.GetSequence(); sequence > 0 {
 			s.next = sequence
 		}
+		p.settle(nil, failed)
 	}
-	oldest, abandoned := s.waiting[0], s.waiting[1:]
-	if sequence := oldest.start.GetSequence(); sequence > 0 && e.Applied == AppliedUnknown {
-		s.unknown = sequence
+	if e.Applied == AppliedUnknown {
+		s.unknown = s.waiting[0].start.GetSequence()
 	}
-	switch e.Reason {
-	case pb.ErrorReason_ERROR_REASON_SEQUENCE_GAP, pb.ErrorReason_ERROR_REASON_SEQUENCE_REUSED,
-		pb.ErrorReason_ERROR_REASON_SEQUENCE_EXPIRED:
+	s.waiting = nil
+	if strings.HasPrefix(e.Reason.String(), "ERROR_REASON_SEQUENCE_") { // the worker continues elsewhere
 		if expected, err := strconv.ParseUint(e.Metadata["expected"], 10, 64); err == nil {
 			s.next = expected
 		}
-	}
-	s.waiting = nil
-	oldest.settle(nil, e)
-	for _, p := range abandoned {
-		message := "an earlier step of the stream failed: " + e.Message
-		p.settle(nil, &Error{Code: codes.Aborted, Message: message, Applied: AppliedNo, cause: e})
 	}
 }
 
@@ -420,7 +394,7 @@ func (s *Stream) drop() {
 // only when its answers are read.
 func (s *Stream) send() (err error) {
 	if s.call.stream == nil {
-		if s.call.stream, err = s.client.sessions.StepStream(s.call.ctx); err != nil {
+		if s.call.stream, err = s.client.Service.StepStream(s.call.ctx); err != nil {
 			return err
 		}
 	}
@@ -436,10 +410,10 @@ func (s *Stream) exchange() error {
 		return err
 	}
 	p, answer := s.waiting[0], s.call.frame.message.(*pb.StepStreamResponse)
-	err := s.call.receive(&s.call.frame)
+	err := receiveFrame(s.call.stream, &s.call.frame)
 	if err == nil && answer.HasPlanned() {
 		p.plan.layout = answer.GetPlanned().GetParameters().GetTensors()
-		err = s.call.receive(&s.call.frame)
+		err = receiveFrame(s.call.stream, &s.call.frame)
 	}
 	if err != nil {
 		return err
@@ -449,7 +423,7 @@ func (s *Stream) exchange() error {
 	}
 	result := &StepResult{StepResult: answer.GetResult(), ParametersStep: answer.GetParametersStep()}
 	if p.plan.message.HasPull() {
-		if result.Parameters, err = receive(p.plan.layout, p.into, &s.call.frame, s.call.receive); err != nil {
+		if result.Parameters, err = receive(p.plan.layout, p.into, &s.call.frame, s.call.stream); err != nil {
 			return err
 		}
 		s.parametersStep.Store(result.ParametersStep)
@@ -483,7 +457,7 @@ func (c *stepCall) write(p *Pending) {
 		if previous != nil {
 			<-previous
 		}
-		// What goes wrong is the status of the call, which receive returns.
+		// What goes wrong is the status of the call, which its reader gets.
 		if announce && c.stream.Send(pb.StepStreamRequest_builder{Plan: p.plan.message}.Build()) != nil {
 			return
 		}
@@ -499,24 +473,4 @@ func (c *stepCall) write(p *Pending) {
 			_ = c.stream.Send(request)
 		}
 	})
-}
-
-func (c *stepCall) receive(f *frame) error {
-	err := c.stream.RecvMsg(f)
-	if errors.Is(err, io.EOF) {
-		return &Error{Code: codes.Unavailable, Message: "the stream ended before its answer"}
-	} else if err != nil {
-		return failure(err, c.stream.Trailer())
-	}
-	return nil
-}
-
-// end tells the server that nothing more is sent, and waits for the end of the call.
-func (c *stepCall) end() {
-	c.writing.Wait()
-	stop := time.AfterFunc(endTimeout, c.cancel)
-	defer stop.Stop()
-	if c.stream != nil && c.stream.CloseSend() == nil {
-		_, _ = c.stream.Recv() // any end will do
-	}
 }

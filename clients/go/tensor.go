@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
+	"strings"
 	"unsafe"
 
 	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
@@ -87,7 +89,11 @@ func (t Tensor) Message() *pb.Tensor {
 	if t.dtype == pb.DataType_DATA_TYPE_UNSPECIFIED {
 		return nil
 	}
-	return pb.Tensor_builder{Dtype: t.dtype, Shape: extents(t.Shape()), Data: t.raw}.Build()
+	message := pb.Tensor_builder{Dtype: t.dtype, Data: t.raw}.Build()
+	for _, extent := range t.Shape() {
+		message.SetShape(append(message.GetShape(), int64(extent)))
+	}
+	return message
 }
 
 // FromMessage returns a copy of a tensor in the contract's form.
@@ -109,21 +115,9 @@ func zeros(dtype pb.DataType, shape []int) Tensor {
 	return Tensor{dtype: dtype, shape: shape, raw: words.raw[:count(shape)*sizes[dtype]]}
 }
 
+// dtypeOf returns the element type, whose name is that of the Go type.
 func dtypeOf[T Element]() pb.DataType {
-	switch any(*new(T)).(type) {
-	case float32:
-		return pb.DataType_DATA_TYPE_FLOAT32
-	case float64:
-		return pb.DataType_DATA_TYPE_FLOAT64
-	case int32:
-		return pb.DataType_DATA_TYPE_INT32
-	case int64:
-		return pb.DataType_DATA_TYPE_INT64
-	case Float16:
-		return pb.DataType_DATA_TYPE_FLOAT16
-	default:
-		return pb.DataType_DATA_TYPE_BFLOAT16
-	}
+	return pb.DataType(pb.DataType_value["DATA_TYPE_"+strings.ToUpper(reflect.TypeFor[T]().Name())])
 }
 
 // sizes are the bytes of an element by type; 0 if the type is not known.
@@ -142,17 +136,12 @@ func count(shape []int) int {
 }
 
 // ints returns a shape of the contract.
-func ints(extents []int64) []int { return extentsAs[int](extents) }
-
-// extents returns a shape as the contract has it.
-func extents(shape []int) []int64 { return extentsAs[int64](shape) }
-
-func extentsAs[To, From int | int64](shape []From) []To {
-	converted := make([]To, len(shape))
-	for i, extent := range shape {
-		converted[i] = To(extent)
+func ints(extents []int64) []int {
+	shape := make([]int, len(extents))
+	for i, extent := range extents {
+		shape[i] = int(extent)
 	}
-	return converted
+	return shape
 }
 
 // appendAs appends elements of one type as those of another. Both are little-endian, as on the wire

@@ -36,10 +36,10 @@ func (l layout) find(name string) (*pb.TensorLayout, error) {
 	return l.tensors[i], nil
 }
 
-// check is whether a tensor has a shape, or is flat and has its elements, and can be sent, or be
-// received, as a tensor of another type.
+// check is whether a tensor has a shape (any if nil), or is flat and has its elements, and can be sent,
+// or be received, as a tensor of another type.
 func check(name string, tensor Tensor, shape []int, to, from pb.DataType) error {
-	if tensor.Len() != count(shape) || tensor.shape != nil && !slices.Equal(tensor.shape, shape) {
+	if shape != nil && tensor.Len() != count(shape) || shape != nil && tensor.shape != nil && !slices.Equal(tensor.shape, shape) {
 		return rejected(pb.ErrorReason_ERROR_REASON_SHAPE_MISMATCH, name,
 			"%q has the shape %v, but must have %v", name, tensor.Shape(), shape)
 	}
@@ -129,13 +129,13 @@ func (p payload) chunks() iter.Seq[*pb.Chunk] {
 }
 
 // receive fills the tensors of into, and new ones for the names that it leaves out, with the chunks
-// of an answer: that in the frame, and those that next receives there.
-func receive(layout []*pb.TensorLayout, into Tensors, f *frame, next func(*frame) error) (Tensors, error) {
+// of an answer: that in the frame, and those of the stream after it.
+func receive(layout []*pb.TensorLayout, into Tensors, f *frame, stream receiver) (Tensors, error) {
 	tensors, received, data := make(Tensors, len(layout)), uint64(0), []byte(nil)
 	more := func() error {
 		rest := bytes.Clone(data) // whose buffer is used again
 		if f.data == nil {
-			if err := next(f); err != nil {
+			if err := receiveFrame(stream, f); err != nil {
 				return err
 			}
 		}

@@ -73,6 +73,17 @@ class Driver:
         length = int.from_bytes(self._read(PREFIX_BYTES, deadline), "big")
         return DriverResponse.FromString(self._read(length, deadline))
 
+    def peak_bytes(self) -> int | None:
+        """Largest resident set of the process so far; None if the system does not tell.
+
+        What the process itself is told by getrusage includes its parent's before the fork.
+        """
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return None
+
     def close(self) -> int:
         """Ends the driver's input and returns its exit status."""
         self._ready.close()

@@ -235,22 +235,12 @@ func pipeline(ctx context.Context, session *optserve.Session, call *driver.Train
 
 // gradientsOf returns the whole gradients of a step, and its options with sparse rows and overrides.
 func gradientsOf(call *driver.TrainCall, step int) (optserve.Tensors, *optserve.StepOptions, error) {
-	options := &optserve.StepOptions{Pull: &pb.PullOptions{}, Sparse: map[string]optserve.Rows{}}
+	options := &optserve.StepOptions{Pull: &pb.PullOptions{}}
 	if overrides := call.GetOverrides(); len(overrides) > 0 {
 		options.Overrides = overrides[step].GetOverrides()
 	}
 	if sparse := call.GetSparseGradients(); len(sparse) > 0 {
-		for _, rows := range sparse[step].GetTensors() {
-			indices, err := optserve.FromMessage(rows.GetIndices())
-			if err != nil {
-				return nil, nil, err
-			}
-			values, err := optserve.FromMessage(rows.GetValues())
-			if err != nil {
-				return nil, nil, err
-			}
-			options.Sparse[rows.GetName()] = optserve.Rows{Indices: indices, Values: values}
-		}
+		options.Sparse = sparse[step].GetTensors()
 	}
 	gradients, err := named(call.GetGradients()[step])
 	return gradients, options, err
@@ -270,8 +260,8 @@ func named(message *driver.Tensors) (optserve.Tensors, error) {
 
 // pulled returns one of the session's values.
 func pulled(ctx context.Context, session *optserve.Session, point pb.ParameterPoint) (*driver.Tensors, error) {
-	options := &optserve.ReadOptions{Pull: pb.PullOptions_builder{Point: point}.Build()}
-	parameters, err := session.Pull(ctx, options)
+	request := pb.PullParametersRequest_builder{Pull: pb.PullOptions_builder{Point: point}.Build()}.Build()
+	parameters, err := session.Pull(ctx, request, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -384,7 +374,10 @@ func metrics(ctx context.Context, client *optserve.Client, call *driver.MetricsC
 				return nil, err
 			}
 		}
-		report, err := session.ReportMetrics(ctx, map[string]float64{call.GetMetric(): value})
+		report, err := client.Service.ReportMetrics(ctx, pb.ReportMetricsRequest_builder{
+			Name:    session.Name(),
+			Metrics: []*pb.Metric{pb.Metric_builder{Name: call.GetMetric(), Value: &value}.Build()},
+		}.Build())
 		if err != nil {
 			return nil, err
 		}

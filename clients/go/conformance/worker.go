@@ -56,8 +56,8 @@ func (w *worker) open(ctx context.Context, call *driver.OpenCall) (*driver.OpenA
 	if w.session, err = w.connection.SessionAs(ctx, session, w.name); err != nil {
 		return nil, err
 	}
-	description, err := w.session.Get(ctx)
-	return driver.OpenAnswer_builder{Session: session, Step: description.GetStep()}.Build(), err
+	found, err := w.connection.Service.GetSession(ctx, pb.GetSessionRequest_builder{Name: session}.Build())
+	return driver.OpenAnswer_builder{Session: session, Step: found.GetSession().GetStep()}.Build(), err
 }
 
 func (w *worker) join(ctx context.Context, call *driver.JoinCall) (*driver.JoinAnswer, error) {
@@ -73,11 +73,11 @@ func (w *worker) leave(ctx context.Context) (*driver.LeaveAnswer, error) {
 }
 
 func (w *worker) read(ctx context.Context, call *driver.ReadCall) (*driver.ReadAnswer, error) {
-	options := &optserve.ReadOptions{}
+	request := &pb.PullParametersRequest{}
 	if call.HasNewerThan() {
-		options.NewerThan = new(call.GetNewerThan())
+		request.SetNewerThanStep(call.GetNewerThan())
 	}
-	found, err := w.session.Pull(ctx, options)
+	found, err := w.session.Pull(ctx, request, nil)
 	if err != nil {
 		return nil, err
 	}

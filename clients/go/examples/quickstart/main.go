@@ -156,7 +156,7 @@ func newModel(ctx context.Context, client *optserve.Client, optimizer *pb.Optimi
 		weights: make([]float32, features*classes), bias: make([]float32, classes),
 	}
 	m.into = optserve.Tensors{"weights": optserve.NewTensor(m.weights), "bias": optserve.NewTensor(m.bias)}
-	_, err = session.Pull(ctx, &optserve.ReadOptions{Into: m.into})
+	_, err = session.Pull(ctx, nil, m.into)
 	return m, err
 }
 

@@ -58,7 +58,7 @@ class Way:
     peak_bytes: int = 0
 
     def time_steps(self, repeats: int) -> float:
-        """Seconds that so many steps, or exchanges, take.
+        """Seconds that a number of steps, or exchanges, take.
 
         Raises:
             UnsupportedWay: the client does not have this way.

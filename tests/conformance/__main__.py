@@ -78,7 +78,9 @@ def on_gpu() -> list[Column]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="tests.conformance", description=__doc__)
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join((*corpus.FAMILIES, TRANSCRIPT))}")
+    parser.add_argument(
+        "families", nargs="*", metavar="FAMILY", help=f"of {', '.join((*corpus.FAMILIES, TRANSCRIPT))}"
+    )
     parser.add_argument("--client", action="append", choices=DRIVERS, help="run this client only; repeatable")
     options = parser.parse_args(arguments)
     asked = set(options.families or (*corpus.FAMILIES, TRANSCRIPT))

@@ -76,7 +76,7 @@ class Driver:
     def peak_bytes(self) -> int | None:
         """Largest resident set of the process so far; None if the system does not tell.
 
-        What the process itself is told by getrusage includes its parent's before the fork.
+        getrusage in the process itself counts its parent's memory before the fork as well.
         """
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():

@@ -98,7 +98,9 @@ class Killable:
 
     def _follow(self, failpoint: str) -> None:
         status = self.server.process.wait(KILL_SECONDS)
-        assert status == -signal.SIGKILL, f"the server ended with {status}:\n{self.server.log_path.read_text()}"
+        assert status == -signal.SIGKILL, (
+            f"the server ended with {status}:\n{self.server.log_path.read_text()}"
+        )
         self.kills += 1
         self.server = self._begin(failpoint)
         self.proxy.route(self._target)

@@ -35,7 +35,7 @@ from tests.support.server import running_server
 
 STEPS = 1000
 WINDOW = 4
-"""Steps in flight, where there are several."""
+"""Steps in flight on a stream."""
 
 WORKER = "transcript"
 INITIAL: Tensors = {
@@ -110,7 +110,10 @@ def play(command: Sequence[str], root: Path, expected: Tensors) -> Counter[str]:
         AssertionError: an answer is another one than is expected of every client.
         RuntimeError: the driver ended, or did not answer.
     """
-    with contextlib.closing(Killable(root)) as service, contextlib.closing(Transcript(command, service)) as it:
+    with (
+        contextlib.closing(Killable(root)) as service,
+        contextlib.closing(Transcript(command, service)) as it,
+    ):
         it.open()
         it.take(ROUND)
         it.refusals()
@@ -170,15 +173,15 @@ class Transcript:
     def refusals(self) -> None:
         """Wrong token, unknown session, unexpected step, and a gradient that is not finite."""
         self._connect(token="wrong")
-        self._refused("open", pb.OpenCall(session=self._session), "UNAUTHENTICATED", UNAUTHENTICATED)
+        self._check_refused("open", pb.OpenCall(session=self._session), "UNAUTHENTICATED", UNAUTHENTICATED)
         self._connect()
-        self._refused("open", pb.OpenCall(session="sessions/unknown"), "SESSION_NOT_FOUND", NOT_FOUND)
+        self._check_refused("open", pb.OpenCall(session="sessions/unknown"), "SESSION_NOT_FOUND", NOT_FOUND)
         self.open()
         for window in (0, WINDOW):
-            self._refused_steps("STEP_MISMATCH", ABORTED, 0, window, expected_step=self.step + 3)
+            self._check_refused_steps("STEP_MISMATCH", ABORTED, 0, window, expected_step=self.step + 3)
             self.take(ROUND, window, expected_step=self.step)
             for good in (0, 3):
-                self._refused_steps("NON_FINITE_GRADIENT", INVALID_ARGUMENT, good, window, bad=good)
+                self._check_refused_steps("NON_FINITE_GRADIENT", INVALID_ARGUMENT, good, window, bad=good)
                 self.take(1, window)
             self.open()
 
@@ -221,7 +224,7 @@ class Transcript:
             gate = proxy.requests if number % 3 == 2 else proxy.answers
             self.take(2)
             gate.clear()
-            self._expired(self._steps(ROUND, timeout_seconds=TIMEOUT))
+            self._check_expired(self._steps(ROUND, timeout_seconds=TIMEOUT))
             applied = self._count_applied()
             assert applied in (0, 1)
             gate.set()
@@ -234,7 +237,7 @@ class Transcript:
             self.open()
             self.take(2, WINDOW)
             proxy.answers.clear()
-            self._expired(self._steps(ROUND, WINDOW, timeout_seconds=TIMEOUT))
+            self._check_expired(self._steps(ROUND, WINDOW, timeout_seconds=TIMEOUT))
             self.step += self._count_applied()
             proxy.answers.set()
         self.open()
@@ -246,7 +249,7 @@ class Transcript:
         with self._service.client() as elsewhere:
             request = JoinSessionRequest(session=self._session, worker=WORKER)
             second = WorkerServiceStub(elsewhere.channel).JoinSession(request, timeout=20)
-        self._refused_steps("FENCED", FAILED_PRECONDITION, 0)
+        self._check_refused_steps("FENCED", FAILED_PRECONDITION, 0)
         third = self._ask("join", pb.JoinCall())
         assert first.epoch < second.epoch < third.epoch
         assert first.rank == third.rank == 0
@@ -282,8 +285,8 @@ class Transcript:
         """The session is deleted elsewhere while its stream is open."""
         with self._service.client() as elsewhere:
             elsewhere.sessions.DeleteSession(DeleteSessionRequest(name=self._session), timeout=20)
-        self._refused_steps("SESSION_NOT_FOUND", NOT_FOUND, 0, 2 * WINDOW)
-        self._refused("read", pb.ReadCall(), "SESSION_NOT_FOUND", NOT_FOUND)
+        self._check_refused_steps("SESSION_NOT_FOUND", NOT_FOUND, 0, 2 * WINDOW)
+        self._check_refused("read", pb.ReadCall(), "SESSION_NOT_FOUND", NOT_FOUND)
 
     def _start(self) -> tuple[Driver, contextlib.ExitStack]:
         running = contextlib.ExitStack()
@@ -302,13 +305,13 @@ class Transcript:
         assert response.WhichOneof("outcome") == name, f"at step {self.step}, {name}: {response}"
         return getattr(response, name)
 
-    def _refused(self, name: str, call: Any, reason: str, code: int) -> None:
+    def _check_refused(self, name: str, call: Any, reason: str, code: int) -> None:
         """Asks for something that the server rejects."""
         response = self._exchange(name, call)
         assert response.WhichOneof("outcome") == "refusal", f"at step {self.step}, {name}: {response}"
         self._check(response.refusal, reason, code)
 
-    def _refused_steps(
+    def _check_refused_steps(
         self, reason: str, code: int, good: int, window: int = 0, bad: int | None = None, **options: Any
     ) -> None:
         """Takes steps of which the server rejects one: it applies those before it, and no other."""
@@ -319,10 +322,12 @@ class Transcript:
     def _check(self, refusal: pb.Refusal, reason: str, code: int) -> None:
         found = ErrorReason.Name(refusal.reason).removeprefix("ERROR_REASON_")
         assert (found, refusal.code) == (reason, code), f"at step {self.step}: {refusal}"
-        assert refusal.not_applied, f"at step {self.step}: {reason}, but it is not known that nothing was applied"
+        assert refusal.not_applied, (
+            f"at step {self.step}: {reason}, but it is not known that nothing was applied"
+        )
         self.faults["refusals"] += 1
 
-    def _expired(self, answer: pb.StepsAnswer) -> None:
+    def _check_expired(self, answer: pb.StepsAnswer) -> None:
         """A deadline, after which it is not known whether the step was applied."""
         assert not answer.outcomes
         refusal = answer.refusal

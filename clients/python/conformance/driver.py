@@ -119,12 +119,9 @@ def gradients_of(call: pb.TrainCall) -> Iterator[dict[str, Array | optserve.Spar
         }
 
 
-
-
 def pull(session: optserve.SessionHandle, point: int) -> pb.Tensors:
     """One of the session's values."""
     return tensors(session.pull(point=optserve.ParameterPoint(point)))
-
 
 
 def schedule(client: optserve.Client, call: pb.ScheduleCall) -> pb.DriverResponse:

@@ -51,7 +51,7 @@ class Worker:
 
     def join(self, call: pb.JoinCall) -> pb.DriverResponse:
         """Makes the worker a member."""
-        session = self._opened()
+        session = self._session_handle()
         if self._member is not None:
             self._member.close()
         lease = call.lease_seconds if call.HasField("lease_seconds") else None
@@ -71,7 +71,7 @@ class Worker:
     def read(self, call: pb.ReadCall) -> pb.DriverResponse:
         """Reads all parameters."""
         newer = call.newer_than if call.HasField("newer_than") else None
-        values = (self._member or self._opened()).pull(newer_than_step=newer)
+        values = (self._member or self._session_handle()).pull(newer_than_step=newer)
         return pb.DriverResponse(read=pb.ReadAnswer(parameters=tensors(values), step=values.step))
 
     def leave(self, call: pb.LeaveCall) -> pb.DriverResponse:
@@ -100,7 +100,7 @@ class Worker:
         elif not call.window:
             self._use(0)
             for gradients, step in asked:
-                yield self._opened().step(gradients, expected_step=step, timeout=seconds)
+                yield self._session_handle().step(gradients, expected_step=step, timeout=seconds)
         else:
             stream, pending = self._use(call.window), deque[Any]()
             for gradients, step in asked:
@@ -113,7 +113,7 @@ class Worker:
     def _use(self, window: int) -> Any:
         """The stream of a window; None for 0. Handle and streams are one worker, so one of them is used."""
         if window != self._window:
-            session, client = self._opened(), self._client
+            session, client = self._session_handle(), self._client
             assert client is not None
             self._end_stream()
             self._session = client.session(session, worker=self._worker)
@@ -122,7 +122,7 @@ class Worker:
             self._window = window
         return self._stream
 
-    def _opened(self) -> optserve.SessionHandle:
+    def _session_handle(self) -> optserve.SessionHandle:
         assert self._session is not None, "no session is open"
         return self._session
 

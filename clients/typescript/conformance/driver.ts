@@ -26,7 +26,7 @@ import {
   type SparseRows,
   type StepResult,
   type Tensor,
-  type TensorData,
+  tensorOf,
 } from "../src/index.js";
 import type { ParameterPoint } from "../src/v1.js";
 import { time } from "./timing.js";
@@ -147,39 +147,40 @@ function gradientsOf(call: TrainCall, step: number): Gradients {
   return gradients;
 }
 
-async function schedule(client: Client, call: ScheduleCall): Promise<Outcome> {
-  const data = await client.evaluateSchedule(required(call.schedule), call.steps.map(Number));
-  return { case: "schedule", value: { values: tensorInit({ shape: [data.length], data }) } };
+async function schedule(client: Client, { schedule, steps }: ScheduleCall): Promise<Outcome> {
+  const request = { schedule: required(schedule), at: { case: "steps" as const, value: { steps } } };
+  const { values } = await client.functions.evaluateSchedule(request);
+  return { case: "schedule", value: { values: tensorInit(tensorOf(required(values))) } };
 }
 
 async function loss(client: Client, call: LossCall): Promise<Outcome> {
-  const { value, gradient, perExample } = await client.loss(
-    required(call.loss),
-    given(call.prediction),
-    given<TensorData>(call.target),
-    { perExample: true, sampleWeight: call.sampleWeight && given(call.sampleWeight) },
-  );
-  const tensors = { gradient: tensorInit(required(gradient)), perExample: tensorInit(required(perExample)) };
+  const { $typeName: _, ...given } = call;
+  const { value, gradient, perExample } = await client.functions.computeLoss({
+    ...given,
+    gradient: true,
+    perExample: true,
+  });
+  const [slope, losses] = [tensorOf(required(gradient)), tensorOf(required(perExample))];
+  const tensors = { gradient: tensorInit(slope), perExample: tensorInit(losses) };
   return { case: "loss", value: { ...tensors, ...(value !== undefined && { value }) } };
 }
 
 async function activation(client: Client, call: ActivationCall): Promise<Outcome> {
-  const [spec, input] = [required(call.activation), given(call.input)];
-  const slope = call.slope && given(call.slope);
-  const output = await client.activation(spec, input, { slope });
-  const gradient = await client.activationGradient(spec, input, given(call.outputGradient), { slope });
+  const { activation, input, slope, outputGradient } = call;
+  const { output } = await client.functions.computeActivation({ activation, input, slope });
+  const gradient = await client.functions.computeActivationGradient({ activation, input, slope, outputGradient });
   return {
     case: "activation",
     value: {
-      output: tensorInit(output),
-      inputGradient: tensorInit(gradient.input),
-      ...(gradient.slope && { slopeGradient: tensorInit(gradient.slope) }),
+      output: tensorInit(tensorOf(required(output))),
+      inputGradient: tensorInit(tensorOf(required(gradient.inputGradient))),
+      ...(gradient.slopeGradient && { slopeGradient: tensorInit(tensorOf(gradient.slopeGradient)) }),
     },
   };
 }
 
 async function complexity(client: Client, call: ComplexityCall): Promise<Outcome> {
-  const { layers } = await client.estimateComplexity(required(call.network));
+  const { layers } = await client.functions.estimateComplexity({ network: required(call.network) });
   const value = layers.map(({ name, outputShape, complexity }) => ({
     name,
     outputShape: outputShape.map(BigInt),
@@ -196,7 +197,8 @@ async function metrics(client: Client, call: MetricsCall): Promise<Outcome> {
     const reports = [];
     for (const value of call.values) {
       let step = call.reportFirst ? undefined : await session.step(gradient);
-      const report = await session.reportMetrics({ [call.metric]: value });
+      const metrics = [{ name: call.metric, value }];
+      const report = await client.sessions.reportMetrics({ name: session.name, metrics });
       if (!report.stopped) step ??= await session.step(gradient);
       const { reduceOnPlateau: plateau, earlyStopping: stopping, stopped } = report;
       reports.push({

@@ -1,7 +1,11 @@
 /** Messages of drivers as the client's values, and back. */
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { DriverResponseSchema, Tensors as TensorsMessage, TensorsSchema } from "../src/gen/optserve/conformance/v1/driver_pb.js";
+import type {
+  DriverResponseSchema,
+  Tensors as TensorsMessage,
+  TensorsSchema,
+} from "../src/gen/optserve/conformance/v1/driver_pb.js";
 import {
   type Arrays,
   type FloatArray,

@@ -1,8 +1,21 @@
 /** The calls of a transcript, which keep a client, a session and its worker. */
 
 import { randomUUID } from "node:crypto";
-import type { ConnectCall, JoinCall, OpenCall, ReadCall, StepsCall } from "../src/gen/optserve/conformance/v1/driver_pb.js";
-import { type Client, connect, OptserveError, type SessionHandle, type StepResult, type StepStream } from "../src/index.js";
+import type {
+  ConnectCall,
+  JoinCall,
+  OpenCall,
+  ReadCall,
+  StepsCall,
+} from "../src/gen/optserve/conformance/v1/driver_pb.js";
+import {
+  type Client,
+  connect,
+  OptserveError,
+  type SessionHandle,
+  type StepResult,
+  type StepStream,
+} from "../src/index.js";
 import { givenByName, initialValue, named, type Outcome, required } from "./values.js";
 
 /** One worker of one session, over one client, until the next `connect`. */

@@ -15,8 +15,9 @@ import {
   initializers,
   losses,
   optimizers,
-  type Tensor,
   tensor,
+  tensorMessage,
+  tensorOf,
 } from "../src/index.js";
 import { Convention } from "../src/v1.js";
 
@@ -95,21 +96,28 @@ async function lossAndGradients(
   model: Weights,
   batch: Flower[],
 ): Promise<{ value: number; gradients: Weights }> {
-  const softmax = activations.softmax();
-  const z = tensor([batch.length, CLASSES], new Float32Array(batch.flatMap((flower) => logits(model, flower))));
-  const probabilities = await client.activation(softmax, z);
+  const activation = activations.softmax();
+  const shape = [batch.length, CLASSES];
+  const input = tensorMessage(tensor(shape, new Float32Array(batch.flatMap((flower) => logits(model, flower)))));
+  const { output: prediction } = await client.functions.computeActivation({ activation, input });
   const target = batch.flatMap(({ label }) => SPECIES.map((_, kind) => Number(kind === label)));
-  const loss = await client.loss(losses.meanSquaredError(), probabilities, tensor([batch.length, CLASSES], target));
-  const { input: dz } = await client.activationGradient(softmax, z, loss.gradient as Tensor<Float32Array>);
+  const { value, gradient: outputGradient } = await client.functions.computeLoss({
+    loss: losses.meanSquaredError(),
+    prediction,
+    target: tensorMessage(tensor(shape, target)),
+    gradient: true,
+  });
+  const answer = await client.functions.computeActivationGradient({ activation, input, outputGradient });
+  const dz = tensorOf<Float32Array>(answer.inputGradient!);
   const gradients = { weights: new Float32Array(FEATURES * CLASSES), bias: new Float32Array(CLASSES) };
   for (const [row, { inputs }] of batch.entries()) {
     for (let kind = 0; kind < CLASSES; kind++) {
       const slope = dz.data[row * CLASSES + kind] ?? 0;
       gradients.bias[kind]! += slope;
-      for (const [feature, input] of inputs.entries()) gradients.weights[feature * CLASSES + kind]! += input * slope;
+      for (const [feature, x] of inputs.entries()) gradients.weights[feature * CLASSES + kind]! += x * slope;
     }
   }
-  return { value: loss.value ?? 0, gradients };
+  return { value: value ?? 0, gradients };
 }
 
 /** The outputs of the dense layer, rounded as float32 products are. */

@@ -42,7 +42,7 @@ const [target = "localhost:50051", count = "3"] = process.argv.slice(2);
 const client = connect(target);
 const session = await client.createSession(
   { w: tensor([TRUTH.length], new Float32Array(TRUTH.length)) },
-  { optimizer: optimizers.sgd({ learningRate: 0.2 }), coordination: { mode: { case: "sync", value: {} } } },
+  { optimizer: optimizers.sgd({ learningRate: 1 }), coordination: { mode: { case: "sync", value: {} } } },
 );
 const members: SessionHandle[] = [];
 // All join before the first step, because a step waits for every member.

@@ -1,19 +1,15 @@
 /** The client: sessions and functions of one server. */
 
-import { randomUUID } from "node:crypto";
-import { chunked } from "./chunks.js";
+import { type Calls, callsOf } from "./calls.js";
 import { Connection, type ConnectOptions } from "./connection.js";
-import type { CallOptions, Deadline } from "./deadline.js";
-import type { FloatArray, WireDtype } from "./dtypes.js";
-import { wireDtype } from "./dtypes.js";
-import { Code, OptserveError } from "./errors.js";
-import { SessionHandle, type SessionInfo } from "./session.js";
-import { type Tensor, tensorMessage, tensorOf } from "./tensor.js";
+import type { CallOptions } from "./deadline.js";
+import { type FloatArray, type WireDtype, wireDtype } from "./dtypes.js";
+import { SessionHandle } from "./session.js";
+import { type Tensor, tensorMessage } from "./tensor.js";
 import * as v1 from "./v1.js";
-import { type Init, toBytes, toValue, type Value } from "./values.js";
+import type { Init } from "./values.js";
 
-const sessions = v1.SessionService.method;
-const functions = v1.FunctionService.method;
+const method = v1.SessionService.method;
 
 /** Parameters with more bytes are uploaded after their session is created. */
 const INLINE_BYTES = 1 << 20;
@@ -51,8 +47,22 @@ export function connect(target?: string, options: ConnectOptions = {}): Client {
 
 /** A client of one server, which `connect` returns. */
 export class Client {
+  /** Calls for which sessions have no method: metrics, updates, snapshots, forks, events, lists. */
+  readonly sessions: Calls<typeof v1.SessionService>;
+  /** Leases, and lists of members. */
+  readonly workers: Calls<typeof v1.WorkerService>;
+  /** Schedules, losses, activations and their gradients, complexity; see `tensorMessage` and `tensorOf`. */
+  readonly functions: Calls<typeof v1.FunctionService>;
+  /** What the server can do. */
+  readonly capabilities: Calls<typeof v1.CapabilitiesService>;
+
   /** @internal */
-  constructor(private readonly connection: Connection) {}
+  constructor(readonly connection: Connection) {
+    this.sessions = callsOf(connection, v1.SessionService);
+    this.workers = callsOf(connection, v1.WorkerService);
+    this.functions = callsOf(connection, v1.FunctionService);
+    this.capabilities = callsOf(connection, v1.CapabilitiesService);
+  }
 
   /**
    * Creates a session.
@@ -81,8 +91,8 @@ export class Client {
       return { name, ...upload(value.shape, value.data instanceof Float64Array ? "float64" : "float32") };
     });
     const { seed, sessionId } = options;
-    const request = { requestId: randomUUID(), sessionId, spec, parameters: inits, seed };
-    const { session } = await this.connection.call(sessions.createSession, request, options);
+    const request = { sessionId, spec, parameters: inits, seed };
+    const { session } = await this.connection.call(method.createSession, request, options);
     const handle = new SessionHandle(this.connection, session);
     if (Object.keys(later).length === 0) return handle;
     await handle.push(later, { signal: options.signal }).catch(async (error) => {
@@ -108,148 +118,12 @@ export class Client {
     } = {},
   ): Promise<SessionHandle> {
     const request = { name: name.includes("/") ? name : `sessions/${name}` };
-    const { session } = await this.connection.call(sessions.getSession, request, options);
+    const { session } = await this.connection.call(method.getSession, request, options);
     return new SessionHandle(this.connection, session, options.worker);
-  }
-
-  /** Yields the server's sessions in the order of their names. */
-  async *listSessions(options: CallOptions = {}): AsyncGenerator<SessionInfo> {
-    let pageToken = "";
-    do {
-      const page = await this.connection.call(sessions.listSessions, { pageToken }, options);
-      yield* toValue(page.sessions);
-      pageToken = page.nextPageToken;
-    } while (pageToken);
-  }
-
-  /** Creates a session from what `SessionHandle.export` has read, from this or another server. */
-  async importSession(
-    file: Uint8Array,
-    options: CallOptions & { sessionId?: string | undefined } = {},
-  ): Promise<SessionHandle> {
-    const header = { requestId: randomUUID(), sessionId: options.sessionId, byteCount: file.length };
-    const head = toBytes(v1.ImportSnapshotRequestSchema, { header });
-    const parts = [{ data: file, dtype: v1.DataType.UNSPECIFIED }];
-    const attempt = (deadline: Deadline) =>
-      this.connection.upload(sessions.importSnapshot, chunked(head, 2, parts), options.signal, deadline);
-    const { session } = await this.connection.retry(attempt, options, file.length);
-    return new SessionHandle(this.connection, session);
-  }
-
-  /**
-   * Evaluates a schedule.
-   *
-   * @param at - the steps, or a range of which `stop` is no part.
-   * @returns the learning rate at each step.
-   */
-  async evaluateSchedule(
-    schedule: Init<v1.ScheduleSpec>,
-    at: readonly number[] | { start?: number; stop: number; stride?: number },
-    options: CallOptions = {},
-  ): Promise<Float64Array> {
-    const request = {
-      schedule,
-      at: "stop" in at ? { case: "range" as const, value: at } : { case: "steps" as const, value: { steps: at } },
-    };
-    const { values } = await this.connection.call(functions.evaluateSchedule, request, options);
-    return required<Float64Array>(values).data;
-  }
-
-  /**
-   * Computes a loss.
-   *
-   * @returns the reduced loss, unless the loss has no reduction; its gradient with respect to the prediction,
-   * unless `gradient` is false; and the values of the examples if `perExample` is true.
-   */
-  async loss<T extends FloatArray>(
-    loss: Init<v1.LossSpec>,
-    prediction: Tensor<T>,
-    target: Tensor,
-    options: CallOptions & {
-      sampleWeight?: Tensor<T> | undefined;
-      gradient?: boolean | undefined;
-      perExample?: boolean | undefined;
-    } = {},
-  ): Promise<{ value: number | undefined; gradient?: Tensor<T>; perExample?: Tensor<T> }> {
-    const { gradient = true, perExample = false } = options;
-    const tensors = { prediction: tensorMessage(prediction), target: tensorMessage(target) };
-    const sampleWeight = options.sampleWeight && tensorMessage(options.sampleWeight);
-    const request = { loss, ...tensors, sampleWeight, gradient, perExample };
-    const answer = await this.connection.call(functions.computeLoss, request, options);
-    return {
-      value: answer.value,
-      ...(gradient && { gradient: required<T>(answer.gradient) }),
-      ...(perExample && { perExample: required<T>(answer.perExample) }),
-    };
-  }
-
-  /**
-   * Computes an activation.
-   *
-   * @param options - `slope` for prelu only.
-   */
-  async activation<T extends FloatArray>(
-    activation: Init<v1.ActivationSpec>,
-    input: Tensor<T>,
-    options: CallOptions & { slope?: Tensor<T> | undefined } = {},
-  ): Promise<Tensor<T>> {
-    const request = { activation, input: tensorMessage(input), slope: options.slope && tensorMessage(options.slope) };
-    const { output } = await this.connection.call(functions.computeActivation, request, options);
-    return required<T>(output);
-  }
-
-  /**
-   * Computes an activation's vector-Jacobian product.
-   *
-   * @param outputGradient - the gradient with respect to the output.
-   * @returns the gradient with respect to the input, and to the slope if the activation has one.
-   */
-  async activationGradient<T extends FloatArray>(
-    activation: Init<v1.ActivationSpec>,
-    input: Tensor<T>,
-    outputGradient: Tensor<T>,
-    options: CallOptions & { slope?: Tensor<T> | undefined } = {},
-  ): Promise<{ input: Tensor<T>; slope?: Tensor<T> }> {
-    const request = {
-      activation,
-      input: tensorMessage(input),
-      outputGradient: tensorMessage(outputGradient),
-      slope: options.slope && tensorMessage(options.slope),
-    };
-    const answer = await this.connection.call(functions.computeActivationGradient, request, options);
-    const { slopeGradient } = answer;
-    return { input: required<T>(answer.inputGradient), ...(slopeGradient && { slope: tensorOf<T>(slopeGradient) }) };
-  }
-
-  /** Computes the operations and the memory of a network, layer by layer. */
-  async estimateComplexity(
-    network: Init<v1.NetworkSpec>,
-    options: CallOptions & {
-      /** Examples in one batch; 1 when left out. */
-      batchSize?: number | undefined;
-      /** Element type of parameters, outputs and optimizer state; float32 when left out. */
-      dtype?: WireDtype | undefined;
-      /** The optimizer whose state is counted. */
-      optimizer?: Init<v1.OptimizerSpec> | undefined;
-    } = {},
-  ): Promise<Value<v1.EstimateComplexityResponse>> {
-    const { batchSize, dtype, optimizer } = options;
-    const request = { network, batchSize, dtype: wireDtype(dtype), optimizer };
-    return toValue(await this.connection.call(functions.estimateComplexity, request, options));
-  }
-
-  /** Describes the server: its algorithms, element types, limits and features. */
-  async capabilities(options: CallOptions = {}): Promise<Value<v1.GetCapabilitiesResponse>> {
-    return toValue(await this.connection.call(v1.CapabilitiesService.method.getCapabilities, {}, options));
   }
 
   /** Closes the connection. Steps in flight fail; whether they are applied stays unknown. */
   close(): void {
     this.connection.close();
   }
-}
-
-function required<T extends FloatArray>(message: v1.Tensor | undefined): Tensor<T> {
-  if (message === undefined) throw new OptserveError("the answer has no tensor", Code.INTERNAL);
-  return tensorOf<T>(message);
 }

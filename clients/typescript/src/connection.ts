@@ -1,5 +1,6 @@
 /** The gRPC channel to a server, and how calls are made on it. */
 
+import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { endianness } from "node:os";
 import type * as pb from "@bufbuild/protobuf";
@@ -84,7 +85,8 @@ export class Connection {
     init: Init<pb.MessageShape<I>>,
     options: CallOptions = {},
   ): Promise<pb.MessageShape<O>> {
-    const request = toMessage(method.input, init);
+    const isChange = method.input.fields.some(({ name }) => name === "request_id");
+    const request = toMessage(method.input, isChange ? { requestId: randomUUID(), ...init } : init);
     return this.retry(
       (deadline) =>
         new Promise((resolve, reject) => {
@@ -122,29 +124,31 @@ export class Connection {
     return call;
   }
 
-  /** Sends encoded messages, and returns the answer. */
+  /** Sends encoded messages, again and again until the deadline, and returns the answer. */
   upload<I extends pb.DescMessage, O extends pb.DescMessage>(
     method: pb.DescMethodClientStreaming<I, O>,
-    messages: Iterable<readonly Uint8Array[]>,
-    signal: AbortSignal | undefined,
-    deadline: Deadline,
+    messages: () => Iterable<readonly Uint8Array[]>,
+    options: CallOptions,
+    byteCount: number,
   ): Promise<pb.MessageShape<O>> {
-    return new Promise((resolve, reject) => {
-      const call = this.#client.makeClientStreamRequest(
-        pathOf(method),
-        identity,
-        deserializer(method.output),
-        this.#metadata,
-        { deadline: deadline.date() },
-        answered(resolve, reject),
-      );
-      cancelWith(call, signal);
-      const writer = new Writer(call);
-      void (async () => {
-        for (const pieces of messages) await writer.write(pieces);
-        call.end();
-      })();
-    });
+    const attempt = (deadline: Deadline) =>
+      new Promise<pb.MessageShape<O>>((resolve, reject) => {
+        const call = this.#client.makeClientStreamRequest(
+          pathOf(method),
+          identity,
+          deserializer(method.output),
+          this.#metadata,
+          { deadline: deadline.date() },
+          answered(resolve, reject),
+        );
+        cancelWith(call, options.signal);
+        const writer = new Writer(call);
+        void (async () => {
+          for (const pieces of messages()) await writer.write(pieces);
+          call.end();
+        })();
+      });
+    return this.retry(attempt, options, byteCount);
   }
 
   /** Opens a call with streams both ways, whose requests are encoded already. */

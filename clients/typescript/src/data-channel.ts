@@ -35,6 +35,8 @@ export class DataChannel {
   readonly #ready: Promise<Socket | undefined>;
   #socket: Socket | undefined;
   #isPlanned = false;
+  /** Whether the steps go over the connection. */
+  #isMoved = false;
   #isEnded = false;
   #written: Promise<void> = Promise.resolve();
 
@@ -145,8 +147,6 @@ export class DataChannel {
     return socket;
   }
 
-  #isMoved = false;
-
   /** Ends the stream, as its call says: over the connection, bytes that are missing were lost on the way. */
   #end(error: OptserveError | undefined): void {
     this.#socket?.destroy();
@@ -154,9 +154,11 @@ export class DataChannel {
     this.#isEnded = true;
     this.#call.cancel();
     const { reason } = error ?? {};
-    if (reason === v1.ErrorReason.STREAM_PROTOCOL && !this.#isMoved) this.connection.dataAddress = undefined;
-    else if (!(reason === v1.ErrorReason.STREAM_TRUNCATED && this.#isMoved)) return this.onEnd(error);
-    this.onEnd(new OptserveError("the data connection was lost", Code.UNAVAILABLE, { cause: error }));
+    const isOlder = reason === v1.ErrorReason.STREAM_PROTOCOL && !this.#isMoved;
+    const isLost = reason === v1.ErrorReason.STREAM_TRUNCATED && this.#isMoved;
+    if (isOlder) this.connection.dataAddress = undefined; // the server does not have this level
+    const lost = () => new OptserveError("the data connection was lost", Code.UNAVAILABLE, { cause: error });
+    this.onEnd(isOlder || isLost ? lost() : error);
   }
 }
 

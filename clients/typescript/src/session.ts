@@ -5,7 +5,7 @@ import { type Arrays, byteCountOf, chunked, Reception } from "./chunks.js";
 import type { Connection } from "./connection.js";
 import type { CallOptions, Deadline } from "./deadline.js";
 import { type FloatArray, type WireDtype, wireDtype } from "./dtypes.js";
-import { Code, errorFrom, OptserveError } from "./errors.js";
+import { Code, OptserveError } from "./errors.js";
 import { StepEngine } from "./step-engine.js";
 import {
   type Gradients,
@@ -19,26 +19,12 @@ import { checkInto, checkValues, elementsOf, type Layout, layoutBytes } from "./
 import { StepStream, type StreamOptions } from "./step-stream.js";
 import type { Tensor } from "./tensor.js";
 import * as v1 from "./v1.js";
-import { type Init, toBytes, toValue, type Value } from "./values.js";
+import { toBytes, toValue, type Value } from "./values.js";
 
 const method = v1.SessionService.method;
 
 /** The state of a session. */
 export type SessionInfo = Value<v1.Session>;
-/** A snapshot on the server's disk. */
-export type Snapshot = Value<v1.Snapshot>;
-/** What happened in a session. */
-export type SessionEvent = Value<v1.WatchSessionResponse>;
-/** The answer to reported metrics. */
-export type MetricsReport = Value<v1.ReportMetricsResponse>;
-/** What became of one group's optimizer state. */
-export type StateTransfer = Value<v1.StateTransfer>;
-
-/** Options of a call that requires a session's step. */
-export interface ChangeOptions extends CallOptions {
-  /** The step that the session must have. */
-  expectedStep?: number | undefined;
-}
 
 /** Options of `SessionHandle.pull`. */
 export interface PullCallOptions extends Pull, CallOptions {
@@ -77,10 +63,10 @@ export interface Parameters {
  * the step is sent again. Steps that are taken at the same time are sent one after the other.
  *
  * After `join`, its steps carry the epoch of the membership, and the step of the parameters that the handle
- * received last; they may wait for other members. Every step renews the lease, and so does `renew`.
+ * received last; they may wait for other members. Every step renews the lease, and so does `Client.workers.renewLease`.
  */
 export class SessionHandle {
-  /** The session as the last answer described it; `get` reads it anew. */
+  /** The session as the last answer described it. */
   info: SessionInfo;
   readonly #layout: Layout;
   #engine: StepEngine | undefined;
@@ -177,23 +163,12 @@ export class SessionHandle {
     return { epoch: joined.epoch, rank: joined.rank, leaseSeconds: joined.leaseSeconds };
   }
 
-  /** Renews the lease; needed if more time than the lease passes between two steps. */
-  async renew(options: CallOptions = {}): Promise<void> {
-    await this.connection.call(v1.WorkerService.method.renewLease, this.#membership(), options);
-  }
-
   /** Ends the membership. Later steps are those of no member. */
   async leave(options: CallOptions = {}): Promise<void> {
-    const membership = this.#membership();
+    const membership = { session: this.name, worker: this.worker, workerEpoch: this.#epoch };
     this.close();
     this.#epoch = 0;
     await this.connection.call(v1.WorkerService.method.leaveSession, membership, options);
-  }
-
-  /** The members by rank, and then those that were members. */
-  async workers(options: CallOptions = {}): Promise<Value<v1.Worker>[]> {
-    const method = v1.WorkerService.method.listWorkers;
-    return toValue((await this.connection.call(method, { session: this.name }, options)).workers);
   }
 
   /**
@@ -203,7 +178,9 @@ export class SessionHandle {
    */
   async push(
     values: Readonly<Record<string, FloatArray | Tensor<FloatArray>>>,
-    options: ChangeOptions & {
+    options: CallOptions & {
+      /** The step that the session must have. */
+      expectedStep?: number | undefined;
       /** Element type to send them in; each tensor's own when left out. */
       wireDtype?: WireDtype | undefined;
       /** Whether the tensors' optimizer state is initialized. */
@@ -220,128 +197,26 @@ export class SessionHandle {
     const { expectedStep, resetState } = options;
     const tensors = given.map(({ name }) => name);
     const byteCount = byteCountOf(parts);
-    const header = { ...this.#change(), expectedStep, tensors, wireDtype: dtype, resetState, byteCount };
-    const head = toBytes(v1.PushParametersRequestSchema, { header });
-    const attempt = (deadline: Deadline) =>
-      this.connection.upload(method.pushParameters, chunked(head, 2, parts), options.signal, deadline);
-    const response = await this.connection.retry(attempt, options, byteCount);
-    return this.#learn(response.session);
-  }
-
-  /**
-   * Reports metrics of the current model, such as the loss on a validation set.
-   *
-   * @param metrics - values by name. Those that the session does not monitor are ignored.
-   */
-  async reportMetrics(metrics: Readonly<Record<string, number>>, options: ChangeOptions = {}): Promise<MetricsReport> {
-    const { expectedStep } = options;
-    const request = {
-      ...this.#change(),
-      metrics: Object.entries(metrics).map(([name, value]) => ({ name, value })),
+    const header = {
+      name: this.name,
+      requestId: randomUUID(),
       expectedStep,
+      tensors,
+      wireDtype: dtype,
+      resetState,
+      byteCount,
     };
-    return toValue(await this.connection.call(method.reportMetrics, request, options));
-  }
-
-  /**
-   * Replaces the specification between two steps. Optimizer state is carried over by name.
-   *
-   * @param spec - complete; `info.spec` with changes, for instance.
-   * @returns the transfer of each group's state.
-   */
-  async update(spec: Init<v1.SessionSpec>, options: ChangeOptions = {}): Promise<StateTransfer[]> {
-    const { expectedStep } = options;
-    const request = { ...this.#change(), spec, expectedStep };
-    const response = await this.connection.call(method.updateSession, request, options);
-    this.#learn(response.session);
-    return toValue(response.transfers);
-  }
-
-  /**
-   * Yields the session's events, first its current state, until the session is deleted, the loop is left or
-   * `signal` cancels.
-   *
-   * @throws OptserveError with UNAVAILABLE if the connection was lost; watch again.
-   */
-  async *watch(options: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<SessionEvent> {
-    try {
-      const request = { name: this.name };
-      const events = this.connection.serverStream(method.watchSession, request, options.signal);
-      for await (const event of events) yield toValue(event);
-    } catch (failure) {
-      throw errorFrom(failure);
-    }
-  }
-
-  /** Reads the session's state. */
-  async get(options: CallOptions = {}): Promise<SessionInfo> {
-    const response = await this.connection.call(method.getSession, { name: this.name }, options);
-    return this.#learn(response.session);
-  }
-
-  /** Saves the session on the server's disk, until the snapshot or the session is deleted. */
-  async createSnapshot(options: CallOptions = {}): Promise<Snapshot> {
-    const { snapshot } = await this.connection.call(method.createSnapshot, this.#change(), options);
-    if (snapshot === undefined) throw truncated();
-    return toValue(snapshot);
-  }
-
-  /** The session's snapshots, the latest first. */
-  async listSnapshots(options: CallOptions = {}): Promise<Snapshot[]> {
-    const response = await this.connection.call(method.listSnapshots, { name: this.name }, options);
-    return toValue(response.snapshots);
-  }
-
-  /** Deletes the snapshot of a step. */
-  async deleteSnapshot(step: number, options: CallOptions = {}): Promise<void> {
-    await this.connection.call(method.deleteSnapshot, this.#change(step), options);
-  }
-
-  /** Restores the session from the snapshot of a step, or its parameters alone. */
-  async restoreSnapshot(
-    step: number,
-    options: ChangeOptions & { weightsOnly?: boolean | undefined } = {},
-  ): Promise<SessionInfo> {
-    const { weightsOnly, expectedStep } = options;
-    const request = { ...this.#change(step), weightsOnly, expectedStep };
-    return this.#learn((await this.connection.call(method.restoreSnapshot, request, options)).session);
-  }
-
-  /** Creates a copy of the session, or of the snapshot of a step. */
-  async fork(
-    options: CallOptions & {
-      /** Last part of the copy's name; chosen by the server when left out. */
-      sessionId?: string | undefined;
-      /** The step of a snapshot; the session as it is when left out. */
-      step?: number | undefined;
-    } = {},
-  ): Promise<SessionHandle> {
-    const request = { ...this.#change(options.step), sessionId: options.sessionId };
-    const { session } = await this.connection.call(method.forkSession, request, options);
-    return new SessionHandle(this.connection, session);
-  }
-
-  /** Reads the session, or the snapshot of a step, as a safetensors file that `Client.importSession` takes. */
-  async export(options: CallOptions & { step?: number | undefined } = {}): Promise<Uint8Array> {
-    const { name } = this.#change(options.step);
-    return this.connection.retry(async (deadline) => {
-      const answer = this.connection.serverStream(method.exportSnapshot, { name }, options.signal, deadline);
-      let file: Uint8Array | undefined;
-      let received = 0;
-      for await (const { header, chunk } of answer) {
-        if (header) file = new Uint8Array(Number(header.byteCount));
-        file?.set(chunk?.data ?? [], received);
-        received += chunk?.data.length ?? 0;
-      }
-      if (file?.length !== received) throw truncated();
-      return file;
-    }, options);
+    const head = toBytes(v1.PushParametersRequestSchema, { header });
+    const messages = () => chunked(head, 2, parts);
+    const response = await this.connection.upload(method.pushParameters, messages, options, byteCount);
+    if (response.session !== undefined) this.info = toValue(response.session);
+    return this.info;
   }
 
   /** Deletes the session and everything it holds. */
   async delete(options: CallOptions = {}): Promise<void> {
     this.close();
-    await this.connection.call(method.deleteSession, this.#change(), options);
+    await this.connection.call(method.deleteSession, { name: this.name }, options);
   }
 
   /** Ends the handle's stream; the session stays on the server, and the next step opens another stream. */
@@ -352,21 +227,6 @@ export class SessionHandle {
 
   #newEngine(worker: string, window: number): StepEngine {
     return new StepEngine(this.connection, this.name, this.#layout, worker, window, this.#epoch);
-  }
-
-  #membership() {
-    return { session: this.name, worker: this.worker, workerEpoch: this.#epoch };
-  }
-
-  /** The fields that every change has; of the session, or of one of its snapshots. */
-  #change(step?: number): { name: string; requestId: string } {
-    const snapshot = step === undefined ? "" : `/snapshots/${step}`;
-    return { name: this.name + snapshot, requestId: randomUUID() };
-  }
-
-  #learn(session: v1.Session | undefined): SessionInfo {
-    if (session !== undefined) this.info = toValue(session);
-    return this.info;
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { arrayOf, bytesOf, decode, dtypeOf, type FloatArray, sizeOf, type TensorData } from "./dtypes.js";
 import type * as v1 from "./v1.js";
-import type { Init } from "./values.js";
+import type { Init, Value } from "./values.js";
 
 /** A dense array. */
 export interface Tensor<T extends TensorData = TensorData> {
@@ -49,7 +49,7 @@ export function tensorMessage(given: Tensor): Init<v1.Tensor> {
 }
 
 /** The tensor of a message, in memory of its own; float32 for elements of 16 bits. */
-export function tensorOf<T extends TensorData = TensorData>(message: v1.Tensor): Tensor<T> {
+export function tensorOf<T extends TensorData = TensorData>(message: v1.Tensor | Value<v1.Tensor>): Tensor<T> {
   const { dtype, data } = message;
   const elements = arrayOf(dtype, data.length / sizeOf(dtype));
   decode(data, dtype, elements, 0);

@@ -76,7 +76,10 @@ test("a rejected step is known as such, and the next one is applied", async () =
 test("a server that is killed is connected to again, and each step is applied once", async () => {
   await using own = await TestServer.start();
   const client = connect(own.address);
-  const session = await client.createSession({ w: tensor([1], [0]) }, { optimizer: optimizers.sgd({ learningRate: 1 }) });
+  const session = await client.createSession(
+    { w: tensor([1], [0]) },
+    { optimizer: optimizers.sgd({ learningRate: 1 }) },
+  );
   const w = new Float32Array([1]);
   await session.step({ w });
   await own.kill();

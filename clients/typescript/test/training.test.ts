@@ -5,6 +5,8 @@ import {
   type Client,
   connect,
   ErrorReason,
+  exportSession,
+  importSession,
   initialized,
   initializers,
   layers,
@@ -13,6 +15,8 @@ import {
   optimizers,
   schedules,
   tensor,
+  tensorMessage,
+  tensorOf,
   upload,
 } from "../src/index.js";
 import { DurabilityMode, ParameterPoint, StepOutcome } from "../src/v1.js";
@@ -166,14 +170,16 @@ test("metrics, and an update of the specification", async () => {
     { w: tensor([1], [0]) },
     { optimizer: optimizers.adam(), earlyStopping: { monitor: "loss", patience: 1 } },
   );
+  const { name } = session;
+  const report = (value: number) => client.sessions.reportMetrics({ name, metrics: [{ name: "loss", value }] });
   const w = new Float32Array([1]);
   await session.step({ w });
-  assert.equal((await session.reportMetrics({ loss: 1 })).stopped, false);
-  assert.equal((await session.reportMetrics({ loss: 2 })).stopped, true);
+  assert.equal((await report(1)).stopped, false);
+  assert.equal((await report(2)).stopped, true);
   await rejectsWith(ErrorReason.TRAINING_STOPPED, session.step({ w }));
   const { earlyStopping: _, ...spec } = session.info.spec ?? {};
-  const [transfer] = await session.update({ ...spec, ...SGD });
-  assert.deepEqual(transfer?.dropped, ["m", "v"]);
+  const { transfers } = await client.sessions.updateSession({ name, spec: { ...spec, ...SGD } });
+  assert.deepEqual(transfers[0]?.dropped, ["m", "v"]);
   assert.equal((await session.step({ w })).step, 2);
 });
 
@@ -187,9 +193,9 @@ test("a weight average is pulled by its point", async () => {
 test("a fork and an imported copy go on from the same values", async () => {
   const session = await walk();
   await session.step({ w: new Float32Array([2, 2]) });
-  const fork = await session.fork({ sessionId: "a-fork" });
-  assert.equal(fork.name, "sessions/a-fork");
-  const copy = await client.importSession(await session.export());
+  await client.sessions.forkSession({ name: session.name, sessionId: "a-fork" });
+  const fork = await client.session("a-fork");
+  const copy = await importSession(client, await exportSession(client, session.name));
   for (const each of [fork, copy]) {
     const result = await each.step({ w: new Float32Array([2, 2]) }, { pull: true });
     assert.equal(result.step, 2);
@@ -199,29 +205,32 @@ test("a fork and an imported copy go on from the same values", async () => {
 
 test("a session is restored from its snapshots", async () => {
   const session = await walk();
-  await session.createSnapshot();
+  const { name } = session;
+  const snapshotOf = (step: number) => ({ name: `${name}/snapshots/${step}` });
+  await client.sessions.createSnapshot({ name });
   for (const step of [1, 2]) {
     await session.step({ w: new Float32Array([2, 2]) });
-    assert.equal((await session.createSnapshot()).step, step);
+    assert.equal((await client.sessions.createSnapshot({ name })).snapshot?.step, step);
   }
+  const { snapshots } = await client.sessions.listSnapshots({ name });
   assert.deepEqual(
-    (await session.listSnapshots()).map((snapshot) => snapshot.step),
+    snapshots.map((snapshot) => snapshot.step),
     [2, 1, 0],
   );
-  await session.restoreSnapshot(0, { expectedStep: 2 });
-  assert.equal(session.info.step, 0);
+  const restored = await client.sessions.restoreSnapshot({ ...snapshotOf(0), expectedStep: 2 });
+  assert.equal(restored.session?.step, 0);
   assert.deepEqual((await session.pull()).arrays.w, new Float32Array([1, 2]));
-  const fork = await session.fork({ step: 1 });
-  assert.deepEqual((await fork.pull()).arrays.w, new Float32Array([0, 1]));
+  const fork = await client.sessions.forkSession(snapshotOf(1));
+  assert.deepEqual((await (await client.session(fork.session?.name ?? "")).pull()).arrays.w, new Float32Array([0, 1]));
   // The server may keep the latest one a while longer.
-  await session.deleteSnapshot(1);
-  await rejectsWith(ErrorReason.SNAPSHOT_NOT_FOUND, session.restoreSnapshot(1));
+  await client.sessions.deleteSnapshot(snapshotOf(1));
+  await rejectsWith(ErrorReason.SNAPSHOT_NOT_FOUND, client.sessions.restoreSnapshot(snapshotOf(1)));
 });
 
 test("a watch yields events until the session is deleted", async () => {
   const session = await walk();
   const cases = [];
-  for await (const { event, time } of session.watch()) {
+  for await (const { event, time } of client.sessions.watchSession({ name: session.name })) {
     cases.push(event.case);
     if (event.case === "began") await session.step({ w: new Float32Array([1, 1]) });
     if (event.case === "step") {
@@ -236,7 +245,7 @@ test("a watch yields events until the session is deleted", async () => {
 test("sessions are listed, found and deleted", async () => {
   const session = await client.createSession({ w: tensor([], [1]) }, SGD, { sessionId: "to-be-found" });
   const names = [];
-  for await (const { name } of client.listSessions()) names.push(name);
+  for (const { name } of (await client.sessions.listSessions({ pageSize: 1000 })).sessions) names.push(name);
   assert.ok(names.includes(session.name));
   assert.equal((await client.session("to-be-found")).info.layout[0]?.name, "w");
   await session.delete();
@@ -244,21 +253,27 @@ test("sessions are listed, found and deleted", async () => {
 });
 
 test("functions without a session", async () => {
-  const softmax = activations.softmax();
-  const x = tensor([1, 2], new Float64Array([0, 0]));
-  assert.deepEqual((await client.activation(softmax, x)).data, new Float64Array([0.5, 0.5]));
-  const dy = tensor([1, 2], new Float64Array([1, 0]));
-  const gradient = await client.activationGradient(softmax, x, dy);
-  assert.deepEqual(gradient.input.data, new Float64Array([0.25, -0.25]));
-  const loss = await client.loss(losses.meanSquaredError(), dy, x, { perExample: true });
-  assert.deepEqual([loss.value, loss.gradient?.data[0], loss.perExample?.data[0]], [0.5, 1, 0.5]);
+  const { functions } = client;
+  const activation = activations.softmax();
+  const input = tensorMessage(tensor([1, 2], new Float64Array([0, 0])));
+  const { output } = await functions.computeActivation({ activation, input });
+  assert.deepEqual(output && tensorOf(output), tensor([1, 2], new Float64Array([0.5, 0.5])));
+  const outputGradient = tensorMessage(tensor([1, 2], new Float64Array([1, 0])));
+  const { inputGradient } = await functions.computeActivationGradient({ activation, input, outputGradient });
+  assert.deepEqual(inputGradient && tensorOf(inputGradient).data, new Float64Array([0.25, -0.25]));
+  const both = { prediction: outputGradient, target: input };
+  const loss = await functions.computeLoss({ loss: losses.meanSquaredError(), ...both, gradient: true });
+  assert.deepEqual([loss.value, loss.gradient && tensorOf(loss.gradient).data[0]], [0.5, 1]);
+  await rejectsWith(ErrorReason.FIELD_REQUIRED, functions.computeLoss(both));
   const schedule = schedules.piecewiseConstant({ boundaries: [2], values: [1, 0.5] });
-  assert.deepEqual([...(await client.evaluateSchedule(schedule, { stop: 6, stride: 3 }))], [1, 0.5]);
+  const at = { case: "range" as const, value: { stop: 6, stride: 3 } };
+  const { values } = await functions.evaluateSchedule({ schedule, at });
+  assert.deepEqual(values && tensorOf(values).data, new Float64Array([1, 0.5]));
   const network = { layers: [layers.dense({ units: 3, name: "out" })], inputShape: [4] };
-  const estimate = await client.estimateComplexity(network, { batchSize: 2, optimizer: optimizers.adam() });
+  const estimate = await functions.estimateComplexity({ network, batchSize: 2, optimizer: optimizers.adam() });
   assert.equal(estimate.total?.trainableParameters, 15);
   assert.equal(estimate.layers[0]?.name, "out");
-  assert.ok((await client.capabilities()).features.includes("snapshots"));
+  assert.ok((await client.capabilities.getCapabilities({})).features.includes("snapshots"));
 });
 
 test("arguments that cannot be sent are rejected", async () => {

@@ -3,7 +3,15 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
-import { connect, ErrorReason, OptserveError, optimizers, type SessionHandle, tensor } from "../src/index.js";
+import {
+  connect,
+  ErrorReason,
+  type Membership,
+  OptserveError,
+  optimizers,
+  type SessionHandle,
+  tensor,
+} from "../src/index.js";
 import { WorkerState } from "../src/v1.js";
 import { TestServer } from "./server.js";
 
@@ -28,25 +36,28 @@ test("members of a synchronous session take steps together, and one is fenced", 
   const gradient = (value: number) => ({ w: new Float32Array([value]) });
   await assert.rejects(session.step(gradient(1)), failsWith(ErrorReason.NOT_A_MEMBER));
   const members: SessionHandle[] = [];
+  const joined: Membership[] = [];
   for (const [rank, worker] of ["a", "b"].entries()) {
     const member = await client.session(session.name, { worker });
-    const joined = await member.join({ leaseSeconds: 60 });
-    assert.deepEqual([joined.rank, joined.leaseSeconds], [rank, 60]);
+    const membership = await member.join({ leaseSeconds: 60 });
+    assert.deepEqual([membership.rank, membership.leaseSeconds], [rank, 60]);
     members.push(member);
+    joined.push(membership);
   }
   const [a, b] = members as [SessionHandle, SessionHandle];
   for (let step = 1; step <= 3; step++) {
     const results = await Promise.all([a.step(gradient(1), { pull: true }), b.step(gradient(2), { pull: true })]);
     for (const { parameters } of results) assert.deepEqual(parameters.w, new Float32Array([-1.5 * step]));
   }
-  await b.renew();
+  const [{ epoch: workerEpoch }] = joined as [Membership];
+  await client.workers.renewLease({ session: session.name, worker: "a", workerEpoch });
   const elsewhere = await client.session(session.name, { worker: "a" });
   await elsewhere.join();
   await assert.rejects(a.step(gradient(1)), failsWith(ErrorReason.FENCED));
   await b.leave();
   const { step, sequence } = await elsewhere.step(gradient(1));
   assert.deepEqual([step, sequence], [4, 4]);
-  const workers = await session.workers();
+  const { workers } = await client.workers.listWorkers({ session: session.name });
   assert.deepEqual(
     workers.map(({ worker, state }) => [worker, state]),
     [

@@ -44,7 +44,7 @@ func run(server string, workers, steps int) error {
 	}
 	defer client.Close()
 	session, err := client.CreateSession(ctx, pb.SessionSpec_builder{
-		Optimizer:    pb.OptimizerSpec_builder{Sgd: pb.SgdSpec_builder{LearningRate: new(0.2)}.Build()}.Build(),
+		Optimizer:    pb.OptimizerSpec_builder{Sgd: pb.SgdSpec_builder{LearningRate: new(1.0)}.Build()}.Build(),
 		Coordination: pb.CoordinationSpec_builder{Sync: &pb.CoordinationSync{}}.Build(),
 	}.Build(), []*pb.ParameterInit{optserve.Value("w", optserve.NewTensor(make([]float32, features)))}, nil)
 	if err != nil {

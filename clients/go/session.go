@@ -24,7 +24,7 @@ type Session struct {
 }
 
 func newSession(c *Client, message *pb.Session) *Session {
-	s := &Session{client: c, name: message.GetName(), layout: newLayout(message.GetLayout())}
+	s := &Session{client: c, name: message.GetName(), layout: message.GetLayout()}
 	s.stream, _ = s.Stream(&StreamOptions{Window: 1}) // only a wrong window is an error
 	return s
 }
@@ -33,7 +33,7 @@ func newSession(c *Client, message *pb.Session) *Session {
 func (s *Session) Name() string { return s.name }
 
 // Layout returns the session's tensors in the order of their bytes.
-func (s *Session) Layout() []*pb.TensorLayout { return s.layout.tensors }
+func (s *Session) Layout() []*pb.TensorLayout { return s.layout }
 
 // Step takes one step of any size and waits for its result; see [Stream.Step].
 func (s *Session) Step(ctx context.Context, gradients Tensors, options *StepOptions) (*StepResult, error) {
@@ -56,7 +56,7 @@ func (s *Session) Pull(ctx context.Context, request *pb.PullParametersRequest, i
 	request = proto.CloneOf(cmp.Or(request, &pb.PullParametersRequest{}))
 	request.SetName(s.name)
 	found := &Parameters{}
-	err := s.client.retry(ctx, s.layout.byteCount, func(ctx context.Context) error {
+	err := s.client.retry(ctx, s.layout.byteCount(), func(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		stream, err := s.client.Service.PullParameters(ctx, request)

@@ -196,20 +196,15 @@ func bfloatBits(x float64) uint16 {
 	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
 }
 
-// halfBits rounds to the nearest binary16, ties to even.
+// halfBits rounds to the nearest binary16, ties to even. Divided by 2^112, the difference of the
+// exponents' biases, the upper bits of a binary32 are those of a binary16, subnormal ones too.
 func halfBits(x float64) uint16 {
-	bits := oddBits(x)
-	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff
-	switch {
-	case magnitude > 0x7f800000: // NaN
+	sign := uint16(math.Float64bits(x) >> 48 & 0x8000)
+	if math.IsNaN(x) {
 		return sign | 0x7e00
-	case magnitude >= 0x477ff000: // rounds to at least 65536
-		return sign | 0x7c00
-	case magnitude >= 0x38800000: // normal: the exponent's bias changes from 127 to 15
-		return sign | uint16((magnitude-0x38000000+0xfff+magnitude>>13&1)>>13)
-	default: // subnormal: a multiple of 2^-24
-		return sign | uint16(math.RoundToEven(math.Abs(x)*(1<<24)))
 	}
+	bits := oddBits(math.Abs(x) * 0x1p-112)
+	return sign | uint16(min((bits+0xfff+bits>>13&1)>>13, 0x7c00))
 }
 
 // halfValue returns the value of a binary16: its bits in the place of a binary32's, and the

@@ -12,28 +12,42 @@ import (
 const chunkBytes = 1 << 20
 
 // layout is a session's tensors, in the order of their bytes.
-type layout struct {
-	tensors   []*pb.TensorLayout
-	index     map[string]int
-	byteCount int
-}
+type layout []*pb.TensorLayout
 
-func newLayout(tensors []*pb.TensorLayout) layout {
-	l := layout{tensors: tensors, index: make(map[string]int, len(tensors))}
-	for i, tensor := range tensors {
-		l.index[tensor.GetName()] = i
-		l.byteCount += int(tensor.GetByteCount())
+func (l layout) byteCount() (sum int) {
+	for _, own := range l {
+		sum += int(own.GetByteCount())
 	}
-	return l
+	return sum
 }
 
 // find returns a session's tensor.
 func (l layout) find(name string) (*pb.TensorLayout, error) {
-	i, ok := l.index[name]
-	if !ok {
-		return nil, rejected(pb.ErrorReason_ERROR_REASON_UNKNOWN_TENSOR, name, "the session has no tensor %q", name)
+	if i := slices.IndexFunc(l, func(own *pb.TensorLayout) bool { return own.GetName() == name }); i >= 0 {
+		return l[i], nil
 	}
-	return l.tensors[i], nil
+	return nil, rejected(pb.ErrorReason_ERROR_REASON_UNKNOWN_TENSOR, name, "the session has no tensor %q", name)
+}
+
+// each calls a function with each of the tensors and the session's, in the order of their bytes.
+func (l layout) each(tensors Tensors, on func(name string, tensor Tensor, own *pb.TensorLayout) error) error {
+	found := 0
+	for _, own := range l {
+		if tensor, ok := tensors[own.GetName()]; ok {
+			if err := on(own.GetName(), tensor, own); err != nil {
+				return err
+			}
+			found++
+		}
+	}
+	for name := range tensors {
+		if found == len(tensors) {
+			break
+		} else if _, err := l.find(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // check is whether a tensor has a shape (any if nil), or is flat and has its elements, and can be sent,
@@ -52,13 +66,9 @@ func check(name string, tensor Tensor, shape []int, to, from pb.DataType) error 
 
 // fillable is whether parameters of the session can be received in tensors.
 func (l layout) fillable(into Tensors) error {
-	for name, tensor := range into {
-		own, err := l.find(name)
-		if err = cmp.Or(err, check(name, tensor, ints(own.GetShape()), tensor.dtype, own.GetDtype())); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.each(into, func(name string, tensor Tensor, own *pb.TensorLayout) error {
+		return check(name, tensor, ints(own.GetShape()), tensor.dtype, own.GetDtype())
+	})
 }
 
 // payload is tensors one after the other, each in its element type on the wire.
@@ -79,20 +89,11 @@ func (p *payload) add(name string, tensor Tensor, shape []int, wire pb.DataType)
 //
 // wire is their element type on the wire; each tensor's own in the session if unspecified.
 func (l layout) collect(tensors Tensors, wire pb.DataType) (names []string, p payload, err error) {
-	for name := range tensors {
-		if _, err := l.find(name); err != nil {
-			return nil, p, err
-		}
+	err = l.each(tensors, func(name string, tensor Tensor, own *pb.TensorLayout) error {
 		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int { return l.index[a] - l.index[b] })
-	for _, name := range names {
-		own := l.tensors[l.index[name]]
-		if err := p.add(name, tensors[name], ints(own.GetShape()), cmp.Or(wire, own.GetDtype())); err != nil {
-			return nil, p, err
-		}
-	}
-	return names, p, nil
+		return p.add(name, tensor, ints(own.GetShape()), cmp.Or(wire, own.GetDtype()))
+	})
+	return names, p, err
 }
 
 // chunks yields the bytes in ranges of at most 1 MiB. Large tensors are not copied, unless they are

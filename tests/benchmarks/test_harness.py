@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import optserve
-from benchmarks import against, gpu, heavy_calls, layers, report
+from benchmarks import against, gpu, heavy_calls, languages, layers, report
 from benchmarks.bounds import BOUNDS, EARLIER, Bound, verdicts
 from benchmarks.contenders.probed_server import run_probed_server
 from benchmarks.contenders.remote import ContenderError, contender
@@ -23,6 +23,7 @@ from benchmarks.results import Failure, Result, Run, Spread
 from benchmarks.table import noisy, table
 from benchmarks.timing import Timed, Times, interleave
 from benchmarks.trends import Line, exponent, growth
+from tests.conformance.drivers import DRIVERS
 from tests.support.server import running_server
 
 META = {
@@ -324,3 +325,21 @@ def test_the_gpu_group_runs_dry() -> None:
     assert {f.group for f in found} == {"gpu, dry run"}
     names = {f.name for f in found if isinstance(f, Result)}
     assert {"numpy Adam", "device copy", "round trip", "bus limit"} <= names
+
+
+@pytest.mark.slow
+def test_languages_are_measured_beside_their_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = {"python": DRIVERS["python"], "cobol": ("build/clients/cobol/driver",)}
+    monkeypatch.setattr(languages, "DRIVERS", commands)
+    findings = list(languages.run(Options(rounds=1, seconds=0.02, sizes=(1000,))))
+    run = run_of(*findings)
+    for way in ("stream", "data connection", "handle"):
+        found = run.find("languages", f"python, {way}", 1000, "python, echo")
+        memory = run.find("languages", f"python, {way}, peak memory", 1000)
+        assert found is not None
+        assert found.ratio is not None
+        assert memory is not None
+        assert memory.value > 20
+    (failure,) = run.failures
+    assert (failure.name, failure.n) == ("cobol", 1000)
+    assert failure.error == "its driver is not built: make driver-cobol"

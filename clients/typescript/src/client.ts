@@ -57,7 +57,11 @@ export class Client {
   readonly capabilities: Calls<typeof v1.CapabilitiesService>;
 
   /** @internal */
-  constructor(readonly connection: Connection) {
+  readonly connection: Connection;
+
+  /** @internal */
+  constructor(connection: Connection) {
+    this.connection = connection;
     this.sessions = callsOf(connection, v1.SessionService);
     this.workers = callsOf(connection, v1.WorkerService);
     this.functions = callsOf(connection, v1.FunctionService);

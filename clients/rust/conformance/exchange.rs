@@ -5,16 +5,16 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use optserve::v1::{self, AdamSpec};
+use optserve::v1::AdamSpec;
 use optserve::{Client, Session, Step};
 use tokio::sync::mpsc;
 use tonic::codec::Streaming;
 use tonic::transport::Channel;
 
+use crate::Failure;
 use crate::wire::driver_response::Outcome;
 use crate::wire::echo_service_client::EchoServiceClient;
 use crate::wire::{self, ExchangeRequest, ExchangeResponse, Way};
-use crate::Failure;
 
 /// What earlier measurements have opened, by elements, way and target.
 #[derive(Default)]
@@ -23,8 +23,8 @@ pub struct Timing {
 }
 
 enum Subject {
-    Steps { session: Session, gradient: Vec<f32>, parameters: Vec<f32> },
-    Echo(Echo),
+    Steps { session: Box<Session>, gradient: Vec<f32>, parameters: Vec<f32> },
+    Echo(Box<Echo>),
 }
 
 impl Timing {
@@ -53,12 +53,12 @@ impl Timing {
 async fn open(call: &wire::TimeCall) -> Result<Subject, Failure> {
     let count = usize::try_from(call.elements).unwrap_or_default();
     if call.way() == Way::Echo {
-        return Ok(Subject::Echo(Echo::open(call).await?));
+        return Ok(Subject::Echo(Box::new(Echo::open(call).await?)));
     }
     let client = Client::connect(&call.target).await?;
     let (gradient, parameters) = (vec![0.5; count], vec![0.0; count]);
     let session = client.create_session(AdamSpec::default(), [optserve::value("w", &parameters)]).await?;
-    let mut subject = Subject::Steps { session, gradient, parameters };
+    let mut subject = Subject::Steps { session: Box::new(session), gradient, parameters };
     if let Subject::Steps { session, gradient, parameters } = &mut subject {
         take(session, gradient, parameters, 1, call.way()).await?; // opens the stream
     }
@@ -80,7 +80,7 @@ async fn take(
     } else {
         let mut stream = session.stream(1)?;
         for _ in 0..repeats {
-            stream.submit(Step::new([("w", gradient)]).pull(v1::PullOptions::default())).await?;
+            stream.submit(Step::new([("w", gradient)]).pull()).await?;
             stream.result_into([("w", &mut *parameters)]).await?;
         }
     }
@@ -100,9 +100,8 @@ impl Echo {
         let failed = |error: &dyn std::error::Error| Failure::Failed(error.to_string());
         let endpoint = Channel::from_shared(format!("http://{}", call.target)).map_err(|e| failed(&e))?;
         let channel = endpoint.connect().await.map_err(|e| failed(&e))?;
-        let mut client = EchoServiceClient::new(channel)
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX);
+        let mut client =
+            EchoServiceClient::new(channel).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
         let (requests, source) = mpsc::channel(1);
         let byte_count = 4 * call.elements;
         let first = ExchangeRequest { byte_count, data: Bytes::new() };

@@ -32,7 +32,7 @@ enum Failure {
 
 impl From<optserve::Error> for Failure {
     fn from(error: optserve::Error) -> Self {
-        if error.reason() == v1::ErrorReason::Unspecified {
+        if error.reason == v1::ErrorReason::Unspecified {
             return Self::Failed(error.to_string());
         }
         Self::Refused(error)
@@ -73,10 +73,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn refusal(error: &optserve::Error) -> wire::Refusal {
     wire::Refusal {
-        reason: error.reason().into(),
-        field: error.field().to_owned(),
-        code: error.code() as i32,
-        not_applied: error.applied() == Applied::No,
+        reason: error.reason.into(),
+        field: error.field.clone(),
+        code: error.code as i32,
+        not_applied: error.applied == Applied::No,
     }
 }
 

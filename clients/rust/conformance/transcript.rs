@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use optserve::v1;
-use optserve::{Client, PullOptions, Session, SessionOptions, Step, StepResult};
+use optserve::{Client, Session, Settings, Step, StepResult};
 
 use crate::calls::{gradients_of, tensors};
 use crate::{Failure, refusal, wire};
@@ -26,11 +26,9 @@ impl Transcript {
     /// Replaces the client, as the restart of a program does.
     pub async fn connect(&mut self, call: wire::ConnectCall) -> Result<wire::ConnectAnswer> {
         self.session = None;
-        let mut builder = Client::builder(&call.target);
-        if !call.token.is_empty() {
-            builder = builder.token(call.token);
-        }
-        self.client = Some(builder.connect().await.map_err(refuse)?);
+        let token = Some(call.token).filter(|token| !token.is_empty());
+        let settings = Settings { token, ..Default::default() };
+        self.client = Some(Client::connect_with(&call.target, settings).await.map_err(refuse)?);
         Ok(wire::ConnectAnswer {})
     }
 
@@ -38,10 +36,9 @@ impl Transcript {
     pub async fn open(&mut self, call: wire::OpenCall) -> Result<wire::OpenAnswer> {
         let client = self.client.as_ref().ok_or_else(|| missing("client"))?;
         let session = if call.session.is_empty() {
-            let options = SessionOptions { worker: call.worker, ..Default::default() };
-            client.create_session_with(call.spec.unwrap_or_default(), call.parameters, options).await
-        } else if call.worker.is_empty() {
-            client.session(&call.session).await
+            let wire::OpenCall { spec, parameters, worker, .. } = call;
+            let request = v1::CreateSessionRequest { spec, parameters, ..Default::default() };
+            client.create_session_as(&worker, request).await
         } else {
             client.session_as(&call.session, &call.worker).await
         };
@@ -62,13 +59,9 @@ impl Transcript {
         let session = self.session()?;
         let mut steps = Vec::new();
         for (index, gradients) in call.gradients.iter().enumerate() {
-            let mut step = Step::new(gradients_of(gradients)?).pull(v1::PullOptions::default());
-            if let Some(seconds) = call.timeout_seconds {
-                step = step.timeout(Duration::from_secs_f64(seconds));
-            }
-            if let Some(expected) = call.expected_step {
-                step = step.expected_step(expected + index as i64);
-            }
+            let mut step = Step::new(gradients_of(gradients)?).pull();
+            step.timeout = call.timeout_seconds.map(Duration::from_secs_f64);
+            step.options.expected_step = call.expected_step.map(|expected| expected + index as i64);
             steps.push(step);
         }
         let mut answer = wire::StepsAnswer::default();
@@ -81,7 +74,7 @@ impl Transcript {
 
     /// Reads all parameters.
     pub async fn read(&mut self, call: wire::ReadCall) -> Result<wire::ReadAnswer> {
-        let options = PullOptions { newer_than: call.newer_than, ..Default::default() };
+        let options = v1::PullParametersRequest { newer_than_step: call.newer_than, ..Default::default() };
         let found = self.session()?.pull(options).await.map_err(refuse)?;
         Ok(wire::ReadAnswer { parameters: Some(tensors(found.tensors)), step: found.step })
     }

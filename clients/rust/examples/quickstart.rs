@@ -9,10 +9,10 @@ use std::io::Write;
 use std::time::Instant;
 
 use optserve::v1::{
-    AdagradSpec, AdamSpec, Convention, MeanSquaredErrorSpec, MomentumSpec, OptimizerSpec, RmspropSpec, SgdSpec,
+    self, AdagradSpec, AdamSpec, Convention, MeanSquaredErrorSpec, MomentumSpec, OptimizerSpec, RmspropSpec, SgdSpec,
     SoftmaxSpec, TruncatedNormalSpec,
 };
-use optserve::{Client, PullOptions, Session, Step, TensorView, initialized};
+use optserve::{Client, Session, Step, Tensor, initialized};
 
 const FEATURES: usize = 4;
 const CLASSES: usize = 3;
@@ -23,13 +23,12 @@ const LEARNING_RATE: Option<f64> = Some(0.1);
 /// The shuffle of the Python demo, `numpy.random.default_rng(0).permutation(150)`, so that the numbers of
 /// both are the same.
 const ORDER: [usize; 150] = [
-    71, 108, 54, 118, 130, 52, 64, 110, 119, 42, 87, 72, 116, 85, 5, 91, 53, 16, 39, 123, 106, 98, 99, 97,
-    102, 13, 129, 140, 74, 134, 136, 148, 147, 1, 84, 2, 132, 11, 37, 122, 93, 131, 23, 139, 48, 38, 36, 68,
-    20, 145, 34, 10, 27, 50, 124, 25, 43, 144, 8, 117, 44, 9, 111, 92, 22, 19, 125, 90, 142, 126, 88, 4, 55,
-    75, 17, 80, 3, 83, 109, 15, 100, 30, 66, 35, 107, 81, 137, 28, 82, 18, 6, 67, 65, 94, 24, 133, 57, 21,
-    105, 114, 103, 47, 0, 60, 70, 62, 45, 86, 63, 26, 51, 101, 112, 49, 128, 146, 41, 40, 96, 135, 61, 12,
-    79, 141, 32, 56, 89, 46, 58, 14, 73, 138, 143, 115, 31, 104, 77, 76, 7, 149, 69, 113, 127, 121, 78, 120,
-    59, 29, 33, 95,
+    71, 108, 54, 118, 130, 52, 64, 110, 119, 42, 87, 72, 116, 85, 5, 91, 53, 16, 39, 123, 106, 98, 99, 97, 102, 13,
+    129, 140, 74, 134, 136, 148, 147, 1, 84, 2, 132, 11, 37, 122, 93, 131, 23, 139, 48, 38, 36, 68, 20, 145, 34, 10,
+    27, 50, 124, 25, 43, 144, 8, 117, 44, 9, 111, 92, 22, 19, 125, 90, 142, 126, 88, 4, 55, 75, 17, 80, 3, 83, 109, 15,
+    100, 30, 66, 35, 107, 81, 137, 28, 82, 18, 6, 67, 65, 94, 24, 133, 57, 21, 105, 114, 103, 47, 0, 60, 70, 62, 45,
+    86, 63, 26, 51, 101, 112, 49, 128, 146, 41, 40, 96, 135, 61, 12, 79, 141, 32, 56, 89, 46, 58, 14, 73, 138, 143,
+    115, 31, 104, 77, 76, 7, 149, 69, 113, 127, 121, 78, 120, 59, 29, 33, 95,
 ];
 
 /// Flowers: a row of features and the class of each.
@@ -50,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let test = Examples { inputs: &inputs[split..], labels: test };
 
     let optimizers: [(&str, OptimizerSpec); 5] = [
-        ("SGD", SgdSpec { learning_rate: LEARNING_RATE, ..Default::default() }.into()),
+        ("SGD", SgdSpec { learning_rate: LEARNING_RATE }.into()),
         ("momentum", MomentumSpec { learning_rate: LEARNING_RATE, ..Default::default() }.into()),
         ("AdaGrad", AdagradSpec { learning_rate: LEARNING_RATE, ..Default::default() }.into()),
         ("RMSProp", RmspropSpec { learning_rate: LEARNING_RATE, ..Default::default() }.into()),
@@ -104,12 +103,14 @@ struct Model<'c> {
 impl<'c> Model<'c> {
     async fn new(client: &'c Client, optimizer: OptimizerSpec) -> optserve::Result<Self> {
         let small = TruncatedNormalSpec { stddev: Some(0.1), ..Default::default() };
-        let parameters =
-            [initialized("weights", &[FEATURES, CLASSES], small), initialized("bias", &[CLASSES], small)];
+        let parameters = [
+            initialized("weights", &[FEATURES as i64, CLASSES as i64], small),
+            initialized("bias", &[CLASSES as i64], small),
+        ];
         let session = client.create_session(optimizer, parameters).await?;
         let (mut weights, mut bias) = (vec![0.0; FEATURES * CLASSES], vec![0.0; CLASSES]);
         let into = [("weights", &mut weights), ("bias", &mut bias)];
-        session.pull_into(PullOptions::default(), into).await?;
+        session.pull_into(Default::default(), into).await?;
         Ok(Self { client, session, weights, bias, steps: 0 })
     }
 
@@ -132,16 +133,24 @@ impl<'c> Model<'c> {
     async fn gradients(&self, batch: &Examples<'_>) -> optserve::Result<(f64, Vec<f32>, Vec<f32>)> {
         let shape = [batch.labels.len(), CLASSES];
         let z = self.logits(batch);
-        let z = TensorView::new(&z).shape(&shape);
-        let probabilities = self.client.activation(SoftmaxSpec::default(), z.clone(), None).await?;
+        let input = Some(Tensor::new(&z).with_shape(&shape).into());
+        let activation = Some(SoftmaxSpec::default().into());
+        let request = v1::ComputeActivationRequest { activation, input, slope: None };
+        let v1::ComputeActivationResponse { output: prediction, activation } = self.client.call(request).await?;
+
         let mut target = vec![0.0_f32; shape[0] * CLASSES];
         for (row, label) in target.chunks_mut(CLASSES).zip(batch.labels) {
             row[*label] = 1.0;
         }
-        let target = TensorView::new(&target).shape(&shape);
-        let loss = self.client.loss(MeanSquaredErrorSpec::default(), &probabilities, target, None).await?;
-        let gradient = self.client.activation_gradient(SoftmaxSpec::default(), z, &loss.gradient, None).await?;
-        let dz = gradient.input.as_slice::<f32>().unwrap_or_default();
+        let target = Some(Tensor::new(&target).with_shape(&shape).into());
+        let loss = Some(MeanSquaredErrorSpec::default().into());
+        let request = v1::ComputeLossRequest { loss, prediction, target, gradient: true, ..Default::default() };
+        let loss = self.client.call(request).await?;
+
+        let (input, output_gradient) = (Some(Tensor::new(&z).with_shape(&shape).into()), loss.gradient);
+        let request = v1::ComputeActivationGradientRequest { activation, input, output_gradient, slope: None };
+        let gradient = Tensor::try_from(self.client.call(request).await?.input_gradient.unwrap_or_default())?;
+        let dz = gradient.as_slice::<f32>().unwrap_or_default();
         let (mut weights, mut bias) = (vec![0.0_f32; FEATURES * CLASSES], vec![0.0_f32; CLASSES]);
         for (inputs, dz) in batch.inputs.chunks(FEATURES).zip(dz.chunks(CLASSES)) {
             for (class, dz) in dz.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! Streaming calls, whose messages are framed by this client.
+//! Calls, whose requests are framed by this client.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,8 +19,18 @@ use tonic_prost::ProstCodec;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::payload::frame;
+use crate::retry::Retry;
 
-/// The requests of a call as framed messages. tonic's codec would copy each message once more.
+/// A request, or a message of a stream of requests, of a call.
+pub trait Rpc: Message {
+    /// The method, `/{service}/{method}`.
+    const PATH: &'static str;
+    /// An answer.
+    type Answer: Message + Default + 'static;
+}
+
+/// The requests of a call as framed messages. tonic's codec would copy each once more.
 struct Requests(mpsc::Receiver<Bytes>);
 
 impl Body for Requests {
@@ -35,30 +45,27 @@ impl Body for Requests {
     }
 }
 
-type Opening<A> = Pin<Box<dyn Future<Output = Result<Streaming<A>, Status>> + Send>>;
-
-/// Sends the messages of a call; dropped at their end.
+/// Sends the messages of a call; dropped at their end. It has space for one buffer, so that two are
+/// between it and the network.
 pub(crate) type Outbox = mpsc::Sender<Bytes>;
 
-/// Receives the answers of a call. Dropped before their end, the call is cancelled.
-pub(crate) struct Inbox<A> {
-    state: State<A>,
-}
+type Opening<A> = Pin<Box<dyn Future<Output = Result<Streaming<A>, Status>> + Send>>;
 
-enum State<A> {
+/// Receives the answers of a call. Dropped before their end, the call is cancelled.
+pub(crate) enum Inbox<A> {
     /// Until the server answers for the first time.
     Opening(SyncWrapper<Opening<A>>),
     Open(Box<Streaming<A>>),
     Failed(Error),
 }
 
-impl<A: Message + Default + Send + 'static> Inbox<A> {
+impl<A> Inbox<A> {
     /// Waits until the server answers for the first time, or the call has failed.
     pub(crate) async fn open(&mut self) {
-        if let State::Opening(opening) = &mut self.state {
-            self.state = match opening.get_mut().await {
-                Ok(answers) => State::Open(Box::new(answers)),
-                Err(status) => State::Failed(status.into()),
+        if let Self::Opening(opening) = self {
+            *self = match opening.get_mut().await {
+                Ok(answers) => Self::Open(Box::new(answers)),
+                Err(status) => Self::Failed(status.into()),
             };
         }
     }
@@ -66,62 +73,103 @@ impl<A: Message + Default + Send + 'static> Inbox<A> {
     /// The next answer; `None` at the end. May be cancelled without loss.
     pub(crate) async fn next(&mut self) -> Result<Option<A>> {
         self.open().await;
-        match &mut self.state {
-            State::Open(answers) => Ok(answers.message().await?),
-            State::Failed(error) => Err(error.clone()),
-            State::Opening(_) => unreachable!("it is open"),
+        match self {
+            Self::Open(answers) => Ok(answers.message().await?),
+            Self::Failed(error) => Err(error.clone()),
+            Self::Opening(_) => unreachable!("it was opened"),
         }
     }
 
     /// The next answer, which there must be.
     pub(crate) async fn expect(&mut self) -> Result<A> {
-        self.next().await?.ok_or_else(Error::truncated)
+        let truncated = || Error::new(Code::Unavailable, "the answer ended before it was complete");
+        self.next().await?.ok_or_else(truncated)
     }
 }
 
-/// Opens a call. The outbox takes one buffer, so that two are between it and the network.
-pub(crate) fn open<A: Message + Default + Send + 'static>(
-    client: &Client,
-    path: &'static str,
-    timeout: Option<Duration>,
-) -> (Outbox, Inbox<A>) {
-    let (outbox, requests) = mpsc::channel(1);
-    let mut request = http::Request::new(tonic::body::Body::new(Requests(requests)));
-    *request.method_mut() = http::Method::POST;
-    *request.version_mut() = http::Version::HTTP_2;
-    *request.uri_mut() = http::Uri::from_static(path);
-    let headers = request.headers_mut();
-    headers.insert(TE, HeaderValue::from_static("trailers"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if let Some(token) = client.authorization() {
-        headers.insert(AUTHORIZATION, token);
-    }
-    if let Some(timeout) = timeout {
-        let millis = timeout.as_millis().clamp(1, 99_999_999).to_string();
-        headers.insert("grpc-timeout", format!("{millis}m").parse().expect("digits"));
-    }
-    let mut channel = client.channel();
-    let opening: Opening<A> = Box::pin(async move {
-        poll_fn(|context| channel.poll_ready(context)).await.map_err(|e| Status::from_error(e.into()))?;
-        let response = channel.call(request).await.map_err(|e| Status::from_error(e.into()))?;
-        match Status::from_header_map(response.headers()) {
-            Some(status) if status.code() != Code::Ok => return Err(status),
-            _ => {}
+impl Client {
+    /// Opens a call.
+    pub(crate) fn open<Q: Rpc>(&self, timeout: Option<Duration>) -> (Outbox, Inbox<Q::Answer>) {
+        let (outbox, requests) = mpsc::channel(1);
+        let mut request = http::Request::new(tonic::body::Body::new(Requests(requests)));
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = http::Uri::from_static(Q::PATH);
+        let headers = request.headers_mut();
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(token) = &self.token {
+            headers.insert(AUTHORIZATION, token.clone());
         }
-        let decoder = ProstCodec::<A, A>::default().decoder();
-        let status = response.status();
-        Ok(Streaming::new_response(decoder, response.into_body(), status, None, Some(usize::MAX)))
-    });
-    (outbox, Inbox { state: State::Opening(SyncWrapper::new(opening)) })
+        if let Some(timeout) = timeout {
+            let millis = timeout.as_millis().clamp(1, 99_999_999);
+            headers.insert("grpc-timeout", format!("{millis}m").parse().expect("digits"));
+        }
+        let mut channel = self.channel();
+        let opening = Box::pin(async move {
+            poll_fn(|context| channel.poll_ready(context)).await.map_err(|e| Status::from_error(e.into()))?;
+            let response = channel.call(request).await.map_err(|e| Status::from_error(e.into()))?;
+            match Status::from_header_map(response.headers()) {
+                Some(status) if status.code() != Code::Ok => return Err(status),
+                _ => {}
+            }
+            let (decoder, status) = (ProstCodec::<Q::Answer, Q::Answer>::default().decoder(), response.status());
+            Ok(Streaming::new_response(decoder, response.into_body(), status, None, Some(usize::MAX)))
+        });
+        (outbox, Inbox::Opening(SyncWrapper::new(opening)))
+    }
+
+    /// Opens a call with one request.
+    pub(crate) fn request<Q: Rpc>(&self, request: &Q, timeout: Option<Duration>) -> Inbox<Q::Answer> {
+        let (outbox, inbox) = self.open::<Q>(timeout);
+        outbox.try_send(frame(request)).expect("there is space for one buffer");
+        inbox
+    }
+
+    /// Makes a call with one request and one answer, such as [`v1::ComputeLossRequest`]. It is repeated
+    /// until its deadline if the server cannot be reached: a change needs its `request_id`.
+    ///
+    /// [`v1::ComputeLossRequest`]: crate::v1::ComputeLossRequest
+    pub async fn call<Q: Rpc>(&self, request: Q) -> Result<Q::Answer> {
+        let mut retry = Retry::new(self.timeout, 0);
+        loop {
+            let mut inbox = self.request(&request, retry.remaining());
+            match retry.bound(receive_last(&mut inbox)).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retry.pause(error).await?,
+            }
+        }
+    }
+
+    /// Makes a call with many requests and one answer.
+    pub(crate) async fn upload<Q: Rpc>(
+        &self,
+        retry: &mut Retry,
+        mut requests: impl Iterator<Item = Bytes>,
+    ) -> Result<Q::Answer> {
+        let (outbox, mut inbox) = self.open::<Q>(retry.remaining());
+        let sending = async {
+            while let Ok(permit) = outbox.reserve().await {
+                let Some(request) = requests.next() else { break };
+                permit.send(request);
+            }
+            drop(outbox);
+            pending::<Infallible>().await // only the answer says how the call ended
+        };
+        let attempt = async {
+            tokio::select! {
+                biased;
+                answer = receive_last(&mut inbox) => answer,
+                never = sending => match never {},
+            }
+        };
+        retry.bound(attempt).await
+    }
 }
 
-/// Sends buffers until there are no more, or the call has ended; then waits without an end, because
-/// only the answers say how it ended.
-pub(crate) async fn send_all(outbox: Outbox, mut buffers: impl Iterator<Item = Bytes>) -> Infallible {
-    while let Ok(permit) = outbox.reserve().await {
-        let Some(buffer) = buffers.next() else { break };
-        permit.send(buffer);
-    }
-    drop(outbox);
-    std::future::pending().await
+/// The only answer. Reads up to the end of the call, so that it does not look cancelled.
+async fn receive_last<A>(inbox: &mut Inbox<A>) -> Result<A> {
+    let answer = inbox.expect().await?;
+    inbox.next().await?;
+    Ok(answer)
 }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
-use crate::tensor::{TensorMut, TensorView, element_size, is_convertible, shape_of};
+use crate::tensor::{Tensor, TensorMut, element_size, is_convertible, shape_of};
 use crate::v1::{self, DataType, ErrorReason};
 
 /// A session's tensors in the order of their bytes.
-#[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) tensors: Vec<v1::TensorLayout>,
     index: HashMap<String, usize>,
@@ -26,64 +25,52 @@ impl Layout {
 
     pub(crate) fn position(&self, name: &str) -> Result<usize> {
         self.index.get(name).copied().ok_or_else(|| {
-            let message = format!("the session has no tensor {name:?}");
-            Error::invalid(ErrorReason::UnknownTensor, name, message)
+            Error::invalid(ErrorReason::UnknownTensor, name, format!("the session has no tensor {name:?}"))
         })
     }
 
-    /// Orders values of whole tensors by their bytes, and checks shapes.
-    pub(crate) fn sort<'a>(&self, values: Vec<(String, TensorView<'a>)>) -> Result<Vec<(usize, TensorView<'a>)>> {
+    /// Orders whole tensors by their bytes, and checks their shapes.
+    pub(crate) fn sort<'a>(&self, values: Vec<(String, Tensor<'a>)>) -> Result<Vec<(usize, Tensor<'a>)>> {
         let mut sorted = Vec::with_capacity(values.len());
-        for (name, view) in values {
+        for (name, tensor) in values {
             let position = self.position(&name)?;
-            check_shape(&name, &view, &shape_of(&self.tensors[position].shape))?;
-            sorted.push((position, view));
+            check_shape(&name, &tensor, &shape_of(&self.tensors[position].shape))?;
+            sorted.push((position, tensor));
         }
         sorted.sort_by_key(|(position, _)| *position);
-        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let name = &self.tensors[pair[0].0].name;
-            return Err(Error::invalid(
-                ErrorReason::DuplicateTensor,
-                name,
-                format!("the tensor {name:?} is given twice"),
-            ));
-        }
         Ok(sorted)
     }
 
     /// Collects arrays that are to be filled.
-    pub(crate) fn targets<'t, K, V>(&self, into: impl IntoIterator<Item = (K, V)>) -> Result<Targets<'t>>
-    where
-        K: Into<String>,
-        V: Into<TensorMut<'t>>,
-    {
-        let mut targets = Targets::new();
-        for (name, target) in into {
-            let (name, target) = (name.into(), target.into());
-            let own = &self.tensors[self.position(&name)?];
-            let (len, needed) = (target.len(), shape_of(&own.shape).iter().product::<usize>());
-            if len != needed {
-                let message = format!("{name:?} has {needed} elements, and the array has {len}");
-                return Err(Error::invalid(ErrorReason::ShapeMismatch, &name, message));
+    pub(crate) fn targets<'t, K: Into<String>, V: Into<TensorMut<'t>>>(
+        &self,
+        into: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Targets<'t>> {
+        let into: Targets<'t> = into.into_iter().map(|(name, target)| (name.into(), target.into())).collect();
+        for (name, target) in &into {
+            let own = &self.tensors[self.position(name)?];
+            check_type(name, own.dtype(), target.dtype)?;
+            let count = shape_of(&own.shape).iter().product::<usize>();
+            if target.bytes.len() != count * element_size(target.dtype) {
+                let message = format!("{name:?} has {count} elements, unlike the array that is to be filled");
+                return Err(Error::invalid(ErrorReason::ShapeMismatch, name, message));
             }
-            check_type(&name, own.dtype(), target.dtype)?;
-            targets.insert(name, target);
         }
-        Ok(targets)
+        Ok(into)
     }
 }
 
-pub(crate) fn check_shape(name: &str, view: &TensorView<'_>, shape: &[usize]) -> Result<()> {
-    if view.fits(shape) {
+pub(crate) fn check_shape(name: &str, tensor: &Tensor<'_>, shape: &[usize]) -> Result<()> {
+    let fits = tensor.shape.as_ref().is_none_or(|own| own == shape);
+    if fits && tensor.count() == shape.iter().product::<usize>() {
         return Ok(());
     }
-    let own = view.shape.clone().unwrap_or_else(|| vec![view.len()]);
-    let message = format!("{name:?} has the shape {own:?}, but must have {shape:?}");
+    let message = format!("{name:?} has the shape {:?}, but must have {shape:?}", tensor.shape());
     Err(Error::invalid(ErrorReason::ShapeMismatch, name, message))
 }
 
 pub(crate) fn check_type(name: &str, from: DataType, to: DataType) -> Result<()> {
-    if is_convertible(from, to) && element_size(to) > 0 {
+    if is_convertible(from, to) {
         return Ok(());
     }
     let message = format!("{name:?}: elements of {from:?} cannot be transferred as {to:?}");

@@ -40,11 +40,11 @@
 //!
 //! Every step carries the name of its worker and a number, every other change a request id. A call that
 //! meets an unreachable server is repeated until its deadline, and is applied once. If that fails too,
-//! [`Error::applied`] says whether the change may have been applied; the same call again settles it.
+//! [`ErrorDetails::applied`] says whether the change may have been applied; the same call again settles it.
 //!
 //! # Deadlines and cancellation
 //!
-//! A call has a minute with all its attempts, and a second more for each 10 MB; see [`Builder::timeout`].
+//! A call has a minute with all its attempts, and a second more for each 10 MB; see [`Settings::timeout`].
 //! To cancel a call, drop its future.
 
 #![forbid(unsafe_code)]
@@ -55,7 +55,6 @@ pub mod v1;
 mod call;
 mod client;
 mod error;
-mod functions;
 mod google;
 mod layout;
 mod membership;
@@ -73,16 +72,14 @@ mod tensor;
 pub use half::{bf16, f16};
 pub use tonic::Code;
 
-pub use client::{Authorization, Builder, Client, Transport};
-pub use error::{Applied, Error, Result};
-pub use functions::{ActivationGradient, Loss};
+pub use call::Rpc;
+pub use client::{Client, Settings};
+pub use error::{Applied, Error, ErrorDetails, Result};
 pub use membership::Membership;
-pub use session::{
-    Change, Events, Parameters, PullOptions, PushOptions, Session, SessionOptions, initialized, value,
-};
+pub use session::{Events, Parameters, Session, initialized, value};
 pub use step::{Step, StepResult};
 pub use stream::StepStream;
-pub use tensor::{Element, Tensor, TensorMut, TensorView, Tensors};
+pub use tensor::{Element, Tensor, TensorMut, Tensors};
 
 /// Random bytes of the operating system.
 fn random<const N: usize>() -> [u8; N] {

@@ -3,8 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::client::call;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::session::Session;
 use crate::v1;
 
@@ -20,64 +19,38 @@ pub struct Membership {
 }
 
 impl Session {
-    /// Makes the handle's worker a member, in a new epoch, which its steps carry from then on. `lease` is
-    /// the time without a call after which the membership ends; the server's default if `None`.
+    /// Makes the handle's worker a member, in a new epoch, which its steps carry from then on. `lease` is the
+    /// time without a call after which the membership ends; the server's default if `None`.
     ///
-    /// After a step that failed with the reason `Fenced` or `NotAMember`, join again.
-    ///
-    /// # Errors
-    /// If the call fails.
+    /// After an error with the reason `Fenced` or `NotAMember`, join again.
     pub async fn join(&mut self, lease: Option<Duration>) -> Result<Membership> {
-        let request = v1::JoinSessionRequest {
-            session: self.name.clone(),
-            worker: self.worker.name.clone(),
-            lease_seconds: lease.map(|lease| lease.as_secs_f64()),
-        };
-        let answer = call!(self.client, worker_service.join_session(request))?;
-        let lease = Duration::try_from_secs_f64(answer.lease_seconds);
-        self.worker.enter(answer.epoch, Some(answer.next_sequence));
-        self.received_step.store(answer.session.unwrap_or_default().step, Ordering::Relaxed);
-        Ok(Membership {
-            epoch: answer.epoch,
-            rank: answer.rank,
-            lease: lease.map_err(|_| Error::malformed("has no lease"))?,
-        })
+        let (session, worker) = (self.name.clone(), self.worker.name.clone());
+        let lease_seconds = lease.map(|lease| lease.as_secs_f64());
+        let answer = self.client.call(v1::JoinSessionRequest { session, worker, lease_seconds }).await?;
+        self.worker.enter(answer.epoch, answer.next_sequence);
+        self.received.store(answer.session.unwrap_or_default().step, Ordering::Relaxed);
+        let lease = Duration::try_from_secs_f64(answer.lease_seconds).unwrap_or_default();
+        Ok(Membership { epoch: answer.epoch, rank: answer.rank, lease })
     }
 
     /// Renews the lease, as every step does, and returns the session's step.
-    ///
-    /// # Errors
-    /// If the call fails.
     pub async fn renew_lease(&self) -> Result<i64> {
-        let request = v1::RenewLeaseRequest {
-            session: self.name.clone(),
-            worker: self.worker.name.clone(),
-            worker_epoch: self.worker.epoch,
-        };
-        Ok(call!(self.client, worker_service.renew_lease(request))?.step)
+        let (session, worker) = (self.name.clone(), self.worker.name.clone());
+        let worker_epoch = self.worker.epoch;
+        Ok(self.client.call(v1::RenewLeaseRequest { session, worker, worker_epoch }).await?.step)
     }
 
     /// Ends the membership. Steps that wait in it are rejected.
-    ///
-    /// # Errors
-    /// If the call fails.
     pub async fn leave(&mut self) -> Result<()> {
-        let request = v1::LeaveSessionRequest {
-            session: self.name.clone(),
-            worker: self.worker.name.clone(),
-            worker_epoch: self.worker.epoch,
-        };
-        call!(self.client, worker_service.leave_session(request))?;
-        self.worker.enter(0, None);
+        let (session, worker) = (self.name.clone(), self.worker.name.clone());
+        let worker_epoch = self.worker.epoch;
+        self.client.call(v1::LeaveSessionRequest { session, worker, worker_epoch }).await?;
+        self.worker.enter(0, self.worker.next);
         Ok(())
     }
 
     /// Lists the members, and those that were members, by rank and then by name.
-    ///
-    /// # Errors
-    /// If the call fails.
     pub async fn workers(&self) -> Result<Vec<v1::Worker>> {
-        let request = v1::ListWorkersRequest { session: self.name.clone() };
-        Ok(call!(self.client, worker_service.list_workers(request))?.workers)
+        Ok(self.client.call(v1::ListWorkersRequest { session: self.name.clone() }).await?.workers)
     }
 }

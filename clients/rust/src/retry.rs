@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tonic::Request;
+use tonic::Code;
 
 use crate::error::{Error, Result};
 
@@ -14,39 +14,27 @@ const BYTES_PER_SECOND: u64 = 10_000_000;
 
 /// The attempts of one call.
 pub(crate) struct Retry {
+    /// `None` if it is too far away.
     deadline: Option<Instant>,
     attempts: u32,
 }
 
 impl Retry {
-    /// `timeout` bounds all attempts of a call without bytes; a transfer gets a second more for each
-    /// 10 MB.
     pub(crate) fn new(timeout: Duration, byte_count: u64) -> Self {
         let total = timeout.saturating_add(Duration::from_secs(byte_count / BYTES_PER_SECOND));
         Self { deadline: Instant::now().checked_add(total), attempts: 0 }
     }
 
-    /// The remaining time.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         Some(self.deadline?.saturating_duration_since(Instant::now()))
-    }
-
-    /// A request that states the remaining time.
-    pub(crate) fn request<Q>(&self, message: Q) -> Request<Q> {
-        let mut request = Request::new(message);
-        if let Some(remaining) = self.remaining() {
-            request.set_timeout(remaining);
-        }
-        request
     }
 
     /// Makes an attempt that ends at the deadline.
     pub(crate) async fn bound<T>(&mut self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
         self.attempts += 1;
-        match self.deadline {
-            Some(deadline) => timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(Error::deadline())),
-            None => attempt.await,
-        }
+        let Some(deadline) = self.deadline else { return attempt.await };
+        let passed = |_| Err(Error::new(Code::DeadlineExceeded, "the deadline has passed"));
+        timeout_at(deadline, attempt).await.unwrap_or_else(passed)
     }
 
     /// Waits before another attempt; returns the error if there is to be none.
@@ -56,10 +44,9 @@ impl Retry {
         }
         let longest = LONGEST_PAUSE.min(FIRST_PAUSE * (1 << (self.attempts - 1).min(8)));
         let jitter = 0.5 + 0.5 * f64::from(u16::from_le_bytes(crate::random())) / f64::from(u16::MAX);
-        let pause = longest.mul_f64(jitter).max(error.retry_after().unwrap_or_default());
-        let end = Instant::now() + pause;
+        let end = Instant::now() + longest.mul_f64(jitter).max(error.retry_after.unwrap_or_default());
         if self.deadline.is_some_and(|deadline| end >= deadline) {
-            return Err(error.after_attempts(self.attempts));
+            return Err(error.after(self.attempts));
         }
         sleep_until(end).await;
         Ok(())

@@ -1,14 +1,12 @@
 //! The handle of a session.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use prost::Message;
+use bytes::BytesMut;
 
-use crate::call::{self, Inbox};
-use crate::client::{Client, call};
+use crate::call::Inbox;
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Targets};
 use crate::payload::{Cursor, Payload, frame, put_chunk};
@@ -16,66 +14,22 @@ use crate::reception::Reception;
 use crate::retry::Retry;
 use crate::step::{Step, StepResult};
 use crate::stream::{StepStream, Worker};
-use crate::tensor::{Tensor, TensorMut, TensorView, Tensors, extents_of};
+use crate::tensor::{Tensor, TensorMut, Tensors};
 use crate::v1::{self, DataType, parameter_init::Source};
 
 /// Values of more bytes are uploaded after the session is created.
 const INLINE_BYTES: usize = 1 << 20;
 
 /// A parameter with its initial value, float32 or float64.
-pub fn value<'a>(name: impl Into<String>, value: impl Into<TensorView<'a>>) -> v1::ParameterInit {
-    v1::ParameterInit { name: name.into(), source: Some(Source::Value(value.into().into())) }
+pub fn value<'a>(name: &str, value: impl Into<Tensor<'a>>) -> v1::ParameterInit {
+    v1::ParameterInit { name: name.to_owned(), source: Some(Source::Value(value.into().into())) }
 }
 
 /// A float32 parameter whose initial value the server computes.
-pub fn initialized(name: impl Into<String>, shape: &[usize], spec: impl Into<v1::InitializerSpec>) -> v1::ParameterInit {
-    let spec = Some(spec.into());
-    let initializer = v1::InitializedTensor { dtype: DataType::Float32.into(), shape: extents_of(shape), spec };
-    v1::ParameterInit { name: name.into(), source: Some(Source::Initializer(initializer)) }
-}
-
-/// Options of a new session.
-#[derive(Clone, Debug, Default)]
-pub struct SessionOptions {
-    /// Last part of the session's name; chosen by the server if empty.
-    pub id: String,
-    /// Seed of the initializers.
-    pub seed: u64,
-    /// Name of the handle's worker; a random one if empty.
-    pub worker: String,
-}
-
-/// Options of a change of a session.
-#[derive(Clone, Debug, Default)]
-pub struct Change {
-    /// The step that the session must have.
-    pub expected_step: Option<i64>,
-    /// Names the change, so that another process can repeat it; a random id if unset.
-    pub request_id: Option<String>,
-}
-
-/// Options of [`Session::push`].
-#[derive(Clone, Debug, Default)]
-pub struct PushOptions {
-    /// Whether the optimizer state of the tensors is initialized.
-    pub reset_state: bool,
-    /// Element type on the wire; each tensor's own if unspecified.
-    pub wire_dtype: DataType,
-    /// Options of every change.
-    pub change: Change,
-}
-
-/// Options of [`Session::pull`].
-#[derive(Clone, Debug, Default)]
-pub struct PullOptions {
-    /// Tensors, point and element type; all parameters in their own types by default.
-    pub parameters: v1::PullOptions,
-    /// Reads no values unless the session's step is greater.
-    pub if_newer_than: Option<i64>,
-    /// Waits until the session's step is greater, at most until the deadline.
-    pub newer_than: Option<i64>,
-    /// Bounds the call; the client's bound by default.
-    pub timeout: Option<Duration>,
+pub fn initialized(name: &str, shape: &[i64], spec: impl Into<v1::InitializerSpec>) -> v1::ParameterInit {
+    let (dtype, spec) = (DataType::Float32.into(), Some(spec.into()));
+    let initializer = v1::InitializedTensor { dtype, shape: shape.to_vec(), spec };
+    v1::ParameterInit { name: name.to_owned(), source: Some(Source::Initializer(initializer)) }
 }
 
 /// Parameters that were read.
@@ -85,109 +39,83 @@ pub struct Parameters {
     pub tensors: Tensors,
     /// The step that they belong to.
     pub step: i64,
-    /// Whether there are values; false only with `if_newer_than`.
+    /// Whether there are values; false only with `if_newer_than_step`.
     pub is_modified: bool,
 }
 
 /// A handle of a session on the server.
 ///
-/// A handle is a worker: it numbers its steps, each of which is applied once, also if the connection is
-/// lost and the step is sent again. It keeps a call open for them. Futures of a handle may be dropped at
-/// any time; a step whose future was dropped may have been applied, and the same step again settles it.
+/// A handle is a worker: it numbers its steps, each of which is applied once, also if the connection is lost
+/// and the step is sent again. It keeps a call open for them. Futures of a handle may be dropped at any time;
+/// a step whose future was dropped may have been applied, and the same step again settles it.
 pub struct Session {
     pub(crate) client: Client,
     pub(crate) name: String,
-    pub(crate) layout: Arc<Layout>,
+    pub(crate) layout: Layout,
     pub(crate) worker: Worker,
     /// The step of the parameters that were received last, at which a member computes its gradient.
-    pub(crate) received_step: AtomicI64,
+    pub(crate) received: AtomicI64,
 }
 
 impl Client {
     /// Creates a session with parameters from [`value`] and [`initialized`].
-    ///
-    /// # Errors
-    /// If the call fails.
     pub async fn create_session(
         &self,
         spec: impl Into<v1::SessionSpec>,
         parameters: impl IntoIterator<Item = v1::ParameterInit>,
     ) -> Result<Session> {
-        self.create_session_with(spec, parameters, SessionOptions::default()).await
+        let (spec, parameters) = (Some(spec.into()), parameters.into_iter().collect());
+        self.create_session_as("", v1::CreateSessionRequest { spec, parameters, ..Default::default() }).await
     }
 
-    /// As [`Client::create_session`], with options. Values of more than 1 MiB in all are uploaded after
-    /// the session is created; if that fails, the session is deleted.
-    ///
-    /// # Errors
-    /// If a call fails.
-    pub async fn create_session_with(
-        &self,
-        spec: impl Into<v1::SessionSpec>,
-        parameters: impl IntoIterator<Item = v1::ParameterInit>,
-        options: SessionOptions,
-    ) -> Result<Session> {
-        let mut parameters: Vec<_> = parameters.into_iter().collect();
-        let byte_count: usize = parameters.iter().map(|parameter| match &parameter.source {
+    /// Creates a session from a request whose `request_id` is the client's; the handle's worker has a random
+    /// name if `worker` is empty. Values of more than 1 MiB in all are uploaded after the session is created;
+    /// if that fails, it is deleted.
+    pub async fn create_session_as(&self, worker: &str, mut request: v1::CreateSessionRequest) -> Result<Session> {
+        let bytes_of = |parameter: &v1::ParameterInit| match &parameter.source {
             Some(Source::Value(value)) => value.data.len(),
             _ => 0,
-        }).sum();
+        };
         let mut uploads = Tensors::new();
-        for parameter in parameters.iter_mut().filter(|_| byte_count > INLINE_BYTES) {
-            if let Some(Source::Value(value)) = parameter.source.take_if(|source| matches!(source, Source::Value(_))) {
-                let (dtype, shape) = (value.dtype, value.shape.clone());
-                uploads.insert(parameter.name.clone(), Tensor::try_from(value)?);
-                parameter.source = Some(Source::Upload(v1::TensorShape { dtype, shape }));
+        if request.parameters.iter().map(bytes_of).sum::<usize>() > INLINE_BYTES {
+            for v1::ParameterInit { name, source } in &mut request.parameters {
+                if let Some(Source::Value(value)) = source {
+                    let (dtype, shape) = (value.dtype, value.shape.clone());
+                    uploads.insert(name.clone(), std::mem::take(value).try_into()?);
+                    *source = Some(Source::Upload(v1::TensorShape { dtype, shape }));
+                }
             }
         }
-        let SessionOptions { id: session_id, seed, worker } = options;
-        let spec = Some(spec.into());
-        let request = v1::CreateSessionRequest { request_id: request_id(), session_id, spec, parameters, seed };
-        let answer = call!(self, session_service.create_session(request))?;
-        let worker = Worker::new(if worker.is_empty() { request_id() } else { worker }, 1);
-        let session = Session::new(self, answer.session, worker)?;
-        if !uploads.is_empty() {
-            if let Err(error) = session.push(uploads, PushOptions::default()).await {
-                let _ = session.delete().await; // the first error is the cause
-                return Err(error);
-            }
+        request.request_id = random_name();
+        let session = Session::new(self, self.call(request).await?.session, worker, 1)?;
+        if !uploads.is_empty()
+            && let Err(error) = session.push(&uploads, v1::PushHeader::default()).await
+        {
+            let _ = session.delete().await; // the first error is the cause
+            return Err(error);
         }
         Ok(session)
     }
 
-    /// A handle of an existing session, by its name `sessions/{id}` or its id.
-    ///
-    /// # Errors
-    /// If the call fails.
+    /// A handle of an existing session, by its name `sessions/{id}`.
     pub async fn session(&self, name: &str) -> Result<Session> {
-        let answer = self.get(name, "").await?;
-        Session::new(self, answer.session, Worker::new(request_id(), 1))
+        self.session_as(name, "").await
     }
 
-    /// A handle of an existing session whose worker has a name. A name that has taken steps before, in
-    /// this program or an earlier one, goes on with its next sequence. Two handles must not use one name
-    /// at the same time.
-    ///
-    /// # Errors
-    /// If the call fails.
+    /// A handle of an existing session whose worker has a name. A name that has taken steps before, in this
+    /// program or an earlier one, continues with its next sequence. Two handles must not use one name at the
+    /// same time.
     pub async fn session_as(&self, name: &str, worker: &str) -> Result<Session> {
-        let answer = self.get(name, worker).await?;
-        Session::new(self, answer.session, Worker::new(worker.to_owned(), answer.next_sequence))
-    }
-
-    async fn get(&self, name: &str, worker: &str) -> Result<v1::GetSessionResponse> {
-        let name = if name.starts_with("sessions/") { name.to_owned() } else { format!("sessions/{name}") };
-        call!(self, session_service.get_session(v1::GetSessionRequest { name, worker: worker.to_owned() }))
+        let request = v1::GetSessionRequest { name: name.to_owned(), worker: worker.to_owned() };
+        let answer = self.call(request).await?;
+        Session::new(self, answer.session, worker, answer.next_sequence.max(1))
     }
 
     /// All sessions of the server, in the order of their names.
-    ///
-    /// # Errors
-    /// If a call fails.
     pub async fn sessions(&self) -> Result<Vec<v1::Session>> {
         let (mut sessions, mut request) = (Vec::new(), v1::ListSessionsRequest::default());
         loop {
-            let page = call!(self, session_service.list_sessions(request.clone()))?;
+            let page = self.call(request.clone()).await?;
             sessions.extend(page.sessions);
             if page.next_page_token.is_empty() {
                 return Ok(sessions);
@@ -195,51 +123,18 @@ impl Client {
             request.page_token = page.next_page_token;
         }
     }
-
-    /// Sends a header and a payload; the answer of the call.
-    async fn send_payload<A: Message + Default + Send + 'static>(
-        &self,
-        path: &'static str,
-        header: Bytes,
-        payload: &Payload<'_>,
-    ) -> Result<A> {
-        let mut retry = Retry::new(self.timeout(), payload.byte_count as u64);
-        loop {
-            let (outbox, mut inbox) = call::open(self, path, retry.remaining());
-            let mut cursor = Cursor::default();
-            let chunks = std::iter::from_fn(|| {
-                (cursor.offset < payload.byte_count).then(|| {
-                    let mut buffer = BytesMut::new();
-                    // The chunk is the second field of every request that has one.
-                    put_chunk(&mut buffer, &(), 2, payload, &mut cursor);
-                    buffer.freeze()
-                })
-            });
-            let buffers = std::iter::once(header.clone()).chain(chunks);
-            let attempt = async {
-                tokio::select! {
-                    biased;
-                    answer = inbox.expect() => answer,
-                    never = call::send_all(outbox, buffers) => match never {},
-                }
-            };
-            match retry.bound(attempt).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => retry.pause(error).await?,
-            }
-        }
-    }
 }
 
 impl Session {
-    pub(crate) fn new(client: &Client, description: Option<v1::Session>, worker: Worker) -> Result<Self> {
-        let description = description.ok_or_else(|| Error::malformed("has no session"))?;
+    pub(crate) fn new(client: &Client, found: Option<v1::Session>, worker: &str, next: u64) -> Result<Self> {
+        let found = found.ok_or_else(|| Error::malformed("has no session"))?;
+        let worker = if worker.is_empty() { random_name() } else { worker.to_owned() };
         Ok(Self {
             client: client.clone(),
-            name: description.name,
-            layout: Arc::new(Layout::new(description.layout)),
-            worker,
-            received_step: AtomicI64::new(description.step),
+            name: found.name,
+            layout: Layout::new(found.layout),
+            worker: Worker::new(worker, next),
+            received: AtomicI64::new(found.step),
         })
     }
 
@@ -258,107 +153,71 @@ impl Session {
         &self.worker.name
     }
 
-    /// Bounds the calls of this handle; see [`crate::Builder::timeout`].
+    /// Bounds the calls of this handle; see [`crate::Settings::timeout`].
     pub fn set_timeout(&mut self, timeout: Duration) {
-        self.client = self.client.with_timeout(timeout);
+        self.client.timeout = timeout;
     }
 
     /// Reads the session's description.
-    ///
-    /// # Errors
-    /// If the call fails.
     pub async fn get(&self) -> Result<v1::Session> {
-        let answer = self.client.get(&self.name, "").await?;
-        answer.session.ok_or_else(|| Error::malformed("has no session"))
+        let request = v1::GetSessionRequest { name: self.name.clone(), ..Default::default() };
+        Ok(self.client.call(request).await?.session.unwrap_or_default())
     }
 
     /// Takes a step of any size and waits for its result.
     ///
-    /// # Errors
-    /// If the step was rejected, or its result is not known at the deadline. [`Error::applied`] is then
-    /// `Unknown`, and a step with the same gradients and options settles whether it was applied, and
-    /// applies it once.
+    /// If it fails with [`Applied::Unknown`](crate::Applied::Unknown), a step with the same gradients and
+    /// options settles whether it was applied, and applies it once.
     pub async fn step(&mut self, step: Step<'_>) -> Result<StepResult> {
         self.take_step(step, Targets::new()).await
     }
 
-    /// As [`Session::step`]; fills arrays with the parameters after the step. After an error they may
-    /// hold a part of the new values.
-    ///
-    /// # Errors
-    /// As [`Session::step`].
-    pub async fn step_into<'t, K, V>(
+    /// As [`Session::step`]; fills arrays with the parameters after the step. After an error they may hold a
+    /// part of the new values.
+    pub async fn step_into<'t, K: Into<String>, V: Into<TensorMut<'t>>>(
         &mut self,
         step: Step<'_>,
         into: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<StepResult>
-    where
-        K: Into<String>,
-        V: Into<TensorMut<'t>>,
-    {
+    ) -> Result<StepResult> {
         let targets = self.layout.targets(into)?;
-        self.take_step(step.pull_by_default(), targets).await
+        self.take_step(step.pull(), targets).await
     }
 
     async fn take_step(&mut self, step: Step<'_>, mut into: Targets<'_>) -> Result<StepResult> {
         let mut stream = StepStream::new(self, 1)?;
         stream.enqueue(step)?;
-        Ok(stream.advance(&mut into).await?.expect("there is a step"))
+        Ok(stream.settle(&mut into).await?.expect("there is a step"))
     }
 
-    /// A stream of steps with at most `window` of them in flight, from 1 to 64. They are steps of the
-    /// handle's worker.
-    ///
-    /// # Errors
-    /// If the window is out of range.
+    /// A stream of steps of the handle's worker, of which `window` may be in flight, from 1 to 64.
     pub fn stream(&mut self, window: usize) -> Result<StepStream<'_>> {
         StepStream::new(self, window)
     }
 
-    /// Reads parameters.
-    ///
-    /// # Errors
-    /// If the call fails.
-    pub async fn pull(&self, options: PullOptions) -> Result<Parameters> {
-        self.read(options, Targets::new()).await
+    /// Reads the parameters that a request selects; `Default::default()` is all of them. Its name is the
+    /// client's. With `newer_than_step` it waits until its deadline.
+    pub async fn pull(&self, request: v1::PullParametersRequest) -> Result<Parameters> {
+        self.read(request, Targets::new()).await
     }
 
     /// As [`Session::pull`]; fills arrays. After an error they may hold a part of the values.
-    ///
-    /// # Errors
-    /// As [`Session::pull`].
-    pub async fn pull_into<'t, K, V>(
+    pub async fn pull_into<'t, K: Into<String>, V: Into<TensorMut<'t>>>(
         &self,
-        options: PullOptions,
+        request: v1::PullParametersRequest,
         into: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Parameters>
-    where
-        K: Into<String>,
-        V: Into<TensorMut<'t>>,
-    {
-        self.read(options, self.layout.targets(into)?).await
+    ) -> Result<Parameters> {
+        self.read(request, self.layout.targets(into)?).await
     }
 
-    async fn read(&self, options: PullOptions, mut into: Targets<'_>) -> Result<Parameters> {
-        let request = v1::PullParametersRequest {
-            name: self.name.clone(),
-            pull: Some(options.parameters),
-            if_newer_than_step: options.if_newer_than,
-            newer_than_step: options.newer_than,
-        };
-        let mut retry = match options.timeout {
-            Some(timeout) => Retry::new(timeout, 0),
-            None => Retry::new(self.client.timeout(), self.layout.byte_count),
-        };
+    async fn read(&self, mut request: v1::PullParametersRequest, mut into: Targets<'_>) -> Result<Parameters> {
+        request.name.clone_from(&self.name);
+        let mut retry = Retry::new(self.client.timeout, self.layout.byte_count);
         loop {
-            let (outbox, inbox) = call::open(&self.client, "/optserve.v1.SessionService/PullParameters", retry.remaining());
-            // There is space for one buffer.
-            let _ = outbox.try_send(frame(&request));
-            drop(outbox);
+            let inbox = self.client.request(&request, retry.remaining());
             match retry.bound(receive_parameters(inbox, &mut into)).await {
                 Ok(parameters) => {
                     if parameters.is_modified {
-                        self.received_step.store(parameters.step, Ordering::Relaxed);
+                        self.received.store(parameters.step, Ordering::Relaxed);
                     }
                     return Ok(parameters);
                 }
@@ -367,96 +226,78 @@ impl Session {
         }
     }
 
-    /// Writes parameters: all given ones, or none.
-    ///
-    /// # Errors
-    /// If the call fails.
-    pub async fn push<'a, K, V>(
+    /// Writes parameters: all given ones, or none. The header has options: `expected_step`, `wire_dtype` and
+    /// `reset_state`; its other fields are the client's.
+    pub async fn push<'a, K: Into<String>, V: Into<Tensor<'a>>>(
         &self,
         values: impl IntoIterator<Item = (K, V)>,
-        options: PushOptions,
-    ) -> Result<v1::Session>
-    where
-        K: Into<String>,
-        V: Into<TensorView<'a>>,
-    {
+        mut header: v1::PushHeader,
+    ) -> Result<v1::Session> {
         let values = values.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let sorted = self.layout.sort(values)?;
-        let name_of = |position: usize| self.layout.tensors[position].name.clone();
-        let tensors = sorted.iter().map(|(position, _)| name_of(*position)).collect();
-        let payload = Payload::new(&self.layout, sorted, options.wire_dtype)?;
-        let header = v1::PushHeader {
-            name: self.name.clone(),
-            request_id: options.change.request_id.unwrap_or_else(request_id),
-            expected_step: options.change.expected_step,
-            tensors,
-            wire_dtype: options.wire_dtype.into(),
-            reset_state: options.reset_state,
-            byte_count: payload.byte_count as u64,
-        };
-        let header = frame(&v1::PushParametersRequest { header: Some(header), chunk: None });
-        let path = "/optserve.v1.SessionService/PushParameters";
-        let answer: v1::PushParametersResponse = self.client.send_payload(path, header, &payload).await?;
-        answer.session.ok_or_else(|| Error::malformed("has no session"))
+        header.tensors = sorted.iter().map(|(position, _)| self.layout.tensors[*position].name.clone()).collect();
+        let payload = Payload::new(&self.layout, sorted, header.wire_dtype())?;
+        (header.name, header.request_id) = (self.name.clone(), random_name());
+        header.byte_count = payload.byte_count as u64;
+        let head = frame(&v1::PushParametersRequest { header: Some(header), chunk: None });
+        let mut retry = Retry::new(self.client.timeout, payload.byte_count as u64);
+        loop {
+            let requests = std::iter::once(head.clone()).chain(chunks(&payload));
+            match self.client.upload::<v1::PushParametersRequest>(&mut retry, requests).await {
+                Ok(answer) => return Ok(answer.session.unwrap_or_default()),
+                Err(error) => retry.pause(error).await?,
+            }
+        }
     }
 
     /// Reports metrics of the current model by name, such as the loss on a validation set.
-    ///
-    /// # Errors
-    /// If the call fails.
-    pub async fn report_metrics<K: Into<String>>(
+    pub async fn report_metrics(
         &self,
-        metrics: impl IntoIterator<Item = (K, f64)>,
-        change: Change,
+        metrics: impl IntoIterator<Item = (&str, f64)>,
+        expected_step: Option<i64>,
     ) -> Result<v1::ReportMetricsResponse> {
-        let metrics =
-            metrics.into_iter().map(|(name, value)| v1::Metric { name: name.into(), value: Some(value) }).collect();
-        let request = v1::ReportMetricsRequest {
-            name: self.name.clone(),
-            request_id: change.request_id.unwrap_or_else(request_id),
-            metrics,
-            expected_step: change.expected_step,
-        };
-        call!(self.client, session_service.report_metrics(request))
+        let metric = |(name, value): (&str, f64)| v1::Metric { name: name.to_owned(), value: Some(value) };
+        let (name, metrics) = (self.name.clone(), metrics.into_iter().map(metric).collect());
+        let request_id = random_name();
+        self.client.call(v1::ReportMetricsRequest { name, request_id, metrics, expected_step }).await
     }
 
     /// Replaces the specification between two steps. The answer says which state was carried over.
-    ///
-    /// # Errors
-    /// If the call fails.
-    pub async fn update(&self, spec: impl Into<v1::SessionSpec>, change: Change) -> Result<v1::UpdateSessionResponse> {
-        let request = v1::UpdateSessionRequest {
-            name: self.name.clone(),
-            request_id: change.request_id.unwrap_or_else(request_id),
-            spec: Some(spec.into()),
-            expected_step: change.expected_step,
-        };
-        call!(self.client, session_service.update_session(request))
+    pub async fn update(
+        &self,
+        spec: impl Into<v1::SessionSpec>,
+        expected_step: Option<i64>,
+    ) -> Result<v1::UpdateSessionResponse> {
+        let (name, request_id, spec) = (self.name.clone(), random_name(), Some(spec.into()));
+        self.client.call(v1::UpdateSessionRequest { name, request_id, spec, expected_step }).await
     }
 
     /// Watches the session's events, first its current state, until it is deleted.
     pub fn watch(&self) -> Events {
-        let (outbox, inbox) = call::open(&self.client, "/optserve.v1.SessionService/WatchSession", None);
-        // There is space for one buffer.
-        let _ = outbox.try_send(frame(&v1::WatchSessionRequest { name: self.name.clone() }));
-        Events(inbox)
+        Events(self.client.request(&v1::WatchSessionRequest { name: self.name.clone() }, None))
     }
 
-    /// Ends the handle's call, as the server expects it; dropping the handle cancels it. The session
-    /// stays on the server.
+    /// Ends the handle's call as the server expects it; dropping the handle cancels it. The session stays on
+    /// the server.
     pub async fn close(mut self) {
         self.worker.close().await;
     }
 
     /// Deletes the session and everything it holds.
-    ///
-    /// # Errors
-    /// If the call fails.
     pub async fn delete(mut self) -> Result<()> {
         self.worker.close().await;
-        let request = v1::DeleteSessionRequest { name: self.name.clone(), request_id: request_id() };
-        call!(self.client, session_service.delete_session(request))?;
+        self.client.call(v1::DeleteSessionRequest { name: self.name, request_id: random_name() }).await?;
         Ok(())
+    }
+}
+
+/// Events of a session; see [`Session::watch`].
+pub struct Events(Inbox<v1::WatchSessionResponse>);
+
+impl Events {
+    /// The next event; `None` after the session was deleted. Watch again if the connection was lost.
+    pub async fn next(&mut self) -> Result<Option<v1::WatchSessionResponse>> {
+        self.0.next().await
     }
 }
 
@@ -466,35 +307,31 @@ async fn receive_parameters(
 ) -> Result<Parameters> {
     let v1::PullParametersResponse { header, mut chunk } = inbox.expect().await?;
     let header = header.ok_or_else(|| Error::malformed("has no header"))?;
-    let mut parameters =
-        Parameters { tensors: Tensors::new(), step: header.step, is_modified: !header.not_modified };
-    if parameters.is_modified {
-        let mut reception = Reception::new(&header.layout, header.byte_count, into)?;
-        while !reception.is_complete() {
-            match chunk.take() {
-                Some(chunk) => reception.add(&chunk)?,
-                None => chunk = inbox.expect().await?.chunk,
-            }
+    let layout = v1::ByteLayout { tensors: header.layout, byte_count: header.byte_count };
+    let mut reception = Reception::new(&layout, into)?;
+    while !reception.is_complete() && !header.not_modified {
+        match chunk.take() {
+            Some(chunk) => reception.add(&chunk)?,
+            None => chunk = inbox.expect().await?.chunk,
         }
-        parameters.tensors = reception.into_tensors();
     }
-    Ok(parameters)
+    inbox.next().await?; // the end, without which the call would look cancelled
+    let is_modified = !header.not_modified;
+    Ok(Parameters { tensors: reception.into_tensors(), step: header.step, is_modified })
 }
 
-/// Events of a session; see [`Session::watch`].
-pub struct Events(Inbox<v1::WatchSessionResponse>);
-
-impl Events {
-    /// The next event; `None` after the session was deleted.
-    ///
-    /// # Errors
-    /// If the session does not exist, or the connection was lost; watch again.
-    pub async fn next(&mut self) -> Result<Option<v1::WatchSessionResponse>> {
-        self.0.next().await
-    }
+/// The requests that send a payload; in all of them the chunk is the second field.
+pub(crate) fn chunks(payload: &Payload<'_>) -> impl Iterator<Item = bytes::Bytes> {
+    let mut cursor = Cursor::default();
+    std::iter::from_fn(move || {
+        (cursor.offset < payload.byte_count).then(|| {
+            let mut buffer = BytesMut::new();
+            put_chunk(&mut buffer, &(), 2, payload, &mut cursor);
+            buffer.freeze()
+        })
+    })
 }
 
-/// A random name.
-pub(crate) fn request_id() -> String {
+pub(crate) fn random_name() -> String {
     format!("{:032x}", u128::from_le_bytes(crate::random()))
 }

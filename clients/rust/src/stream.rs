@@ -8,18 +8,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
-use crate::call::{self, Inbox, Outbox};
+use crate::call::{Inbox, Outbox};
 use crate::client::Client;
 use crate::error::{Applied, Error, Result};
 use crate::layout::Targets;
 use crate::payload::{CHUNK_BYTES, Cursor, put_chunk, put_message};
 use crate::reception::Reception;
+use crate::retry::Retry;
 use crate::session::Session;
 use crate::step::{PreparedStep, Step, StepResult};
 use crate::tensor::TensorMut;
 use crate::v1::{self, ErrorReason};
 
-const PATH: &str = "/optserve.v1.SessionService/StepStream";
 /// Field of `StepStreamRequest` that has the chunk.
 const CHUNK_FIELD: u32 = 4;
 /// Results that a server stores of each worker.
@@ -45,12 +45,8 @@ impl Worker {
     }
 
     /// Begins a membership, or ends it with epoch 0.
-    pub(crate) fn enter(&mut self, epoch: u64, next: Option<u64>) {
-        if let Some(next) = next {
-            (self.next, self.is_unsettled) = (next, false);
-        }
-        self.epoch = epoch;
-        self.call = None;
+    pub(crate) fn enter(&mut self, epoch: u64, next: u64) {
+        *self = Self { epoch, ..Self::new(std::mem::take(&mut self.name), next) };
     }
 
     /// Ends the call, so that the server does not see it as cancelled.
@@ -72,8 +68,8 @@ pub struct StepStream<'a> {
     session: &'a mut Session,
     window: usize,
     waiting: VecDeque<PreparedStep<'a>>,
-    /// Why some steps were abandoned, and how many of those have not been reported.
-    abandoned: Option<(Error, usize)>,
+    /// Errors of steps behind one that failed, until they are reported.
+    abandoned: Vec<Error>,
 }
 
 impl<'a> StepStream<'a> {
@@ -82,7 +78,7 @@ impl<'a> StepStream<'a> {
             let message = format!("the window is {window}, but must be from 1 to {MAX_WINDOW}");
             return Err(Error::invalid(ErrorReason::OutOfRange, "window", message));
         }
-        Ok(Self { session, window, waiting: VecDeque::new(), abandoned: None })
+        Ok(Self { session, window, waiting: VecDeque::new(), abandoned: Vec::new() })
     }
 
     /// The session, for calls between steps.
@@ -92,7 +88,7 @@ impl<'a> StepStream<'a> {
 
     /// Number of steps without a result.
     pub fn pending(&self) -> usize {
-        self.waiting.len() + self.abandoned.as_ref().map_or(0, |(_, count)| *count)
+        self.waiting.len() + self.abandoned.len()
     }
 
     /// Whether the window is full: the next submission has to follow a result.
@@ -100,12 +96,8 @@ impl<'a> StepStream<'a> {
         self.pending() >= self.window
     }
 
-    /// Submits a step. It waits for no answer, and sends as much as the connection takes at once.
-    ///
-    /// Gradients that are slices stay borrowed; vectors can be moved here.
-    ///
-    /// # Errors
-    /// If the step cannot be sent as it is, or the window is full.
+    /// Submits a step. It waits for no answer, and sends as much as the connection takes at once; fails if the
+    /// window is full. Gradients that are slices stay borrowed; vectors can be moved here.
     pub async fn submit(&mut self, step: Step<'a>) -> Result<()> {
         self.enqueue(step)?;
         let Session { client, worker, .. } = &mut *self.session;
@@ -121,28 +113,19 @@ impl<'a> StepStream<'a> {
 
     /// The result of the oldest step without one; `None` if there is none.
     ///
-    /// # Errors
-    /// If the step failed; or if its deadline passed before its fate was known: then the step stays
-    /// pending, and this may be called again.
+    /// If its deadline passes before its fate is known, the step stays pending, and this may be called again.
     pub async fn result(&mut self) -> Result<Option<StepResult>> {
-        self.advance(&mut Targets::new()).await
+        self.settle(&mut Targets::new()).await
     }
 
-    /// As [`StepStream::result`]; fills arrays with the parameters that the step pulls. After an error
-    /// they may hold a part of the new values.
-    ///
-    /// # Errors
-    /// As [`StepStream::result`].
-    pub async fn result_into<'t, K, V>(
+    /// As [`StepStream::result`]; fills arrays with the parameters that the step pulls. After an error they may
+    /// hold a part of the new values.
+    pub async fn result_into<'t, K: Into<String>, V: Into<TensorMut<'t>>>(
         &mut self,
         into: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Option<StepResult>>
-    where
-        K: Into<String>,
-        V: Into<TensorMut<'t>>,
-    {
+    ) -> Result<Option<StepResult>> {
         let mut targets = self.session.layout.targets(into)?;
-        self.advance(&mut targets).await
+        self.settle(&mut targets).await
     }
 
     /// Checks a step and puts it behind the others.
@@ -151,45 +134,42 @@ impl<'a> StepStream<'a> {
             let message = format!("{} steps are in flight; read a result first", self.window);
             return Err(Error::invalid(ErrorReason::OutOfRange, "window", message));
         }
-        let session = &mut *self.session;
-        let worker = &session.worker;
-        let received = session.received_step.load(Ordering::Relaxed);
-        let member = (worker.epoch > 0).then_some((worker.epoch, received));
-        self.waiting.push_back(step.prepare(&session.layout, &session.name, &worker.name, member)?);
+        let Session { name, layout, worker, received, .. } = &*self.session;
+        let common = v1::StepPlan {
+            session: name.clone(),
+            worker: worker.name.clone(),
+            worker_epoch: worker.epoch,
+            ..Default::default()
+        };
+        let received = (worker.epoch > 0).then(|| received.load(Ordering::Relaxed));
+        self.waiting.push_back(step.prepare(layout, common, received)?);
         Ok(())
     }
 
     /// Settles the oldest step.
-    pub(crate) async fn advance(&mut self, into: &mut Targets<'_>) -> Result<Option<StepResult>> {
-        if let Some((cause, count)) = &mut self.abandoned {
-            let error = Error::abandoned(cause);
-            *count -= 1;
-            if *count == 0 {
-                self.abandoned = None;
-            }
+    pub(crate) async fn settle(&mut self, into: &mut Targets<'_>) -> Result<Option<StepResult>> {
+        if let Some(error) = self.abandoned.pop() {
             return Err(error);
         }
         let Some(oldest) = self.waiting.front() else { return Ok(None) };
         let (is_numbered, pulls) = (oldest.is_numbered(), oldest.plan.pull.is_some());
-        let transfer = oldest.payload.byte_count as u64 + if pulls { self.session.layout.byte_count } else { 0 };
-        let mut retry = match oldest.timeout {
-            Some(timeout) => crate::retry::Retry::new(timeout, 0),
-            None => crate::retry::Retry::new(self.session.client.timeout(), transfer),
-        };
+        let received = if pulls { self.session.layout.byte_count } else { 0 };
+        let transfer = oldest.payload.byte_count as u64 + received;
+        let default = || Retry::new(self.session.client.timeout, transfer);
+        let mut retry = oldest.timeout.map_or_else(default, |timeout| Retry::new(timeout, 0));
         loop {
-            let Session { client, worker, received_step, .. } = &mut *self.session;
-                // It is put back after the answer: a call that was left in the middle of one is of no use.
+            let Session { client, worker, received, .. } = &mut *self.session;
+            // It is put back after the answer: a call that was left in the middle of one is of no use.
             let mut call = worker.call.take().unwrap_or_else(|| StepCall::open(client));
             let error = match retry.bound(call.exchange(&self.waiting, worker.next, into)).await {
                 Ok(result) => {
                     worker.call = Some(call);
                     self.waiting.pop_front();
                     if is_numbered {
-                        worker.next += 1;
-                        worker.is_unsettled = false;
+                        (worker.next, worker.is_unsettled) = (worker.next + 1, false);
                     }
                     if pulls {
-                        received_step.store(result.parameters_step, Ordering::Relaxed);
+                        received.store(result.parameters_step, Ordering::Relaxed);
                     }
                     return Ok(Some(result));
                 }
@@ -197,16 +177,16 @@ impl<'a> StepStream<'a> {
             };
             drop(call);
             match error.expected_sequence() {
-                Some(expected) if worker.is_unsettled && error.reason() == ErrorReason::SequenceReused => {
+                Some(expected) if worker.is_unsettled && error.reason == ErrorReason::SequenceReused => {
                     // The step that was given up was applied, so this one is the next.
                     (worker.next, worker.is_unsettled) = (expected, false);
                 }
                 _ if error.is_repeatable() => retry.pause(error).await?,
                 expected => {
                     worker.next = expected.unwrap_or(worker.next);
-                    worker.is_unsettled |= is_numbered && error.applied() == Applied::Unknown;
+                    worker.is_unsettled |= is_numbered && error.applied == Applied::Unknown;
                     // The server applied none of the steps behind it.
-                    self.abandoned = Some((error.clone(), self.waiting.len() - 1)).filter(|(_, count)| *count > 0);
+                    self.abandoned = vec![Error::abandoned(&error); self.waiting.len() - 1];
                     self.waiting.clear();
                     return Err(error);
                 }
@@ -248,7 +228,7 @@ struct Receiver {
 
 impl StepCall {
     fn open(client: &Client) -> Self {
-        let (outbox, inbox) = call::open(client, PATH, None);
+        let (outbox, inbox) = client.open::<v1::StepStreamRequest>(None);
         Self {
             sender: Sender { outbox, plan: None, sent: 0, cursor: Cursor::default() },
             receiver: Receiver { inbox, parameters: v1::ByteLayout::default() },
@@ -302,7 +282,7 @@ impl Sender {
                 if self.plan.as_ref() != Some(&step.plan) {
                     self.plan = Some(step.plan.clone());
                     let request = v1::StepStreamRequest { plan: self.plan.clone(), ..Default::default() };
-                    put_message(&mut buffer, &request);
+                    put_message(&mut buffer, &request, 0);
                 }
                 let mut start = step.start.clone();
                 if step.is_numbered() {
@@ -312,7 +292,7 @@ impl Sender {
                 head.step = Some(start);
             }
             if step.payload.byte_count == 0 {
-                put_message(&mut buffer, &head);
+                put_message(&mut buffer, &head, 0);
             } else {
                 put_chunk(&mut buffer, &head, CHUNK_FIELD, &step.payload, &mut self.cursor);
             }
@@ -333,11 +313,9 @@ impl Receiver {
             answer = self.inbox.expect().await?;
         }
         let result = answer.result.ok_or_else(|| Error::malformed("to a step has no result"))?;
-        let mut step =
-            StepResult { result, parameters: Default::default(), parameters_step: answer.parameters_step };
+        let mut step = StepResult { result, parameters: Default::default(), parameters_step: answer.parameters_step };
         if pulls {
-            let v1::ByteLayout { tensors, byte_count } = &self.parameters;
-            let mut reception = Reception::new(tensors, *byte_count, into)?;
+            let mut reception = Reception::new(&self.parameters, into)?;
             let mut chunk = answer.chunk;
             while !reception.is_complete() {
                 match chunk.take() {

@@ -65,6 +65,16 @@ pub mod driver_request {
         Time(super::TimeCall),
     }
 }
+impl ::prost::Name for DriverRequest {
+    const NAME: &'static str = "DriverRequest";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.DriverRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.DriverRequest".into()
+    }
+}
 /// The answer of a driver.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DriverResponse {
@@ -130,6 +140,16 @@ pub mod driver_response {
         Time(super::TimeAnswer),
     }
 }
+impl ::prost::Name for DriverResponse {
+    const NAME: &'static str = "DriverResponse";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.DriverResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.DriverResponse".into()
+    }
+}
 /// Creates a session, takes steps, and deletes it, also after an error.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrainCall {
@@ -165,12 +185,32 @@ pub struct TrainCall {
     #[prost(message, repeated, tag = "9")]
     pub overrides: ::prost::alloc::vec::Vec<StepOverrides>,
 }
+impl ::prost::Name for TrainCall {
+    const NAME: &'static str = "TrainCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.TrainCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.TrainCall".into()
+    }
+}
 /// Hyperparameters that have other values in one step.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StepOverrides {
     /// The overrides; later ones replace earlier ones.
     #[prost(message, repeated, tag = "1")]
     pub overrides: ::prost::alloc::vec::Vec<::optserve::v1::HyperparameterOverride>,
+}
+impl ::prost::Name for StepOverrides {
+    const NAME: &'static str = "StepOverrides";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.StepOverrides".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.StepOverrides".into()
+    }
 }
 /// Tensors by name.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -179,12 +219,32 @@ pub struct Tensors {
     #[prost(message, repeated, tag = "1")]
     pub tensors: ::prost::alloc::vec::Vec<::optserve::v1::NamedTensor>,
 }
+impl ::prost::Name for Tensors {
+    const NAME: &'static str = "Tensors";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.Tensors".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.Tensors".into()
+    }
+}
 /// Some rows of tensors by name.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SparseTensors {
     /// The rows, in any order.
     #[prost(message, repeated, tag = "1")]
     pub tensors: ::prost::alloc::vec::Vec<::optserve::v1::SparseRows>,
+}
+impl ::prost::Name for SparseTensors {
+    const NAME: &'static str = "SparseTensors";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.SparseTensors".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.SparseTensors".into()
+    }
 }
 /// The result of training.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -202,6 +262,16 @@ pub struct TrainAnswer {
     #[prost(message, repeated, tag = "4")]
     pub after: ::prost::alloc::vec::Vec<Tensors>,
 }
+impl ::prost::Name for TrainAnswer {
+    const NAME: &'static str = "TrainAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.TrainAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.TrainAnswer".into()
+    }
+}
 /// Evaluates a schedule at steps.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ScheduleCall {
@@ -212,12 +282,32 @@ pub struct ScheduleCall {
     #[prost(int64, repeated, tag = "2")]
     pub steps: ::prost::alloc::vec::Vec<i64>,
 }
+impl ::prost::Name for ScheduleCall {
+    const NAME: &'static str = "ScheduleCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ScheduleCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ScheduleCall".into()
+    }
+}
 /// The result of a schedule.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScheduleAnswer {
     /// The rate at each step, float64.
     #[prost(message, optional, tag = "1")]
     pub values: ::core::option::Option<::optserve::v1::Tensor>,
+}
+impl ::prost::Name for ScheduleAnswer {
+    const NAME: &'static str = "ScheduleAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ScheduleAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ScheduleAnswer".into()
+    }
 }
 /// Computes a loss with its values per example and its gradient.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -235,6 +325,16 @@ pub struct LossCall {
     #[prost(message, optional, tag = "4")]
     pub sample_weight: ::core::option::Option<::optserve::v1::Tensor>,
 }
+impl ::prost::Name for LossCall {
+    const NAME: &'static str = "LossCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.LossCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.LossCall".into()
+    }
+}
 /// The result of a loss.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LossAnswer {
@@ -247,6 +347,16 @@ pub struct LossAnswer {
     /// The gradient with respect to the prediction.
     #[prost(message, optional, tag = "3")]
     pub gradient: ::core::option::Option<::optserve::v1::Tensor>,
+}
+impl ::prost::Name for LossAnswer {
+    const NAME: &'static str = "LossAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.LossAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.LossAnswer".into()
+    }
 }
 /// Computes an activation and its vector-Jacobian product.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -264,6 +374,16 @@ pub struct ActivationCall {
     #[prost(message, optional, tag = "4")]
     pub slope: ::core::option::Option<::optserve::v1::Tensor>,
 }
+impl ::prost::Name for ActivationCall {
+    const NAME: &'static str = "ActivationCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ActivationCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ActivationCall".into()
+    }
+}
 /// The result of an activation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ActivationAnswer {
@@ -277,6 +397,16 @@ pub struct ActivationAnswer {
     #[prost(message, optional, tag = "3")]
     pub slope_gradient: ::core::option::Option<::optserve::v1::Tensor>,
 }
+impl ::prost::Name for ActivationAnswer {
+    const NAME: &'static str = "ActivationAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ActivationAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ActivationAnswer".into()
+    }
+}
 /// Estimates the complexity of a network, for a batch of one.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ComplexityCall {
@@ -284,12 +414,32 @@ pub struct ComplexityCall {
     #[prost(message, optional, tag = "1")]
     pub network: ::core::option::Option<::optserve::v1::NetworkSpec>,
 }
+impl ::prost::Name for ComplexityCall {
+    const NAME: &'static str = "ComplexityCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ComplexityCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ComplexityCall".into()
+    }
+}
 /// The complexity of a network.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ComplexityAnswer {
     /// Each layer, in order.
     #[prost(message, repeated, tag = "1")]
     pub layers: ::prost::alloc::vec::Vec<::optserve::v1::LayerComplexity>,
+}
+impl ::prost::Name for ComplexityAnswer {
+    const NAME: &'static str = "ComplexityAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ComplexityAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ComplexityAnswer".into()
+    }
 }
 /// An error of a call, as the client's typed error states it. An error without a
 /// reason is a refusal for the calls of a transcript (connect, open, join, steps,
@@ -308,6 +458,16 @@ pub struct Refusal {
     /// Whether the call is known to have changed nothing.
     #[prost(bool, tag = "4")]
     pub not_applied: bool,
+}
+impl ::prost::Name for Refusal {
+    const NAME: &'static str = "Refusal";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.Refusal".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.Refusal".into()
+    }
 }
 /// Creates a session of one parameter, takes steps with the same gradient and
 /// reports a metric with each, until training or the values end; then reads the
@@ -333,6 +493,16 @@ pub struct MetricsCall {
     #[prost(bool, tag = "6")]
     pub report_first: bool,
 }
+impl ::prost::Name for MetricsCall {
+    const NAME: &'static str = "MetricsCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.MetricsCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.MetricsCall".into()
+    }
+}
 /// The result of reporting.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetricsAnswer {
@@ -342,6 +512,16 @@ pub struct MetricsAnswer {
     /// The parameter at the end.
     #[prost(message, optional, tag = "2")]
     pub parameter: ::core::option::Option<::optserve::v1::NamedTensor>,
+}
+impl ::prost::Name for MetricsAnswer {
+    const NAME: &'static str = "MetricsAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.MetricsAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.MetricsAnswer".into()
+    }
 }
 /// One step, and the session's answer to one report.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -359,6 +539,16 @@ pub struct MetricsReport {
     #[prost(bool, tag = "4")]
     pub stopped: bool,
 }
+impl ::prost::Name for MetricsReport {
+    const NAME: &'static str = "MetricsReport";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.MetricsReport".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.MetricsReport".into()
+    }
+}
 /// Connects a client for the calls of a transcript, which follow. It replaces the
 /// one before, with its session and its streams, as the restart of a program does.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -370,9 +560,29 @@ pub struct ConnectCall {
     #[prost(string, tag = "2")]
     pub token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ConnectCall {
+    const NAME: &'static str = "ConnectCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ConnectCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ConnectCall".into()
+    }
+}
 /// The client is there; it need not have a connection yet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConnectAnswer {}
+impl ::prost::Name for ConnectAnswer {
+    const NAME: &'static str = "ConnectAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ConnectAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ConnectAnswer".into()
+    }
+}
 /// Creates a session, or opens one that exists. The session stays when the driver
 /// ends.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -391,6 +601,16 @@ pub struct OpenCall {
     #[prost(string, tag = "4")]
     pub worker: ::prost::alloc::string::String,
 }
+impl ::prost::Name for OpenCall {
+    const NAME: &'static str = "OpenCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.OpenCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.OpenCall".into()
+    }
+}
 /// The open session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenAnswer {
@@ -401,12 +621,32 @@ pub struct OpenAnswer {
     #[prost(int64, tag = "2")]
     pub step: i64,
 }
+impl ::prost::Name for OpenAnswer {
+    const NAME: &'static str = "OpenAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.OpenAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.OpenAnswer".into()
+    }
+}
 /// Makes the worker of the open session a member. Its steps carry the epoch.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct JoinCall {
     /// The lease; the server's default when unset.
     #[prost(double, optional, tag = "1")]
     pub lease_seconds: ::core::option::Option<f64>,
+}
+impl ::prost::Name for JoinCall {
+    const NAME: &'static str = "JoinCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.JoinCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.JoinCall".into()
+    }
 }
 /// The membership.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -417,6 +657,16 @@ pub struct JoinAnswer {
     /// Its rank.
     #[prost(int32, tag = "2")]
     pub rank: i32,
+}
+impl ::prost::Name for JoinAnswer {
+    const NAME: &'static str = "JoinAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.JoinAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.JoinAnswer".into()
+    }
 }
 /// Takes steps in the open session, one for each entry of gradients, until one
 /// fails. Steps that were sent after one that fails have outcomes as well, up to
@@ -438,6 +688,16 @@ pub struct StepsCall {
     #[prost(int64, optional, tag = "4")]
     pub expected_step: ::core::option::Option<i64>,
 }
+impl ::prost::Name for StepsCall {
+    const NAME: &'static str = "StepsCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.StepsCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.StepsCall".into()
+    }
+}
 /// What came of the steps.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StepsAnswer {
@@ -447,6 +707,16 @@ pub struct StepsAnswer {
     /// The error that ended the steps; unset if all succeeded.
     #[prost(message, optional, tag = "2")]
     pub refusal: ::core::option::Option<Refusal>,
+}
+impl ::prost::Name for StepsAnswer {
+    const NAME: &'static str = "StepsAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.StepsAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.StepsAnswer".into()
+    }
 }
 /// The result of one step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -461,12 +731,32 @@ pub struct StepOutcome {
     #[prost(bool, tag = "3")]
     pub replayed: bool,
 }
+impl ::prost::Name for StepOutcome {
+    const NAME: &'static str = "StepOutcome";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.StepOutcome".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.StepOutcome".into()
+    }
+}
 /// Reads all parameters of the open session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadCall {
     /// Wait until the session's step is greater; do not wait when unset.
     #[prost(int64, optional, tag = "1")]
     pub newer_than: ::core::option::Option<i64>,
+}
+impl ::prost::Name for ReadCall {
+    const NAME: &'static str = "ReadCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ReadCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ReadCall".into()
+    }
 }
 /// The parameters.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -478,12 +768,42 @@ pub struct ReadAnswer {
     #[prost(int64, tag = "2")]
     pub step: i64,
 }
+impl ::prost::Name for ReadAnswer {
+    const NAME: &'static str = "ReadAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ReadAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ReadAnswer".into()
+    }
+}
 /// Ends the membership of the worker of the open session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveCall {}
+impl ::prost::Name for LeaveCall {
+    const NAME: &'static str = "LeaveCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.LeaveCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.LeaveCall".into()
+    }
+}
 /// The membership has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveAnswer {}
+impl ::prost::Name for LeaveAnswer {
+    const NAME: &'static str = "LeaveAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.LeaveAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.LeaveAnswer".into()
+    }
+}
 /// Measures steps of a session with one float32 parameter, Adam, whose gradient is
 /// sent and whose parameters are returned into an array of the caller; or
 /// exchanges of the same bytes. The session and the stream are kept for later
@@ -506,6 +826,16 @@ pub struct TimeCall {
     #[prost(int64, tag = "5")]
     pub chunk_bytes: i64,
 }
+impl ::prost::Name for TimeCall {
+    const NAME: &'static str = "TimeCall";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.TimeCall".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.TimeCall".into()
+    }
+}
 /// The measurement. A way that the client does not have is unsupported.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct TimeAnswer {
@@ -515,6 +845,16 @@ pub struct TimeAnswer {
     /// The largest resident set of the process so far.
     #[prost(int64, tag = "2")]
     pub peak_bytes: i64,
+}
+impl ::prost::Name for TimeAnswer {
+    const NAME: &'static str = "TimeAnswer";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.TimeAnswer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.TimeAnswer".into()
+    }
 }
 /// A way to take steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -567,12 +907,32 @@ pub struct ExchangeRequest {
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
 }
+impl ::prost::Name for ExchangeRequest {
+    const NAME: &'static str = "ExchangeRequest";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ExchangeRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ExchangeRequest".into()
+    }
+}
 /// Response of Exchange.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExchangeResponse {
     /// Bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub data: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for ExchangeResponse {
+    const NAME: &'static str = "ExchangeResponse";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.ExchangeResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.ExchangeResponse".into()
+    }
 }
 /// Generated client implementations.
 pub mod echo_service_client {
@@ -703,6 +1063,16 @@ pub struct VectorFile {
     #[prost(message, repeated, tag = "3")]
     pub cases: ::prost::alloc::vec::Vec<Case>,
 }
+impl ::prost::Name for VectorFile {
+    const NAME: &'static str = "VectorFile";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.VectorFile".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.VectorFile".into()
+    }
+}
 /// One recorded computation.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Case {
@@ -732,6 +1102,16 @@ pub struct Case {
     /// A note for readers; optional.
     #[prost(string, tag = "7")]
     pub note: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Case {
+    const NAME: &'static str = "Case";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.Case".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.Case".into()
+    }
 }
 /// Inputs of a case; each family sets its own. Arrays are nested lists of any
 /// rank, for which protobuf has no type, so they are Values; tensors by name
@@ -783,6 +1163,16 @@ pub struct Inputs {
     /// mapping.
     #[prost(message, optional, tag = "14")]
     pub overrides: ::core::option::Option<::prost_types::Value>,
+}
+impl ::prost::Name for Inputs {
+    const NAME: &'static str = "Inputs";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.Inputs".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.Inputs".into()
+    }
 }
 /// Expected outputs of a case; each family sets its own. Numbers are float64,
 /// written so that parsing returns the same bits.
@@ -854,6 +1244,16 @@ pub struct Expected {
     #[prost(double, optional, tag = "21")]
     pub parameter: ::core::option::Option<f64>,
 }
+impl ::prost::Name for Expected {
+    const NAME: &'static str = "Expected";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.Expected".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.Expected".into()
+    }
+}
 /// The largest allowed relative errors, by the type of the tested values.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Tolerance {
@@ -863,4 +1263,14 @@ pub struct Tolerance {
     /// In float32.
     #[prost(double, tag = "2")]
     pub float32: f64,
+}
+impl ::prost::Name for Tolerance {
+    const NAME: &'static str = "Tolerance";
+    const PACKAGE: &'static str = "optserve.conformance.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.conformance.v1.Tolerance".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.conformance.v1.Tolerance".into()
+    }
 }

@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let library = folder.join("src/generated");
     fs::create_dir_all(&library)?;
     fs::write(library.join("conversions.rs"), conversions(&contract)?)?;
+    fs::write(library.join("methods.rs"), methods(&contract)?)?;
     generate(contract, &library, false)?;
 
     let driver = folder.join("conformance/generated");
@@ -47,7 +48,9 @@ fn generate(mut files: FileDescriptorSet, folder: &Path, uses_library: bool) -> 
         files.file.iter_mut().filter(|file| file.package() == PACKAGE).for_each(|file| file.service.clear());
         builder = builder.extern_path(".optserve.v1", "::optserve::v1");
     }
-    Ok(builder.compile_fds(files)?)
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
+    Ok(builder.compile_fds_with_config(files, config)?)
 }
 
 /// `From` of each algorithm for the specification of its family; of optimizers for that of a session.
@@ -59,12 +62,7 @@ fn conversions(files: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
             "\nimpl From<{source}> for {target} {{\n    fn from(value: {source}) -> Self {{\n        {body}\n    }}\n}}"
         )
     };
-    from(
-        &mut code,
-        "OptimizerSpec",
-        "SessionSpec",
-        "Self { optimizer: Some(value), ..Default::default() }",
-    )?;
+    from(&mut code, "OptimizerSpec", "SessionSpec", "Self { optimizer: Some(value), ..Default::default() }")?;
     let messages = files.file.iter().filter(|file| file.package() == PACKAGE).flat_map(|file| &file.message_type);
     for family in messages.filter(|message| message.name().ends_with("Spec")) {
         let target = family.name().to_upper_camel_case();
@@ -80,6 +78,23 @@ fn conversions(files: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
                     from(&mut code, &algorithm, "SessionSpec", "OptimizerSpec::from(value).into()")?;
                 }
             }
+        }
+    }
+    Ok(code)
+}
+
+/// `Rpc` of the request of each method, from which a call knows its path and answer.
+fn methods(files: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
+    let mut code = String::from("// Methods of the services.\n");
+    let name_of = |path: &str| path.rsplit('.').next().unwrap_or_default().to_upper_camel_case();
+    for service in files.file.iter().filter(|file| file.package() == PACKAGE).flat_map(|file| &file.service) {
+        for method in &service.method {
+            let path = format!("/{PACKAGE}.{}/{}", service.name(), method.name());
+            let (request, answer) = (name_of(method.input_type()), name_of(method.output_type()));
+            writeln!(
+                code,
+                "\nimpl crate::Rpc for {request} {{\n    const PATH: &'static str = \"{path}\";\n    type Answer = {answer};\n}}"
+            )?;
         }
     }
     Ok(code)

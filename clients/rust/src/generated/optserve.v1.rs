@@ -119,21 +119,71 @@ pub mod activation_spec {
         Maxout(super::MaxoutSpec),
     }
 }
+impl ::prost::Name for ActivationSpec {
+    const NAME: &'static str = "ActivationSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ActivationSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ActivationSpec".into()
+    }
+}
 /// The logistic function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SigmoidSpec {}
+impl ::prost::Name for SigmoidSpec {
+    const NAME: &'static str = "SigmoidSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SigmoidSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SigmoidSpec".into()
+    }
+}
 /// The hyperbolic tangent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TanhSpec {}
+impl ::prost::Name for TanhSpec {
+    const NAME: &'static str = "TanhSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TanhSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TanhSpec".into()
+    }
+}
 /// The rectifier. Its derivative at 0 is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReluSpec {}
+impl ::prost::Name for ReluSpec {
+    const NAME: &'static str = "ReluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReluSpec".into()
+    }
+}
 /// The leaky rectifier. Its derivative at 0 is negative_slope.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct LeakyReluSpec {
     /// Slope for x < 0.
     #[prost(double, optional, tag = "1")]
     pub negative_slope: ::core::option::Option<f64>,
+}
+impl ::prost::Name for LeakyReluSpec {
+    const NAME: &'static str = "LeakyReluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LeakyReluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LeakyReluSpec".into()
+    }
 }
 /// Softmax. An input of +infinity has the output 1; several of them share it
 /// equally. If all inputs along the axis are -infinity, value and gradient are
@@ -144,10 +194,30 @@ pub struct SoftmaxSpec {
     #[prost(int32, optional, tag = "1")]
     pub axis: ::core::option::Option<i32>,
 }
+impl ::prost::Name for SoftmaxSpec {
+    const NAME: &'static str = "SoftmaxSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SoftmaxSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SoftmaxSpec".into()
+    }
+}
 /// The parametric rectifier (He et al., 2015). Its slope is the request's field
 /// slope. The derivative at 0 is the slope there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PreluSpec {}
+impl ::prost::Name for PreluSpec {
+    const NAME: &'static str = "PreluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PreluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PreluSpec".into()
+    }
+}
 /// The randomized rectifier. In training each element has its own slope,
 /// uniform on \[lower, upper\]; otherwise the slope is their mean. The same seed
 /// and shape give the same slopes in the forward and backward pass and on every
@@ -168,6 +238,16 @@ pub struct RreluSpec {
     #[prost(int64, optional, tag = "4")]
     pub seed: ::core::option::Option<i64>,
 }
+impl ::prost::Name for RreluSpec {
+    const NAME: &'static str = "RreluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RreluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RreluSpec".into()
+    }
+}
 /// The exponential linear unit (Clevert et al., 2015). Its derivative at 0 is alpha.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct EluSpec {
@@ -175,15 +255,45 @@ pub struct EluSpec {
     #[prost(double, optional, tag = "1")]
     pub alpha: ::core::option::Option<f64>,
 }
+impl ::prost::Name for EluSpec {
+    const NAME: &'static str = "EluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EluSpec".into()
+    }
+}
 /// The scaled exponential linear unit (Klambauer et al., 2017).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SeluSpec {}
+impl ::prost::Name for SeluSpec {
+    const NAME: &'static str = "SeluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SeluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SeluSpec".into()
+    }
+}
 /// The continuously differentiable exponential linear unit (Barron, 2017).
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct CeluSpec {
     /// The negated limit at -infinity.
     #[prost(double, optional, tag = "1")]
     pub alpha: ::core::option::Option<f64>,
+}
+impl ::prost::Name for CeluSpec {
+    const NAME: &'static str = "CeluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CeluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CeluSpec".into()
+    }
 }
 /// The Gaussian error linear unit (Hendrycks and Gimpel, 2016).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -192,12 +302,42 @@ pub struct GeluSpec {
     #[prost(bool, optional, tag = "1")]
     pub approximate: ::core::option::Option<bool>,
 }
+impl ::prost::Name for GeluSpec {
+    const NAME: &'static str = "GeluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GeluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GeluSpec".into()
+    }
+}
 /// The sigmoid linear unit, also called swish.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SiluSpec {}
+impl ::prost::Name for SiluSpec {
+    const NAME: &'static str = "SiluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SiluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SiluSpec".into()
+    }
+}
 /// Mish (Misra, 2019).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MishSpec {}
+impl ::prost::Name for MishSpec {
+    const NAME: &'static str = "MishSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MishSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MishSpec".into()
+    }
+}
 /// A smooth rectifier.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct SoftplusSpec {
@@ -205,22 +345,72 @@ pub struct SoftplusSpec {
     #[prost(double, optional, tag = "1")]
     pub beta: ::core::option::Option<f64>,
 }
+impl ::prost::Name for SoftplusSpec {
+    const NAME: &'static str = "SoftplusSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SoftplusSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SoftplusSpec".into()
+    }
+}
 /// A rational sigmoid between -1 and 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SoftsignSpec {}
+impl ::prost::Name for SoftsignSpec {
+    const NAME: &'static str = "SoftsignSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SoftsignSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SoftsignSpec".into()
+    }
+}
 /// A piecewise linear sigmoid. Its derivative is 0 at -3 and 3.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HardSigmoidSpec {}
+impl ::prost::Name for HardSigmoidSpec {
+    const NAME: &'static str = "HardSigmoidSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HardSigmoidSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HardSigmoidSpec".into()
+    }
+}
 /// Swish with the hard sigmoid, also called hard SiLU. Its derivative is 0 at -3
 /// and 1 at 3.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HardSwishSpec {}
+impl ::prost::Name for HardSwishSpec {
+    const NAME: &'static str = "HardSwishSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HardSwishSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HardSwishSpec".into()
+    }
+}
 /// The logarithm of softmax, with the same treatment of infinities.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogSoftmaxSpec {
     /// The axis whose exponentials sum to one; negative counts from the end.
     #[prost(int32, optional, tag = "1")]
     pub axis: ::core::option::Option<i32>,
+}
+impl ::prost::Name for LogSoftmaxSpec {
+    const NAME: &'static str = "LogSoftmaxSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LogSoftmaxSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LogSoftmaxSpec".into()
+    }
 }
 /// Maxout (Goodfellow et al., 2013). Element j along the axis of the output is
 /// the maximum of the elements j*group_size to (j + 1)*group_size - 1 of the
@@ -233,6 +423,16 @@ pub struct MaxoutSpec {
     /// The axis that is grouped; negative counts from the end.
     #[prost(int32, optional, tag = "2")]
     pub axis: ::core::option::Option<i32>,
+}
+impl ::prost::Name for MaxoutSpec {
+    const NAME: &'static str = "MaxoutSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MaxoutSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MaxoutSpec".into()
+    }
 }
 /// Reasons of errors. Sent as google.rpc.ErrorInfo.reason without the
 /// ERROR_REASON_ prefix, in the domain "optserve.v1". Each ErrorInfo also has
@@ -521,6 +721,16 @@ pub struct Tensor {
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
 }
+impl ::prost::Name for Tensor {
+    const NAME: &'static str = "Tensor";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Tensor".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Tensor".into()
+    }
+}
 /// A tensor with its name in the session's layout.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NamedTensor {
@@ -530,6 +740,16 @@ pub struct NamedTensor {
     /// The value.
     #[prost(message, optional, tag = "2")]
     pub tensor: ::core::option::Option<Tensor>,
+}
+impl ::prost::Name for NamedTensor {
+    const NAME: &'static str = "NamedTensor";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.NamedTensor".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.NamedTensor".into()
+    }
 }
 /// Rows of a tensor: slices along its first dimension.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -545,6 +765,16 @@ pub struct SparseRows {
     /// the tensor's own shape after its first dimension.
     #[prost(message, optional, tag = "3")]
     pub values: ::core::option::Option<Tensor>,
+}
+impl ::prost::Name for SparseRows {
+    const NAME: &'static str = "SparseRows";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SparseRows".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SparseRows".into()
+    }
 }
 /// Where one tensor is in a sequence of bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -569,6 +799,16 @@ pub struct TensorLayout {
     #[prost(uint64, tag = "6")]
     pub byte_count: u64,
 }
+impl ::prost::Name for TensorLayout {
+    const NAME: &'static str = "TensorLayout";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TensorLayout".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TensorLayout".into()
+    }
+}
 /// Where tensors are in a sequence of bytes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ByteLayout {
@@ -578,6 +818,16 @@ pub struct ByteLayout {
     /// Length of the sequence.
     #[prost(uint64, tag = "2")]
     pub byte_count: u64,
+}
+impl ::prost::Name for ByteLayout {
+    const NAME: &'static str = "ByteLayout";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ByteLayout".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ByteLayout".into()
+    }
 }
 /// A range of bytes of a longer sequence. A chunk SHOULD have at most 1 MiB,
 /// which is below the default message limit of every gRPC implementation.
@@ -590,6 +840,16 @@ pub struct Chunk {
     /// The bytes. The last field, so that a reader can use them without copying.
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
+}
+impl ::prost::Name for Chunk {
+    const NAME: &'static str = "Chunk";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Chunk".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Chunk".into()
+    }
 }
 /// Element type of a tensor. Every type is little-endian on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -643,6 +903,16 @@ impl DataType {
 /// Request of GetCapabilities.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCapabilitiesRequest {}
+impl ::prost::Name for GetCapabilitiesRequest {
+    const NAME: &'static str = "GetCapabilitiesRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GetCapabilitiesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GetCapabilitiesRequest".into()
+    }
+}
 /// Response of GetCapabilities.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetCapabilitiesResponse {
@@ -679,6 +949,16 @@ pub struct GetCapabilitiesResponse {
     #[prost(enumeration = "ErrorReason", repeated, tag = "10")]
     pub error_reasons: ::prost::alloc::vec::Vec<i32>,
 }
+impl ::prost::Name for GetCapabilitiesResponse {
+    const NAME: &'static str = "GetCapabilitiesResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GetCapabilitiesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GetCapabilitiesResponse".into()
+    }
+}
 /// One algorithm of one family.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Algorithm {
@@ -693,6 +973,16 @@ pub struct Algorithm {
     #[prost(message, repeated, tag = "3")]
     pub hyperparameters: ::prost::alloc::vec::Vec<Hyperparameter>,
 }
+impl ::prost::Name for Algorithm {
+    const NAME: &'static str = "Algorithm";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Algorithm".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Algorithm".into()
+    }
+}
 /// One hyperparameter.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hyperparameter {
@@ -706,6 +996,16 @@ pub struct Hyperparameter {
     #[prost(message, repeated, tag = "3")]
     pub defaults: ::prost::alloc::vec::Vec<ConventionDefault>,
 }
+impl ::prost::Name for Hyperparameter {
+    const NAME: &'static str = "Hyperparameter";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Hyperparameter".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Hyperparameter".into()
+    }
+}
 /// A default under one convention.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConventionDefault {
@@ -716,6 +1016,16 @@ pub struct ConventionDefault {
     /// without its prefix.
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ConventionDefault {
+    const NAME: &'static str = "ConventionDefault";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ConventionDefault".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ConventionDefault".into()
+    }
 }
 /// Limits of a server. 0 means no limit of the server's own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -738,6 +1048,16 @@ pub struct Limits {
     /// Bytes per chunk that the server sends.
     #[prost(uint64, tag = "6")]
     pub chunk_bytes: u64,
+}
+impl ::prost::Name for Limits {
+    const NAME: &'static str = "Limits";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Limits".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Limits".into()
+    }
 }
 /// Generated client implementations.
 pub mod capabilities_service_client {
@@ -938,9 +1258,29 @@ pub mod loss_spec {
         Ciou(super::CiouSpec),
     }
 }
+impl ::prost::Name for LossSpec {
+    const NAME: &'static str = "LossSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LossSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LossSpec".into()
+    }
+}
 /// Mean squared error over the last axis.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MeanSquaredErrorSpec {}
+impl ::prost::Name for MeanSquaredErrorSpec {
+    const NAME: &'static str = "MeanSquaredErrorSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MeanSquaredErrorSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MeanSquaredErrorSpec".into()
+    }
+}
 /// Categorical cross-entropy. Probabilities are renormalised along the axis and
 /// clipped to \[1e-7, 1 - 1e-7\]; logits go through log-sum-exp. If all logits
 /// along the axis are -infinity, value and gradient are NaN, as in PyTorch;
@@ -961,6 +1301,16 @@ pub struct CategoricalCrossentropySpec {
     #[prost(double, repeated, tag = "4")]
     pub class_weights: ::prost::alloc::vec::Vec<f64>,
 }
+impl ::prost::Name for CategoricalCrossentropySpec {
+    const NAME: &'static str = "CategoricalCrossentropySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CategoricalCrossentropySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CategoricalCrossentropySpec".into()
+    }
+}
 /// Categorical cross-entropy whose targets are class indices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SparseCategoricalCrossentropySpec {
@@ -978,6 +1328,16 @@ pub struct SparseCategoricalCrossentropySpec {
     /// LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT.
     #[prost(double, repeated, tag = "4")]
     pub class_weights: ::prost::alloc::vec::Vec<f64>,
+}
+impl ::prost::Name for SparseCategoricalCrossentropySpec {
+    const NAME: &'static str = "SparseCategoricalCrossentropySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SparseCategoricalCrossentropySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SparseCategoricalCrossentropySpec".into()
+    }
 }
 /// A formula that the caller sends, for one element of prediction and target.
 /// The loss of an example is its mean over the last axis; so under
@@ -1005,9 +1365,29 @@ pub struct CustomSpec {
     #[prost(map = "string, double", tag = "2")]
     pub constants: ::std::collections::HashMap<::prost::alloc::string::String, f64>,
 }
+impl ::prost::Name for CustomSpec {
+    const NAME: &'static str = "CustomSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CustomSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CustomSpec".into()
+    }
+}
 /// Mean absolute error over the last axis. The derivative at 0 is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MeanAbsoluteErrorSpec {}
+impl ::prost::Name for MeanAbsoluteErrorSpec {
+    const NAME: &'static str = "MeanAbsoluteErrorSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MeanAbsoluteErrorSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MeanAbsoluteErrorSpec".into()
+    }
+}
 /// Huber's loss, the mean over the last axis. With e = prediction - target:
 /// e^2/2 if |e| <= delta, otherwise delta*|e| - delta^2/2.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1015,6 +1395,16 @@ pub struct HuberSpec {
     /// Error at which the loss becomes linear, greater than 0.
     #[prost(double, optional, tag = "1")]
     pub delta: ::core::option::Option<f64>,
+}
+impl ::prost::Name for HuberSpec {
+    const NAME: &'static str = "HuberSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HuberSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HuberSpec".into()
+    }
 }
 /// Smooth L1, the mean over the last axis. With e = prediction - target:
 /// e^2/(2*beta) if |e| < beta, otherwise |e| - beta/2.
@@ -1025,13 +1415,43 @@ pub struct SmoothL1Spec {
     #[prost(double, optional, tag = "1")]
     pub beta: ::core::option::Option<f64>,
 }
+impl ::prost::Name for SmoothL1Spec {
+    const NAME: &'static str = "SmoothL1Spec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SmoothL1Spec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SmoothL1Spec".into()
+    }
+}
 /// log(cosh(prediction - target)), the mean over the last axis.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogCoshSpec {}
+impl ::prost::Name for LogCoshSpec {
+    const NAME: &'static str = "LogCoshSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LogCoshSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LogCoshSpec".into()
+    }
+}
 /// (log(1 + prediction) - log(1 + target))^2, the mean over the last axis.
 /// Numbers below 1e-7 count as 1e-7.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MeanSquaredLogarithmicErrorSpec {}
+impl ::prost::Name for MeanSquaredLogarithmicErrorSpec {
+    const NAME: &'static str = "MeanSquaredLogarithmicErrorSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MeanSquaredLogarithmicErrorSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MeanSquaredLogarithmicErrorSpec".into()
+    }
+}
 /// Binary cross-entropy, the mean over an axis:
 /// -y*log(p)*positive_weight - (1 - y)*log(1 - p). Probabilities are clipped to
 /// \[1e-7, 1 - 1e-7\]; logits go through log-sum-exp.
@@ -1049,6 +1469,16 @@ pub struct BinaryCrossentropySpec {
     /// Factor of the term of positive targets, at least 0. PyTorch's pos_weight.
     #[prost(double, optional, tag = "4")]
     pub positive_weight: ::core::option::Option<f64>,
+}
+impl ::prost::Name for BinaryCrossentropySpec {
+    const NAME: &'static str = "BinaryCrossentropySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.BinaryCrossentropySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.BinaryCrossentropySpec".into()
+    }
 }
 /// Binary focal cross-entropy, the mean over an axis: binary cross-entropy times
 /// (1 - p_t)^gamma, where p_t = y*p + (1 - y)*(1 - p). Lin et al., 2017.
@@ -1072,6 +1502,16 @@ pub struct BinaryFocalCrossentropySpec {
     /// Weight of positive targets if balancing is applied.
     #[prost(double, optional, tag = "6")]
     pub alpha: ::core::option::Option<f64>,
+}
+impl ::prost::Name for BinaryFocalCrossentropySpec {
+    const NAME: &'static str = "BinaryFocalCrossentropySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.BinaryFocalCrossentropySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.BinaryFocalCrossentropySpec".into()
+    }
 }
 /// Categorical focal cross-entropy: each class's term of categorical
 /// cross-entropy times alpha*(1 - q)^gamma.
@@ -1097,6 +1537,16 @@ pub struct CategoricalFocalCrossentropySpec {
     #[prost(double, repeated, tag = "6")]
     pub class_weights: ::prost::alloc::vec::Vec<f64>,
 }
+impl ::prost::Name for CategoricalFocalCrossentropySpec {
+    const NAME: &'static str = "CategoricalFocalCrossentropySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CategoricalFocalCrossentropySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CategoricalFocalCrossentropySpec".into()
+    }
+}
 /// Kullback-Leibler divergence, the sum over the last axis of
 /// y*(log(y) - log(p)). Targets and predictions are clipped to \[1e-7, 1\].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1105,6 +1555,16 @@ pub struct KlDivergenceSpec {
     /// optax; then nothing is clipped.
     #[prost(bool, optional, tag = "1")]
     pub log_prediction: ::core::option::Option<bool>,
+}
+impl ::prost::Name for KlDivergenceSpec {
+    const NAME: &'static str = "KlDivergenceSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.KlDivergenceSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.KlDivergenceSpec".into()
+    }
 }
 /// Negative log-likelihood of counts, the mean over the last axis of
 /// p - y*log(p + epsilon).
@@ -1121,6 +1581,16 @@ pub struct PoissonSpec {
     #[prost(bool, optional, tag = "3")]
     pub full: ::core::option::Option<bool>,
 }
+impl ::prost::Name for PoissonSpec {
+    const NAME: &'static str = "PoissonSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PoissonSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PoissonSpec".into()
+    }
+}
 /// Hinge loss. The derivative at target*prediction = 1 is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HingeSpec {
@@ -1128,6 +1598,16 @@ pub struct HingeSpec {
     /// Keras.
     #[prost(bool, optional, tag = "1")]
     pub convert_labels: ::core::option::Option<bool>,
+}
+impl ::prost::Name for HingeSpec {
+    const NAME: &'static str = "HingeSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HingeSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HingeSpec".into()
+    }
 }
 /// Squared hinge loss.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1137,10 +1617,30 @@ pub struct SquaredHingeSpec {
     #[prost(bool, optional, tag = "1")]
     pub convert_labels: ::core::option::Option<bool>,
 }
+impl ::prost::Name for SquaredHingeSpec {
+    const NAME: &'static str = "SquaredHingeSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SquaredHingeSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SquaredHingeSpec".into()
+    }
+}
 /// max(0, 1 + max((1 - y)*p) - sum(y*p)) over the last axis. Equal maxima share
 /// the gradient.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CategoricalHingeSpec {}
+impl ::prost::Name for CategoricalHingeSpec {
+    const NAME: &'static str = "CategoricalHingeSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CategoricalHingeSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CategoricalHingeSpec".into()
+    }
+}
 /// -sum(y*p)/(|y|*|p|) along an axis: -1 for vectors of the same direction. The
 /// cosine distance is greater by 1. Lengths below 1e-7 count as 1e-7.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1148,6 +1648,16 @@ pub struct CosineSimilaritySpec {
     /// The axis of the vectors; negative counts from the end.
     #[prost(int32, optional, tag = "1")]
     pub axis: ::core::option::Option<i32>,
+}
+impl ::prost::Name for CosineSimilaritySpec {
+    const NAME: &'static str = "CosineSimilaritySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CosineSimilaritySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CosineSimilaritySpec".into()
+    }
 }
 /// 1 - intersection/(union + epsilon) of boxes. The last axis of prediction and
 /// target holds x1, y1, x2, y2, where x1 <= x2 and y1 <= y2. If edges of both
@@ -1158,6 +1668,16 @@ pub struct IouSpec {
     #[prost(double, optional, tag = "1")]
     pub epsilon: ::core::option::Option<f64>,
 }
+impl ::prost::Name for IouSpec {
+    const NAME: &'static str = "IouSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.IouSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.IouSpec".into()
+    }
+}
 /// IoU loss + (hull - union)/(hull + epsilon). The hull is the smallest box
 /// around both. Rezatofighi et al., 2019, as in torchvision.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1165,6 +1685,16 @@ pub struct GiouSpec {
     /// Constant that is added to denominators, at least 1e-30.
     #[prost(double, optional, tag = "1")]
     pub epsilon: ::core::option::Option<f64>,
+}
+impl ::prost::Name for GiouSpec {
+    const NAME: &'static str = "GiouSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GiouSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GiouSpec".into()
+    }
 }
 /// IoU loss + d^2/(c^2 + epsilon). d is the distance of the centres and c the
 /// diagonal of the smallest box around both. Zheng et al., 2020, as in
@@ -1175,6 +1705,16 @@ pub struct DiouSpec {
     #[prost(double, optional, tag = "1")]
     pub epsilon: ::core::option::Option<f64>,
 }
+impl ::prost::Name for DiouSpec {
+    const NAME: &'static str = "DiouSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DiouSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DiouSpec".into()
+    }
+}
 /// DIoU loss + a*v. v = (4/pi^2)*(atan(w_y/h_y) - atan(w_p/h_p))^2, from widths
 /// and heights, and a = v/(1 - IoU + v + epsilon). The gradient treats a as a
 /// constant, as in torchvision and the paper. Zheng et al., 2020.
@@ -1183,6 +1723,16 @@ pub struct CiouSpec {
     /// Constant that is added to denominators, at least 1e-30.
     #[prost(double, optional, tag = "1")]
     pub epsilon: ::core::option::Option<f64>,
+}
+impl ::prost::Name for CiouSpec {
+    const NAME: &'static str = "CiouSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CiouSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CiouSpec".into()
+    }
 }
 /// How per-example losses become one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1249,6 +1799,16 @@ pub struct NetworkSpec {
     #[prost(int64, repeated, tag = "2")]
     pub input_shape: ::prost::alloc::vec::Vec<i64>,
 }
+impl ::prost::Name for NetworkSpec {
+    const NAME: &'static str = "NetworkSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.NetworkSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.NetworkSpec".into()
+    }
+}
 /// One layer, described in at most 1024 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayerSpec {
@@ -1311,6 +1871,16 @@ pub mod layer_spec {
         Dropout(super::DropoutSpec),
     }
 }
+impl ::prost::Name for LayerSpec {
+    const NAME: &'static str = "LayerSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LayerSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LayerSpec".into()
+    }
+}
 /// A fully connected layer over the last dimension: y = x*W + b.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DenseSpec {
@@ -1320,6 +1890,16 @@ pub struct DenseSpec {
     /// Whether there is a bias.
     #[prost(bool, optional, tag = "2")]
     pub use_bias: ::core::option::Option<bool>,
+}
+impl ::prost::Name for DenseSpec {
+    const NAME: &'static str = "DenseSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DenseSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DenseSpec".into()
+    }
 }
 /// A convolution over one to three dimensions, followed by the channels. With
 /// as many groups as channels it is depthwise.
@@ -1348,6 +1928,16 @@ pub struct ConvolutionSpec {
     #[prost(bool, optional, tag = "7")]
     pub use_bias: ::core::option::Option<bool>,
 }
+impl ::prost::Name for ConvolutionSpec {
+    const NAME: &'static str = "ConvolutionSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ConvolutionSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ConvolutionSpec".into()
+    }
+}
 /// Pooling over windows of one to three dimensions, for each channel
 /// separately.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1366,6 +1956,16 @@ pub struct PoolingSpec {
     #[prost(enumeration = "PoolingForm", tag = "4")]
     pub form: i32,
 }
+impl ::prost::Name for PoolingSpec {
+    const NAME: &'static str = "PoolingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PoolingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PoolingSpec".into()
+    }
+}
 /// Pooling of each channel over all of its positions, in one to three
 /// dimensions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1376,6 +1976,16 @@ pub struct GlobalPoolingSpec {
     /// Whether the dimensions are kept, with extent 1.
     #[prost(bool, optional, tag = "2")]
     pub keep_dimensions: ::core::option::Option<bool>,
+}
+impl ::prost::Name for GlobalPoolingSpec {
+    const NAME: &'static str = "GlobalPoolingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GlobalPoolingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GlobalPoolingSpec".into()
+    }
 }
 /// The plain recurrent layer over an input of \[time, features\].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1394,6 +2004,16 @@ pub struct SimpleRnnSpec {
     #[prost(bool, optional, tag = "4")]
     pub bidirectional: ::core::option::Option<bool>,
 }
+impl ::prost::Name for SimpleRnnSpec {
+    const NAME: &'static str = "SimpleRnnSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SimpleRnnSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SimpleRnnSpec".into()
+    }
+}
 /// Long short-term memory over an input of \[time, features\].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LstmSpec {
@@ -1410,6 +2030,16 @@ pub struct LstmSpec {
     /// concatenated to the first's.
     #[prost(bool, optional, tag = "4")]
     pub bidirectional: ::core::option::Option<bool>,
+}
+impl ::prost::Name for LstmSpec {
+    const NAME: &'static str = "LstmSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LstmSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LstmSpec".into()
+    }
 }
 /// The gated recurrent unit over an input of \[time, features\].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1432,6 +2062,16 @@ pub struct GruSpec {
     #[prost(bool, optional, tag = "5")]
     pub reset_after: ::core::option::Option<bool>,
 }
+impl ::prost::Name for GruSpec {
+    const NAME: &'static str = "GruSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GruSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GruSpec".into()
+    }
+}
 /// A table of vectors. Each element of the input is an index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EmbeddingSpec {
@@ -1441,6 +2081,16 @@ pub struct EmbeddingSpec {
     /// Length of each vector. Required.
     #[prost(int32, optional, tag = "2")]
     pub dimension: ::core::option::Option<i32>,
+}
+impl ::prost::Name for EmbeddingSpec {
+    const NAME: &'static str = "EmbeddingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EmbeddingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EmbeddingSpec".into()
+    }
 }
 /// Batch normalization over the last dimension. Its moving mean and variance
 /// are non-trainable parameters.
@@ -1453,6 +2103,16 @@ pub struct BatchNormalizationSpec {
     #[prost(bool, optional, tag = "2")]
     pub scale: ::core::option::Option<bool>,
 }
+impl ::prost::Name for BatchNormalizationSpec {
+    const NAME: &'static str = "BatchNormalizationSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.BatchNormalizationSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.BatchNormalizationSpec".into()
+    }
+}
 /// Layer normalization over the last dimension.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayerNormalizationSpec {
@@ -1462,6 +2122,16 @@ pub struct LayerNormalizationSpec {
     /// Whether there is a learned factor.
     #[prost(bool, optional, tag = "2")]
     pub scale: ::core::option::Option<bool>,
+}
+impl ::prost::Name for LayerNormalizationSpec {
+    const NAME: &'static str = "LayerNormalizationSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LayerNormalizationSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LayerNormalizationSpec".into()
+    }
 }
 /// Multi-head self-attention over an input of \[time, features\], with a
 /// projection to the input's features.
@@ -1480,9 +2150,29 @@ pub struct MultiHeadAttentionSpec {
     #[prost(bool, optional, tag = "4")]
     pub use_bias: ::core::option::Option<bool>,
 }
+impl ::prost::Name for MultiHeadAttentionSpec {
+    const NAME: &'static str = "MultiHeadAttentionSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MultiHeadAttentionSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MultiHeadAttentionSpec".into()
+    }
+}
 /// All dimensions flattened into one. The output shares the input's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlattenSpec {}
+impl ::prost::Name for FlattenSpec {
+    const NAME: &'static str = "FlattenSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.FlattenSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.FlattenSpec".into()
+    }
+}
 /// A function of each element, without parameters, such as an activation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ElementwiseSpec {
@@ -1490,9 +2180,29 @@ pub struct ElementwiseSpec {
     #[prost(int64, optional, tag = "1")]
     pub operations: ::core::option::Option<i64>,
 }
+impl ::prost::Name for ElementwiseSpec {
+    const NAME: &'static str = "ElementwiseSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ElementwiseSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ElementwiseSpec".into()
+    }
+}
 /// Dropout, which does nothing in inference but has its own output.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DropoutSpec {}
+impl ::prost::Name for DropoutSpec {
+    const NAME: &'static str = "DropoutSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DropoutSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DropoutSpec".into()
+    }
+}
 /// Padding of a sliding window at the borders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1673,12 +2383,32 @@ pub mod optimizer_spec {
         Prodigy(super::ProdigySpec),
     }
 }
+impl ::prost::Name for OptimizerSpec {
+    const NAME: &'static str = "OptimizerSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.OptimizerSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.OptimizerSpec".into()
+    }
+}
 /// p -= lr*g.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct SgdSpec {
     /// Step size, unless the session has a schedule.
     #[prost(double, optional, tag = "1")]
     pub learning_rate: ::core::option::Option<f64>,
+}
+impl ::prost::Name for SgdSpec {
+    const NAME: &'static str = "SgdSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SgdSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SgdSpec".into()
+    }
 }
 /// SGD with momentum.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1697,6 +2427,16 @@ pub struct MomentumSpec {
     #[prost(enumeration = "MomentumForm", tag = "4")]
     pub form: i32,
 }
+impl ::prost::Name for MomentumSpec {
+    const NAME: &'static str = "MomentumSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MomentumSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MomentumSpec".into()
+    }
+}
 /// Nesterov's accelerated gradient.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct NesterovSpec {
@@ -1709,6 +2449,16 @@ pub struct NesterovSpec {
     /// How the gradient looks ahead.
     #[prost(enumeration = "NesterovForm", tag = "3")]
     pub form: i32,
+}
+impl ::prost::Name for NesterovSpec {
+    const NAME: &'static str = "NesterovSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.NesterovSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.NesterovSpec".into()
+    }
 }
 /// a += g^2; p -= lr*g/sqrt(a), with epsilon inside or outside the root.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1728,6 +2478,16 @@ pub struct AdagradSpec {
     /// The step size is divided by 1 + (t - 1)*learning_rate_decay.
     #[prost(double, optional, tag = "5")]
     pub learning_rate_decay: ::core::option::Option<f64>,
+}
+impl ::prost::Name for AdagradSpec {
+    const NAME: &'static str = "AdagradSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdagradSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdagradSpec".into()
+    }
 }
 /// v = rho*v + (1 - rho)*g^2; p -= lr*g/sqrt(v), with options.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1755,6 +2515,16 @@ pub struct RmspropSpec {
     #[prost(enumeration = "MomentumForm", tag = "7")]
     pub momentum_form: i32,
 }
+impl ::prost::Name for RmspropSpec {
+    const NAME: &'static str = "RmspropSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RmspropSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RmspropSpec".into()
+    }
+}
 /// v = rho*v + (1 - rho)*g^2; d = sqrt(u + epsilon)/sqrt(v + epsilon)*g;
 /// u = rho*u + (1 - rho)*d^2; p -= lr*d.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1768,6 +2538,16 @@ pub struct AdadeltaSpec {
     /// Small constant in both square roots, for numerical stability.
     #[prost(double, optional, tag = "3")]
     pub epsilon: ::core::option::Option<f64>,
+}
+impl ::prost::Name for AdadeltaSpec {
+    const NAME: &'static str = "AdadeltaSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdadeltaSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdadeltaSpec".into()
+    }
 }
 /// Adam.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1793,6 +2573,16 @@ pub struct AdamSpec {
     /// Added inside the square root, independent of epsilon_placement. optax.
     #[prost(double, optional, tag = "7")]
     pub epsilon_root: ::core::option::Option<f64>,
+}
+impl ::prost::Name for AdamSpec {
+    const NAME: &'static str = "AdamSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdamSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdamSpec".into()
+    }
 }
 /// AMSGrad: Adam whose second moment never decreases.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1821,6 +2611,16 @@ pub struct AmsgradSpec {
     /// Added inside the square root, independent of epsilon_placement. optax.
     #[prost(double, optional, tag = "8")]
     pub epsilon_root: ::core::option::Option<f64>,
+}
+impl ::prost::Name for AmsgradSpec {
+    const NAME: &'static str = "AmsgradSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AmsgradSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AmsgradSpec".into()
+    }
 }
 /// Adam with decoupled weight decay.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1851,6 +2651,16 @@ pub struct AdamwSpec {
     #[prost(double, optional, tag = "8")]
     pub epsilon_root: ::core::option::Option<f64>,
 }
+impl ::prost::Name for AdamwSpec {
+    const NAME: &'static str = "AdamwSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdamwSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdamwSpec".into()
+    }
+}
 /// Adam with Nesterov momentum.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct NadamSpec {
@@ -1876,6 +2686,16 @@ pub struct NadamSpec {
     #[prost(double, optional, tag = "7")]
     pub epsilon_root: ::core::option::Option<f64>,
 }
+impl ::prost::Name for NadamSpec {
+    const NAME: &'static str = "NadamSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.NadamSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.NadamSpec".into()
+    }
+}
 /// Adamax.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct AdamaxSpec {
@@ -1894,6 +2714,16 @@ pub struct AdamaxSpec {
     /// Where epsilon is added.
     #[prost(enumeration = "AdamaxForm", tag = "5")]
     pub form: i32,
+}
+impl ::prost::Name for AdamaxSpec {
+    const NAME: &'static str = "AdamaxSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdamaxSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdamaxSpec".into()
+    }
 }
 /// Resilient propagation: each parameter has its own step size, which grows
 /// while the gradient keeps its sign and shrinks when the sign changes.
@@ -1914,6 +2744,16 @@ pub struct RpropSpec {
     /// Largest step size.
     #[prost(double, optional, tag = "5")]
     pub step_size_max: ::core::option::Option<f64>,
+}
+impl ::prost::Name for RpropSpec {
+    const NAME: &'static str = "RpropSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RpropSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RpropSpec".into()
+    }
 }
 /// LAMB: Adam's step, scaled for each tensor by |p|/|step|.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -1939,6 +2779,16 @@ pub struct LambSpec {
     #[prost(double, optional, tag = "6")]
     pub epsilon_root: ::core::option::Option<f64>,
 }
+impl ::prost::Name for LambSpec {
+    const NAME: &'static str = "LambSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LambSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LambSpec".into()
+    }
+}
 /// LARS: v = mu*v - lr*ratio*(g + weight_decay*p); p += v, where for each
 /// tensor ratio = trust_coefficient*|p|/(|g + weight_decay*p| + epsilon), or 1
 /// if a norm is 0.
@@ -1962,6 +2812,16 @@ pub struct LarsSpec {
     /// Whether the step looks ahead: p += mu*v - lr*ratio*(g + weight_decay*p).
     #[prost(bool, optional, tag = "6")]
     pub nesterov: ::core::option::Option<bool>,
+}
+impl ::prost::Name for LarsSpec {
+    const NAME: &'static str = "LarsSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LarsSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LarsSpec".into()
+    }
 }
 /// Rectified Adam. p -= lr*m/(1 - beta1^t) until the second moment averages
 /// enough steps, then Adam's step times a rectification term.
@@ -1997,6 +2857,16 @@ pub struct RadamSpec {
     #[prost(double, optional, tag = "9")]
     pub epsilon_root: ::core::option::Option<f64>,
 }
+impl ::prost::Name for RadamSpec {
+    const NAME: &'static str = "RadamSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RadamSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RadamSpec".into()
+    }
+}
 /// p -= lr*sign(beta1*m + (1 - beta1)*g); m = beta2*m + (1 - beta2)*g.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct LionSpec {
@@ -2013,6 +2883,16 @@ pub struct LionSpec {
     /// session or of a parameter group replaces it.
     #[prost(double, optional, tag = "4")]
     pub weight_decay: ::core::option::Option<f64>,
+}
+impl ::prost::Name for LionSpec {
+    const NAME: &'static str = "LionSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LionSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LionSpec".into()
+    }
 }
 /// v -= (1 - beta2)*sign(v - g^2)*g^2, then Adam's step with corrected moments.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2039,6 +2919,16 @@ pub struct YogiSpec {
     #[prost(double, optional, tag = "7")]
     pub epsilon_root: ::core::option::Option<f64>,
 }
+impl ::prost::Name for YogiSpec {
+    const NAME: &'static str = "YogiSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.YogiSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.YogiSpec".into()
+    }
+}
 /// s = beta2*s + (1 - beta2)*(g - m)^2 + epsilon_root. Then Adam's step with
 /// corrected moments and s for the second.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2058,6 +2948,16 @@ pub struct AdabeliefSpec {
     /// Added to the variance in every step.
     #[prost(double, optional, tag = "5")]
     pub epsilon_root: ::core::option::Option<f64>,
+}
+impl ::prost::Name for AdabeliefSpec {
+    const NAME: &'static str = "AdabeliefSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdabeliefSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdabeliefSpec".into()
+    }
 }
 /// Adan: averages of the gradient, of its change d, and of (g + (1 - beta2)*d)^2.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2081,6 +2981,16 @@ pub struct AdanSpec {
     #[prost(double, optional, tag = "6")]
     pub epsilon_root: ::core::option::Option<f64>,
 }
+impl ::prost::Name for AdanSpec {
+    const NAME: &'static str = "AdanSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdanSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdanSpec".into()
+    }
+}
 /// ADOPT: each gradient is divided by the root of the second moment before it,
 /// clipped, and averaged. The first step only initializes the second moment.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2100,6 +3010,16 @@ pub struct AdoptSpec {
     /// Whether divided gradients are clipped to (t - 1)^(1/4) in step t.
     #[prost(bool, optional, tag = "5")]
     pub clipped: ::core::option::Option<bool>,
+}
+impl ::prost::Name for AdoptSpec {
+    const NAME: &'static str = "AdoptSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdoptSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdoptSpec".into()
+    }
 }
 /// FTRL-proximal: parameters are computed from a sum of gradients alone, and
 /// are exactly 0 if l1 outweighs it. A weight without a gradient so far becomes
@@ -2129,6 +3049,16 @@ pub struct FtrlSpec {
     #[prost(double, optional, tag = "7")]
     pub beta: ::core::option::Option<f64>,
 }
+impl ::prost::Name for FtrlSpec {
+    const NAME: &'static str = "FtrlSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.FtrlSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.FtrlSpec".into()
+    }
+}
 /// b = momentum*b + g; p -= lr*b, where g is the pseudo-gradient: the parameters
 /// minus the clients' mean.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2139,6 +3069,16 @@ pub struct FedAvgMSpec {
     /// Momentum: decay rate of the buffer.
     #[prost(double, optional, tag = "2")]
     pub momentum: ::core::option::Option<f64>,
+}
+impl ::prost::Name for FedAvgMSpec {
+    const NAME: &'static str = "FedAvgMSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.FedAvgMSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.FedAvgMSpec".into()
+    }
 }
 /// m = beta1*m + (1 - beta1)*g; v += g^2; p -= lr*m/(sqrt(v) + tau), where g is
 /// the pseudo-gradient: the parameters minus the clients' mean.
@@ -2156,6 +3096,16 @@ pub struct FedAdagradSpec {
     /// What the sum of squares starts from.
     #[prost(double, optional, tag = "4")]
     pub initial_accumulator: ::core::option::Option<f64>,
+}
+impl ::prost::Name for FedAdagradSpec {
+    const NAME: &'static str = "FedAdagradSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.FedAdagradSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.FedAdagradSpec".into()
+    }
 }
 /// m = beta1*m + (1 - beta1)*g; v = beta2*v + (1 - beta2)*g^2;
 /// p -= lr*m/(sqrt(v) + tau), where g is the pseudo-gradient: the parameters minus
@@ -2181,6 +3131,16 @@ pub struct FedAdamSpec {
     #[prost(enumeration = "FedAdamCorrection", tag = "6")]
     pub bias_correction: i32,
 }
+impl ::prost::Name for FedAdamSpec {
+    const NAME: &'static str = "FedAdamSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.FedAdamSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.FedAdamSpec".into()
+    }
+}
 /// As FedAdam without a correction, with v -= (1 - beta2)*sign(v - g^2)*g^2.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct FedYogiSpec {
@@ -2200,6 +3160,16 @@ pub struct FedYogiSpec {
     #[prost(double, optional, tag = "5")]
     pub initial_accumulator: ::core::option::Option<f64>,
 }
+impl ::prost::Name for FedYogiSpec {
+    const NAME: &'static str = "FedYogiSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.FedYogiSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.FedYogiSpec".into()
+    }
+}
 /// z -= lr*g; x averages z. The parameters are x, the point to evaluate and to
 /// store. Gradients are computed at y = (1 - beta1)*z + beta1*x: clients pull
 /// it with PARAMETER_POINT_LOOKAHEAD.
@@ -2217,6 +3187,16 @@ pub struct ScheduleFreeSgdSpec {
     /// weight_decay*y is added to the gradient.
     #[prost(double, optional, tag = "4")]
     pub weight_decay: ::core::option::Option<f64>,
+}
+impl ::prost::Name for ScheduleFreeSgdSpec {
+    const NAME: &'static str = "ScheduleFreeSgdSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ScheduleFreeSgdSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ScheduleFreeSgdSpec".into()
+    }
 }
 /// As ScheduleFreeSgd, with g/(sqrt(v_hat) + epsilon) + weight_decay*y for g.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2239,6 +3219,16 @@ pub struct ScheduleFreeAdamwSpec {
     /// weight_decay*y is added to the direction.
     #[prost(double, optional, tag = "6")]
     pub weight_decay: ::core::option::Option<f64>,
+}
+impl ::prost::Name for ScheduleFreeAdamwSpec {
+    const NAME: &'static str = "ScheduleFreeAdamwSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ScheduleFreeAdamwSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ScheduleFreeAdamwSpec".into()
+    }
 }
 /// Adafactor. Second moments of tensors with two or more dimensions are stored
 /// as averages over the rows and columns of two dimensions.
@@ -2275,6 +3265,16 @@ pub struct AdafactorSpec {
     /// Whether the step size is at most 1/sqrt(t).
     #[prost(bool, optional, tag = "9")]
     pub relative_step: ::core::option::Option<bool>,
+}
+impl ::prost::Name for AdafactorSpec {
+    const NAME: &'static str = "AdafactorSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AdafactorSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AdafactorSpec".into()
+    }
 }
 /// Muon: matrices are updated by an orthogonalized momentum, every other tensor
 /// by AdamW.
@@ -2325,6 +3325,16 @@ pub struct MuonSpec {
     #[prost(double, optional, tag = "13")]
     pub rms_rate: ::core::option::Option<f64>,
 }
+impl ::prost::Name for MuonSpec {
+    const NAME: &'static str = "MuonSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MuonSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MuonSpec".into()
+    }
+}
 /// Prodigy: Adam whose step size is an estimate of the distance to the
 /// solution, computed from all tensors of a parameter group.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2358,6 +3368,16 @@ pub struct ProdigySpec {
     /// Whether the sums exclude the learning rate, for warm-ups.
     #[prost(bool, optional, tag = "9")]
     pub safeguard_warmup: ::core::option::Option<bool>,
+}
+impl ::prost::Name for ProdigySpec {
+    const NAME: &'static str = "ProdigySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ProdigySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ProdigySpec".into()
+    }
 }
 /// How momentum accumulates. p is the parameter, g the gradient, mu the momentum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2789,6 +3809,16 @@ pub mod schedule_spec {
         LegacyDecay(::prost::alloc::boxed::Box<super::LegacyDecaySpec>),
     }
 }
+impl ::prost::Name for ScheduleSpec {
+    const NAME: &'static str = "ScheduleSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ScheduleSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ScheduleSpec".into()
+    }
+}
 /// Exponential decay.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ExponentialSpec {
@@ -2805,6 +3835,16 @@ pub struct ExponentialSpec {
     #[prost(bool, optional, tag = "4")]
     pub staircase: ::core::option::Option<bool>,
 }
+impl ::prost::Name for ExponentialSpec {
+    const NAME: &'static str = "ExponentialSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ExponentialSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ExponentialSpec".into()
+    }
+}
 /// Piecewise-constant rates.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PiecewiseConstantSpec {
@@ -2817,6 +3857,16 @@ pub struct PiecewiseConstantSpec {
     /// Which value holds on a boundary itself.
     #[prost(enumeration = "BoundarySide", tag = "3")]
     pub boundary_side: i32,
+}
+impl ::prost::Name for PiecewiseConstantSpec {
+    const NAME: &'static str = "PiecewiseConstantSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PiecewiseConstantSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PiecewiseConstantSpec".into()
+    }
 }
 /// Inverse-time decay.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2834,12 +3884,32 @@ pub struct InverseTimeSpec {
     #[prost(bool, optional, tag = "4")]
     pub staircase: ::core::option::Option<bool>,
 }
+impl ::prost::Name for InverseTimeSpec {
+    const NAME: &'static str = "InverseTimeSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.InverseTimeSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.InverseTimeSpec".into()
+    }
+}
 /// One rate.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ConstantScheduleSpec {
     /// The rate. Required.
     #[prost(double, optional, tag = "1")]
     pub value: ::core::option::Option<f64>,
+}
+impl ::prost::Name for ConstantScheduleSpec {
+    const NAME: &'static str = "ConstantScheduleSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ConstantScheduleSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ConstantScheduleSpec".into()
+    }
 }
 /// (initial - end)*(1 - s/decay_steps)^power + end, and end afterwards.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2860,6 +3930,16 @@ pub struct PolynomialSpec {
     /// the rate restarts from a lower value each time.
     #[prost(bool, optional, tag = "5")]
     pub cycle: ::core::option::Option<bool>,
+}
+impl ::prost::Name for PolynomialSpec {
+    const NAME: &'static str = "PolynomialSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PolynomialSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PolynomialSpec".into()
+    }
 }
 /// lr*((1 - alpha)*(1 + cos(pi*s/decay_steps))/2 + alpha), and lr*alpha afterwards.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2885,6 +3965,16 @@ pub struct CosineSpec {
     #[prost(bool, optional, tag = "6")]
     pub periodic: ::core::option::Option<bool>,
 }
+impl ::prost::Name for CosineSpec {
+    const NAME: &'static str = "CosineSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CosineSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CosineSpec".into()
+    }
+}
 /// Cosine decay that restarts whenever it has ended.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct CosineRestartsSpec {
@@ -2903,6 +3993,16 @@ pub struct CosineRestartsSpec {
     /// The fraction of the rate at the end of a decay.
     #[prost(double, optional, tag = "5")]
     pub alpha: ::core::option::Option<f64>,
+}
+impl ::prost::Name for CosineRestartsSpec {
+    const NAME: &'static str = "CosineRestartsSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CosineRestartsSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CosineRestartsSpec".into()
+    }
 }
 /// max/div_factor up to max, down to max/(div_factor*final_div_factor), and
 /// constant afterwards.
@@ -2940,6 +4040,16 @@ pub struct OneCycleSpec {
     #[prost(enumeration = "OneCycleForm", tag = "9")]
     pub form: i32,
 }
+impl ::prost::Name for OneCycleSpec {
+    const NAME: &'static str = "OneCycleSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.OneCycleSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.OneCycleSpec".into()
+    }
+}
 /// lr*gamma^floor(s/step_size).
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct StepDecaySpec {
@@ -2952,6 +4062,16 @@ pub struct StepDecaySpec {
     /// The factor.
     #[prost(double, optional, tag = "3")]
     pub gamma: ::core::option::Option<f64>,
+}
+impl ::prost::Name for StepDecaySpec {
+    const NAME: &'static str = "StepDecaySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepDecaySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepDecaySpec".into()
+    }
 }
 /// lr*gamma^(number of milestones <= s).
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2966,6 +4086,16 @@ pub struct MultiStepDecaySpec {
     #[prost(double, optional, tag = "3")]
     pub gamma: ::core::option::Option<f64>,
 }
+impl ::prost::Name for MultiStepDecaySpec {
+    const NAME: &'static str = "MultiStepDecaySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MultiStepDecaySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MultiStepDecaySpec".into()
+    }
+}
 /// peak*min(t/warmup_steps, sqrt(warmup_steps/t)) with t = s + 1. Noam's schedule
 /// for a model of width d is that of peak = factor/sqrt(d*warmup_steps).
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -2976,6 +4106,16 @@ pub struct RsqrtSpec {
     /// Steps of the linear warm-up. Required.
     #[prost(double, optional, tag = "2")]
     pub warmup_steps: ::core::option::Option<f64>,
+}
+impl ::prost::Name for RsqrtSpec {
+    const NAME: &'static str = "RsqrtSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RsqrtSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RsqrtSpec".into()
+    }
 }
 /// initial to peak in warmup_steps, peak for stable_steps, down to end in decay_steps,
 /// and end afterwards.
@@ -3003,6 +4143,16 @@ pub struct WarmupStableDecaySpec {
     #[prost(enumeration = "Annealing", tag = "7")]
     pub annealing: i32,
 }
+impl ::prost::Name for WarmupStableDecaySpec {
+    const NAME: &'static str = "WarmupStableDecaySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.WarmupStableDecaySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.WarmupStableDecaySpec".into()
+    }
+}
 /// A line from initial_learning_rate to the first rate of another schedule. The
 /// other schedule then counts its steps from 0.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3017,6 +4167,16 @@ pub struct WarmupSpec {
     #[prost(double, optional, tag = "3")]
     pub initial_learning_rate: ::core::option::Option<f64>,
 }
+impl ::prost::Name for WarmupSpec {
+    const NAME: &'static str = "WarmupSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.WarmupSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.WarmupSpec".into()
+    }
+}
 /// A sequence of schedules, each counting its steps from 0.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JoinSpec {
@@ -3027,6 +4187,16 @@ pub struct JoinSpec {
     #[prost(int64, repeated, tag = "2")]
     pub boundaries: ::prost::alloc::vec::Vec<i64>,
 }
+impl ::prost::Name for JoinSpec {
+    const NAME: &'static str = "JoinSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.JoinSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.JoinSpec".into()
+    }
+}
 /// schedule(s)/(1 + decay*s): the decay argument of Keras' legacy optimizers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LegacyDecaySpec {
@@ -3036,6 +4206,16 @@ pub struct LegacyDecaySpec {
     /// The decay per step. Required.
     #[prost(double, optional, tag = "2")]
     pub decay: ::core::option::Option<f64>,
+}
+impl ::prost::Name for LegacyDecaySpec {
+    const NAME: &'static str = "LegacyDecaySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LegacyDecaySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LegacyDecaySpec".into()
+    }
 }
 /// Which value holds on a boundary itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -3164,12 +4344,32 @@ pub mod evaluate_schedule_request {
         Range(super::StepRange),
     }
 }
+impl ::prost::Name for EvaluateScheduleRequest {
+    const NAME: &'static str = "EvaluateScheduleRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EvaluateScheduleRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EvaluateScheduleRequest".into()
+    }
+}
 /// Steps, each at least 0.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StepList {
     /// The steps.
     #[prost(int64, repeated, tag = "1")]
     pub steps: ::prost::alloc::vec::Vec<i64>,
+}
+impl ::prost::Name for StepList {
+    const NAME: &'static str = "StepList";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepList".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepList".into()
+    }
 }
 /// The steps start, start + stride, ... below stop.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3184,6 +4384,16 @@ pub struct StepRange {
     #[prost(int64, tag = "3")]
     pub stride: i64,
 }
+impl ::prost::Name for StepRange {
+    const NAME: &'static str = "StepRange";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepRange".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepRange".into()
+    }
+}
 /// Response of EvaluateSchedule.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EvaluateScheduleResponse {
@@ -3193,6 +4403,16 @@ pub struct EvaluateScheduleResponse {
     /// The schedule, every field resolved.
     #[prost(message, optional, tag = "2")]
     pub schedule: ::core::option::Option<ScheduleSpec>,
+}
+impl ::prost::Name for EvaluateScheduleResponse {
+    const NAME: &'static str = "EvaluateScheduleResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EvaluateScheduleResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EvaluateScheduleResponse".into()
+    }
 }
 /// Request of ComputeLoss.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3219,6 +4439,16 @@ pub struct ComputeLossRequest {
     #[prost(message, optional, tag = "6")]
     pub sample_weight: ::core::option::Option<Tensor>,
 }
+impl ::prost::Name for ComputeLossRequest {
+    const NAME: &'static str = "ComputeLossRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ComputeLossRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ComputeLossRequest".into()
+    }
+}
 /// Response of ComputeLoss.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ComputeLossResponse {
@@ -3234,6 +4464,16 @@ pub struct ComputeLossResponse {
     /// The loss, every field resolved.
     #[prost(message, optional, tag = "4")]
     pub loss: ::core::option::Option<LossSpec>,
+}
+impl ::prost::Name for ComputeLossResponse {
+    const NAME: &'static str = "ComputeLossResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ComputeLossResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ComputeLossResponse".into()
+    }
 }
 /// Request of ComputeActivation.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3251,6 +4491,16 @@ pub struct ComputeActivationRequest {
     #[prost(message, optional, tag = "3")]
     pub slope: ::core::option::Option<Tensor>,
 }
+impl ::prost::Name for ComputeActivationRequest {
+    const NAME: &'static str = "ComputeActivationRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ComputeActivationRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ComputeActivationRequest".into()
+    }
+}
 /// Response of ComputeActivation.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ComputeActivationResponse {
@@ -3260,6 +4510,16 @@ pub struct ComputeActivationResponse {
     /// The activation, every field resolved.
     #[prost(message, optional, tag = "2")]
     pub activation: ::core::option::Option<ActivationSpec>,
+}
+impl ::prost::Name for ComputeActivationResponse {
+    const NAME: &'static str = "ComputeActivationResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ComputeActivationResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ComputeActivationResponse".into()
+    }
 }
 /// Request of ComputeActivationGradient.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3277,6 +4537,16 @@ pub struct ComputeActivationGradientRequest {
     #[prost(message, optional, tag = "4")]
     pub slope: ::core::option::Option<Tensor>,
 }
+impl ::prost::Name for ComputeActivationGradientRequest {
+    const NAME: &'static str = "ComputeActivationGradientRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ComputeActivationGradientRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ComputeActivationGradientRequest".into()
+    }
+}
 /// Response of ComputeActivationGradient.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ComputeActivationGradientResponse {
@@ -3290,6 +4560,16 @@ pub struct ComputeActivationGradientResponse {
     /// the activation has none.
     #[prost(message, optional, tag = "3")]
     pub slope_gradient: ::core::option::Option<Tensor>,
+}
+impl ::prost::Name for ComputeActivationGradientResponse {
+    const NAME: &'static str = "ComputeActivationGradientResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ComputeActivationGradientResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ComputeActivationGradientResponse".into()
+    }
 }
 /// Request of EstimateComplexity.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3307,6 +4587,16 @@ pub struct EstimateComplexityRequest {
     /// The optimizer whose state is counted. None when unset.
     #[prost(message, optional, tag = "4")]
     pub optimizer: ::core::option::Option<OptimizerSpec>,
+}
+impl ::prost::Name for EstimateComplexityRequest {
+    const NAME: &'static str = "EstimateComplexityRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EstimateComplexityRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EstimateComplexityRequest".into()
+    }
 }
 /// Response of EstimateComplexity.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3328,6 +4618,16 @@ pub struct EstimateComplexityResponse {
     #[prost(message, optional, tag = "5")]
     pub optimizer: ::core::option::Option<OptimizerSpec>,
 }
+impl ::prost::Name for EstimateComplexityResponse {
+    const NAME: &'static str = "EstimateComplexityResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EstimateComplexityResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EstimateComplexityResponse".into()
+    }
+}
 /// Counts of one layer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayerComplexity {
@@ -3340,6 +4640,16 @@ pub struct LayerComplexity {
     /// Its counts.
     #[prost(message, optional, tag = "3")]
     pub complexity: ::core::option::Option<Complexity>,
+}
+impl ::prost::Name for LayerComplexity {
+    const NAME: &'static str = "LayerComplexity";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LayerComplexity".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LayerComplexity".into()
+    }
 }
 /// Counts of a layer or a network. Operations and feature maps are of one
 /// forward pass of the whole batch.
@@ -3366,6 +4676,16 @@ pub struct Complexity {
     /// Bytes of the layers' outputs; 0 if an output shares its input's memory.
     #[prost(int64, tag = "6")]
     pub feature_map_bytes: i64,
+}
+impl ::prost::Name for Complexity {
+    const NAME: &'static str = "Complexity";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Complexity".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Complexity".into()
+    }
 }
 /// Generated client implementations.
 pub mod function_service_client {
@@ -3654,15 +4974,45 @@ pub mod initializer_spec {
         Identity(super::IdentitySpec),
     }
 }
+impl ::prost::Name for InitializerSpec {
+    const NAME: &'static str = "InitializerSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.InitializerSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.InitializerSpec".into()
+    }
+}
 /// All zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ZerosSpec {}
+impl ::prost::Name for ZerosSpec {
+    const NAME: &'static str = "ZerosSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ZerosSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ZerosSpec".into()
+    }
+}
 /// All one value.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ConstantSpec {
     /// The value. Required.
     #[prost(double, optional, tag = "1")]
     pub value: ::core::option::Option<f64>,
+}
+impl ::prost::Name for ConstantSpec {
+    const NAME: &'static str = "ConstantSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ConstantSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ConstantSpec".into()
+    }
 }
 /// A normal distribution.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -3674,6 +5024,16 @@ pub struct NormalSpec {
     #[prost(double, optional, tag = "2")]
     pub stddev: ::core::option::Option<f64>,
 }
+impl ::prost::Name for NormalSpec {
+    const NAME: &'static str = "NormalSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.NormalSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.NormalSpec".into()
+    }
+}
 /// A normal distribution redrawn outside two standard deviations of its mean.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct TruncatedNormalSpec {
@@ -3684,6 +5044,16 @@ pub struct TruncatedNormalSpec {
     #[prost(double, optional, tag = "2")]
     pub stddev: ::core::option::Option<f64>,
 }
+impl ::prost::Name for TruncatedNormalSpec {
+    const NAME: &'static str = "TruncatedNormalSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TruncatedNormalSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TruncatedNormalSpec".into()
+    }
+}
 /// He initialization.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeSpec {
@@ -3691,12 +5061,32 @@ pub struct HeSpec {
     #[prost(enumeration = "InitializerDistribution", tag = "1")]
     pub distribution: i32,
 }
+impl ::prost::Name for HeSpec {
+    const NAME: &'static str = "HeSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HeSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HeSpec".into()
+    }
+}
 /// Glorot initialization.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GlorotSpec {
     /// Shape of the distribution; uniform when unset.
     #[prost(enumeration = "InitializerDistribution", tag = "1")]
     pub distribution: i32,
+}
+impl ::prost::Name for GlorotSpec {
+    const NAME: &'static str = "GlorotSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GlorotSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GlorotSpec".into()
+    }
 }
 /// A uniform distribution.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -3708,12 +5098,32 @@ pub struct UniformSpec {
     #[prost(double, optional, tag = "2")]
     pub maximum: ::core::option::Option<f64>,
 }
+impl ::prost::Name for UniformSpec {
+    const NAME: &'static str = "UniformSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.UniformSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.UniformSpec".into()
+    }
+}
 /// LeCun initialization.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LecunSpec {
     /// Shape of the distribution; truncated normal when unset.
     #[prost(enumeration = "InitializerDistribution", tag = "1")]
     pub distribution: i32,
+}
+impl ::prost::Name for LecunSpec {
+    const NAME: &'static str = "LecunSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LecunSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LecunSpec".into()
+    }
 }
 /// Mean 0 and variance scale/fan, as Keras' VarianceScaling.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -3728,6 +5138,16 @@ pub struct VarianceScalingSpec {
     #[prost(enumeration = "InitializerDistribution", tag = "3")]
     pub distribution: i32,
 }
+impl ::prost::Name for VarianceScalingSpec {
+    const NAME: &'static str = "VarianceScalingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.VarianceScalingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.VarianceScalingSpec".into()
+    }
+}
 /// A random matrix with orthonormal columns, or orthonormal rows if it has
 /// fewer of them (Saxe et al., 2013). All dimensions except the last count as
 /// rows; there must be at least two dimensions.
@@ -3737,6 +5157,16 @@ pub struct OrthogonalSpec {
     #[prost(double, optional, tag = "1")]
     pub gain: ::core::option::Option<f64>,
 }
+impl ::prost::Name for OrthogonalSpec {
+    const NAME: &'static str = "OrthogonalSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.OrthogonalSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.OrthogonalSpec".into()
+    }
+}
 /// The identity matrix; for a matrix that is not square, its leading part. The
 /// tensor must have two dimensions.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -3744,6 +5174,16 @@ pub struct IdentitySpec {
     /// Factor of the matrix.
     #[prost(double, optional, tag = "1")]
     pub gain: ::core::option::Option<f64>,
+}
+impl ::prost::Name for IdentitySpec {
+    const NAME: &'static str = "IdentitySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.IdentitySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.IdentitySpec".into()
+    }
 }
 /// Shape of a variance-scaling initializer's distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -3871,6 +5311,16 @@ pub struct SessionSpec {
     #[prost(message, optional, tag = "13")]
     pub data_plan: ::core::option::Option<DataPlanSpec>,
 }
+impl ::prost::Name for SessionSpec {
+    const NAME: &'static str = "SessionSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SessionSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SessionSpec".into()
+    }
+}
 /// A plan by which each example is used exactly once in each epoch. Examples are
 /// numbered from 0. Shard i has the examples from i*shard_size up to, and without,
 /// min((i + 1)*shard_size, example_count); a session has n shards, example_count
@@ -3893,6 +5343,16 @@ pub struct DataPlanSpec {
     /// How often each example is used, at least 1; 1 when unset.
     #[prost(int64, optional, tag = "4")]
     pub epochs: ::core::option::Option<i64>,
+}
+impl ::prost::Name for DataPlanSpec {
+    const NAME: &'static str = "DataPlanSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DataPlanSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DataPlanSpec".into()
+    }
 }
 /// How the steps of several workers are combined. Except under SOLO, a step
 /// needs a member's worker_epoch; see WorkerService. UpdateSession may change it
@@ -3926,10 +5386,30 @@ pub mod coordination_spec {
         Rounds(super::CoordinationRounds),
     }
 }
+impl ::prost::Name for CoordinationSpec {
+    const NAME: &'static str = "CoordinationSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CoordinationSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CoordinationSpec".into()
+    }
+}
 /// Each step is applied when it arrives, from any client. A step that states
 /// an epoch is rejected if that has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CoordinationSolo {}
+impl ::prost::Name for CoordinationSolo {
+    const NAME: &'static str = "CoordinationSolo";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CoordinationSolo".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CoordinationSolo".into()
+    }
+}
 /// Synchronous data-parallel training. A step waits until enough contributions
 /// are there. They are aggregated in the order of ranks, in the parameters'
 /// element types, so that the bits of the result do not depend on the order of
@@ -3973,6 +5453,16 @@ pub struct CoordinationSync {
     #[prost(double, optional, tag = "8")]
     pub max_norm: ::core::option::Option<f64>,
 }
+impl ::prost::Name for CoordinationSync {
+    const NAME: &'static str = "CoordinationSync";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CoordinationSync".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CoordinationSync".into()
+    }
+}
 /// Asynchronous training. The staleness of a contribution is the number of steps
 /// between parameters_step and the session's step.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -3988,6 +5478,16 @@ pub struct CoordinationAsync {
     #[prost(int64, optional, tag = "3")]
     pub max_staleness: ::core::option::Option<i64>,
 }
+impl ::prost::Name for CoordinationAsync {
+    const NAME: &'static str = "CoordinationAsync";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CoordinationAsync".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CoordinationAsync".into()
+    }
+}
 /// Stale synchronous parallel training. A contribution that would put its sender
 /// more than max_lead contributions ahead of the slowest member waits until that
 /// has caught up, left, or lost its lease. A member that joins begins where the
@@ -3997,6 +5497,16 @@ pub struct CoordinationBounded {
     /// At least 1. Required.
     #[prost(int32, optional, tag = "1")]
     pub max_lead: ::core::option::Option<i32>,
+}
+impl ::prost::Name for CoordinationBounded {
+    const NAME: &'static str = "CoordinationBounded";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CoordinationBounded".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CoordinationBounded".into()
+    }
 }
 /// Federated training in rounds. A contribution is the change of the parameters
 /// (local parameters minus those that were pulled) of every tensor that is not
@@ -4031,6 +5541,16 @@ pub struct CoordinationRounds {
     #[prost(double, optional, tag = "6")]
     pub damping_factor: ::core::option::Option<f64>,
 }
+impl ::prost::Name for CoordinationRounds {
+    const NAME: &'static str = "CoordinationRounds";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CoordinationRounds".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CoordinationRounds".into()
+    }
+}
 /// How much of a session is stored on the server's disk.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct DurabilitySpec {
@@ -4046,6 +5566,16 @@ pub struct DurabilitySpec {
     #[prost(double, optional, tag = "3")]
     pub snapshot_seconds: ::core::option::Option<f64>,
 }
+impl ::prost::Name for DurabilitySpec {
+    const NAME: &'static str = "DurabilitySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DurabilitySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DurabilitySpec".into()
+    }
+}
 /// How long a session may be unused. Every call that names it is a use, and so
 /// is every step of a stream; a stream that waits is not.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -4056,6 +5586,16 @@ pub struct LeaseSpec {
     /// What happens when the lease expires; EVICT when unset.
     #[prost(enumeration = "ExpiryAction", tag = "2")]
     pub on_expiry: i32,
+}
+impl ::prost::Name for LeaseSpec {
+    const NAME: &'static str = "LeaseSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LeaseSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LeaseSpec".into()
+    }
 }
 /// Gradient preprocessing, in this order: division by the loss scale,
 /// accumulation of micro-batches, addition of regularisation gradients, check
@@ -4082,6 +5622,16 @@ pub struct GradientSpec {
     #[prost(enumeration = "SparseUpdate", tag = "6")]
     pub sparse: i32,
 }
+impl ::prost::Name for GradientSpec {
+    const NAME: &'static str = "GradientSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GradientSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GradientSpec".into()
+    }
+}
 /// Gradient clipping.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ClipSpec {
@@ -4105,6 +5655,16 @@ pub mod clip_spec {
         ByGlobalNorm(super::ClipByNorm),
     }
 }
+impl ::prost::Name for ClipSpec {
+    const NAME: &'static str = "ClipSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ClipSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ClipSpec".into()
+    }
+}
 /// Each element is clipped to \[min_value, max_value\].
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ClipByValue {
@@ -4115,6 +5675,16 @@ pub struct ClipByValue {
     #[prost(double, optional, tag = "2")]
     pub max_value: ::core::option::Option<f64>,
 }
+impl ::prost::Name for ClipByValue {
+    const NAME: &'static str = "ClipByValue";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ClipByValue".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ClipByValue".into()
+    }
+}
 /// The gradient is multiplied by min(1, max_norm/(norm + epsilon)).
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ClipByNorm {
@@ -4124,6 +5694,16 @@ pub struct ClipByNorm {
     /// Added to the norm: 1e-6 under the TORCH convention, else 0.
     #[prost(double, optional, tag = "2")]
     pub epsilon: ::core::option::Option<f64>,
+}
+impl ::prost::Name for ClipByNorm {
+    const NAME: &'static str = "ClipByNorm";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ClipByNorm".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ClipByNorm".into()
+    }
 }
 /// An exponential moving average of the weights: a += (1 - decay)*(p - a) after
 /// each step. Pulled with PARAMETER_POINT_AVERAGE.
@@ -4140,6 +5720,16 @@ pub struct WeightAverageSpec {
     /// Keras. ZERO_DEBIASED counts steps and is updated by steps only.
     #[prost(bool, optional, tag = "3")]
     pub every_micro_batch: ::core::option::Option<bool>,
+}
+impl ::prost::Name for WeightAverageSpec {
+    const NAME: &'static str = "WeightAverageSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.WeightAverageSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.WeightAverageSpec".into()
+    }
 }
 /// A parameter group: tensors with their own settings.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4170,6 +5760,16 @@ pub struct ParameterGroup {
     /// for one counts in no norm and changes nothing.
     #[prost(bool, tag = "8")]
     pub frozen: bool,
+}
+impl ::prost::Name for ParameterGroup {
+    const NAME: &'static str = "ParameterGroup";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ParameterGroup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ParameterGroup".into()
+    }
 }
 /// Lowers the learning rate whenever a metric has stopped improving. Metrics
 /// are sent by ReportMetrics. A value that is not better than the best one is
@@ -4223,6 +5823,16 @@ pub struct ReduceOnPlateauSpec {
     #[prost(bool, optional, tag = "12")]
     pub restart_at_floor: ::core::option::Option<bool>,
 }
+impl ::prost::Name for ReduceOnPlateauSpec {
+    const NAME: &'static str = "ReduceOnPlateauSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReduceOnPlateauSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReduceOnPlateauSpec".into()
+    }
+}
 /// Ends training when a metric of ReportMetrics has stopped improving. Steps
 /// are then rejected with ERROR_REASON_TRAINING_STOPPED. Semantics and defaults
 /// are those of Keras under every convention.
@@ -4253,6 +5863,16 @@ pub struct EarlyStoppingSpec {
     #[prost(int32, optional, tag = "7")]
     pub start_from: ::core::option::Option<i32>,
 }
+impl ::prost::Name for EarlyStoppingSpec {
+    const NAME: &'static str = "EarlyStoppingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EarlyStoppingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EarlyStoppingSpec".into()
+    }
+}
 /// State of ReduceOnPlateauSpec.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ReduceOnPlateauState {
@@ -4272,6 +5892,16 @@ pub struct ReduceOnPlateauState {
     #[prost(double, tag = "5")]
     pub learning_rate_factor: f64,
 }
+impl ::prost::Name for ReduceOnPlateauState {
+    const NAME: &'static str = "ReduceOnPlateauState";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReduceOnPlateauState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReduceOnPlateauState".into()
+    }
+}
 /// State of EarlyStoppingSpec.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct EarlyStoppingState {
@@ -4288,6 +5918,16 @@ pub struct EarlyStoppingState {
     /// Whether training has ended.
     #[prost(bool, tag = "4")]
     pub stopped: bool,
+}
+impl ::prost::Name for EarlyStoppingState {
+    const NAME: &'static str = "EarlyStoppingState";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.EarlyStoppingState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.EarlyStoppingState".into()
+    }
 }
 /// A training session: parameters, optimizer state and specification.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4341,6 +5981,16 @@ pub struct Session {
     #[prost(message, optional, tag = "15")]
     pub data_plan: ::core::option::Option<DataPlanState>,
 }
+impl ::prost::Name for Session {
+    const NAME: &'static str = "Session";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Session".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Session".into()
+    }
+}
 /// Progress of a data plan.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DataPlanState {
@@ -4358,6 +6008,16 @@ pub struct DataPlanState {
     #[prost(int64, tag = "4")]
     pub epoch: i64,
 }
+impl ::prost::Name for DataPlanState {
+    const NAME: &'static str = "DataPlanState";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DataPlanState".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DataPlanState".into()
+    }
+}
 /// The optimizer-state arrays of one parameter group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GroupSlots {
@@ -4367,6 +6027,16 @@ pub struct GroupSlots {
     /// Slot names, in the rule's own order.
     #[prost(string, repeated, tag = "2")]
     pub slots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for GroupSlots {
+    const NAME: &'static str = "GroupSlots";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GroupSlots".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GroupSlots".into()
+    }
 }
 /// Which steps a rule counts, as in bias corrections. A schedule always counts the
 /// session's steps.
@@ -4958,6 +6628,16 @@ pub struct CreateSessionRequest {
     #[prost(uint64, tag = "5")]
     pub seed: u64,
 }
+impl ::prost::Name for CreateSessionRequest {
+    const NAME: &'static str = "CreateSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CreateSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CreateSessionRequest".into()
+    }
+}
 /// One parameter tensor and the source of its initial value.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ParameterInit {
@@ -4985,6 +6665,16 @@ pub mod parameter_init {
         Upload(super::TensorShape),
     }
 }
+impl ::prost::Name for ParameterInit {
+    const NAME: &'static str = "ParameterInit";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ParameterInit".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ParameterInit".into()
+    }
+}
 /// Type and shape of a tensor without its value.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TensorShape {
@@ -4994,6 +6684,16 @@ pub struct TensorShape {
     /// Extent of each dimension, outermost first.
     #[prost(int64, repeated, tag = "2")]
     pub shape: ::prost::alloc::vec::Vec<i64>,
+}
+impl ::prost::Name for TensorShape {
+    const NAME: &'static str = "TensorShape";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TensorShape".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TensorShape".into()
+    }
 }
 /// A tensor whose initial value the server computes.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5008,12 +6708,32 @@ pub struct InitializedTensor {
     #[prost(message, optional, tag = "3")]
     pub spec: ::core::option::Option<InitializerSpec>,
 }
+impl ::prost::Name for InitializedTensor {
+    const NAME: &'static str = "InitializedTensor";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.InitializedTensor".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.InitializedTensor".into()
+    }
+}
 /// Response of CreateSession.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateSessionResponse {
     /// The session, every field of its specification resolved.
     #[prost(message, optional, tag = "1")]
     pub session: ::core::option::Option<Session>,
+}
+impl ::prost::Name for CreateSessionResponse {
+    const NAME: &'static str = "CreateSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CreateSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CreateSessionResponse".into()
+    }
 }
 /// Request of GetSession.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5024,6 +6744,16 @@ pub struct GetSessionRequest {
     /// The worker whose next sequence the response states. Empty for none.
     #[prost(string, tag = "2")]
     pub worker: ::prost::alloc::string::String,
+}
+impl ::prost::Name for GetSessionRequest {
+    const NAME: &'static str = "GetSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GetSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GetSessionRequest".into()
+    }
 }
 /// Response of GetSession.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5036,6 +6766,16 @@ pub struct GetSessionResponse {
     #[prost(uint64, tag = "2")]
     pub next_sequence: u64,
 }
+impl ::prost::Name for GetSessionResponse {
+    const NAME: &'static str = "GetSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GetSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GetSessionResponse".into()
+    }
+}
 /// Request of ListSessions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSessionsRequest {
@@ -5045,6 +6785,16 @@ pub struct ListSessionsRequest {
     /// The last response's next_page_token, or empty for the first page.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListSessionsRequest {
+    const NAME: &'static str = "ListSessionsRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListSessionsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListSessionsRequest".into()
+    }
 }
 /// Response of ListSessions.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5056,6 +6806,16 @@ pub struct ListSessionsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListSessionsResponse {
+    const NAME: &'static str = "ListSessionsResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListSessionsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListSessionsResponse".into()
+    }
+}
 /// Request of DeleteSession.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteSessionRequest {
@@ -5066,9 +6826,29 @@ pub struct DeleteSessionRequest {
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for DeleteSessionRequest {
+    const NAME: &'static str = "DeleteSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DeleteSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DeleteSessionRequest".into()
+    }
+}
 /// Response of DeleteSession.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteSessionResponse {}
+impl ::prost::Name for DeleteSessionResponse {
+    const NAME: &'static str = "DeleteSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DeleteSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DeleteSessionResponse".into()
+    }
+}
 /// Request of UpdateSession.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateSessionRequest {
@@ -5085,6 +6865,16 @@ pub struct UpdateSessionRequest {
     #[prost(int64, optional, tag = "4")]
     pub expected_step: ::core::option::Option<i64>,
 }
+impl ::prost::Name for UpdateSessionRequest {
+    const NAME: &'static str = "UpdateSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.UpdateSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.UpdateSessionRequest".into()
+    }
+}
 /// Response of UpdateSession.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateSessionResponse {
@@ -5094,6 +6884,16 @@ pub struct UpdateSessionResponse {
     /// The transfer of each group's state.
     #[prost(message, repeated, tag = "2")]
     pub transfers: ::prost::alloc::vec::Vec<StateTransfer>,
+}
+impl ::prost::Name for UpdateSessionResponse {
+    const NAME: &'static str = "UpdateSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.UpdateSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.UpdateSessionResponse".into()
+    }
 }
 /// The transfer of one group's state arrays, by name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5114,6 +6914,16 @@ pub struct StateTransfer {
     #[prost(bool, tag = "5")]
     pub restarted: bool,
 }
+impl ::prost::Name for StateTransfer {
+    const NAME: &'static str = "StateTransfer";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StateTransfer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StateTransfer".into()
+    }
+}
 /// Request of ReportMetrics.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportMetricsRequest {
@@ -5130,6 +6940,16 @@ pub struct ReportMetricsRequest {
     #[prost(int64, optional, tag = "4")]
     pub expected_step: ::core::option::Option<i64>,
 }
+impl ::prost::Name for ReportMetricsRequest {
+    const NAME: &'static str = "ReportMetricsRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReportMetricsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReportMetricsRequest".into()
+    }
+}
 /// A number that measures the quality of a model.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Metric {
@@ -5139,6 +6959,16 @@ pub struct Metric {
     /// Value. Required; may be NaN or infinite.
     #[prost(double, optional, tag = "2")]
     pub value: ::core::option::Option<f64>,
+}
+impl ::prost::Name for Metric {
+    const NAME: &'static str = "Metric";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Metric".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Metric".into()
+    }
 }
 /// Response of ReportMetrics.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -5164,6 +6994,16 @@ pub struct ReportMetricsResponse {
     /// Set if the specification has early_stopping.
     #[prost(message, optional, tag = "7")]
     pub early_stopping: ::core::option::Option<EarlyStoppingState>,
+}
+impl ::prost::Name for ReportMetricsResponse {
+    const NAME: &'static str = "ReportMetricsResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReportMetricsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReportMetricsResponse".into()
+    }
 }
 /// Options of a unary step.
 ///
@@ -5230,6 +7070,16 @@ pub struct StepOptions {
     #[prost(int64, repeated, tag = "12")]
     pub completed_shards: ::prost::alloc::vec::Vec<i64>,
 }
+impl ::prost::Name for StepOptions {
+    const NAME: &'static str = "StepOptions";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepOptions".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepOptions".into()
+    }
+}
 /// The value of one hyperparameter for one step; the specification does not
 /// change.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5248,6 +7098,16 @@ pub struct HyperparameterOverride {
     #[prost(double, tag = "3")]
     pub value: f64,
 }
+impl ::prost::Name for HyperparameterOverride {
+    const NAME: &'static str = "HyperparameterOverride";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HyperparameterOverride".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HyperparameterOverride".into()
+    }
+}
 /// Which parameters to send, and how.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PullOptions {
@@ -5262,6 +7122,16 @@ pub struct PullOptions {
     /// order of the layout.
     #[prost(string, repeated, tag = "3")]
     pub tensors: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for PullOptions {
+    const NAME: &'static str = "PullOptions";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PullOptions".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PullOptions".into()
+    }
 }
 /// Request of Step.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5282,6 +7152,16 @@ pub struct StepRequest {
     #[prost(message, repeated, tag = "4")]
     pub sparse_gradients: ::prost::alloc::vec::Vec<SparseRows>,
 }
+impl ::prost::Name for StepRequest {
+    const NAME: &'static str = "StepRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepRequest".into()
+    }
+}
 /// Response of Step.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StepResponse {
@@ -5295,6 +7175,16 @@ pub struct StepResponse {
     /// stored result is returned after further steps.
     #[prost(int64, tag = "3")]
     pub parameters_step: i64,
+}
+impl ::prost::Name for StepResponse {
+    const NAME: &'static str = "StepResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepResponse".into()
+    }
 }
 /// The result of one step.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5355,6 +7245,16 @@ pub struct StepResult {
     #[prost(double, tag = "16")]
     pub weight: f64,
 }
+impl ::prost::Name for StepResult {
+    const NAME: &'static str = "StepResult";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepResult".into()
+    }
+}
 /// Norm of one tensor's gradient.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TensorNorm {
@@ -5364,6 +7264,16 @@ pub struct TensorNorm {
     /// Its Euclidean norm.
     #[prost(double, tag = "2")]
     pub norm: f64,
+}
+impl ::prost::Name for TensorNorm {
+    const NAME: &'static str = "TensorNorm";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TensorNorm".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TensorNorm".into()
+    }
 }
 /// One message of a step stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5384,6 +7294,16 @@ pub struct StepStreamRequest {
     /// message as step.
     #[prost(message, optional, tag = "4")]
     pub chunk: ::core::option::Option<Chunk>,
+}
+impl ::prost::Name for StepStreamRequest {
+    const NAME: &'static str = "StepStreamRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepStreamRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepStreamRequest".into()
+    }
 }
 /// What the steps of a stream have in common; answered by StepPlanned.
 ///
@@ -5425,6 +7345,16 @@ pub struct StepPlan {
     #[prost(uint64, tag = "9")]
     pub worker_epoch: u64,
 }
+impl ::prost::Name for StepPlan {
+    const NAME: &'static str = "StepPlan";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepPlan".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepPlan".into()
+    }
+}
 /// The answer to a plan.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StepPlanned {
@@ -5444,6 +7374,16 @@ pub struct StepPlanned {
     /// restarted worker continues from here.
     #[prost(uint64, tag = "4")]
     pub next_sequence: u64,
+}
+impl ::prost::Name for StepPlanned {
+    const NAME: &'static str = "StepPlanned";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepPlanned".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepPlanned".into()
+    }
 }
 /// Begins one step of a stream. Its content is as in StepOptions.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5488,6 +7428,16 @@ pub struct StepStart {
     #[prost(int64, repeated, tag = "11")]
     pub completed_shards: ::prost::alloc::vec::Vec<i64>,
 }
+impl ::prost::Name for StepStart {
+    const NAME: &'static str = "StepStart";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepStart".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepStart".into()
+    }
+}
 /// Requests a TCP connection for the messages of a step stream, or moves the
 /// stream to it.
 ///
@@ -5513,6 +7463,16 @@ pub struct DataConnectionRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub ticket: ::prost::bytes::Bytes,
 }
+impl ::prost::Name for DataConnectionRequest {
+    const NAME: &'static str = "DataConnectionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DataConnectionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DataConnectionRequest".into()
+    }
+}
 /// The address of a data connection.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DataConnectionOffer {
@@ -5531,6 +7491,16 @@ pub struct DataConnectionOffer {
     /// port is behind a proxy or a port mapping, and need not try to connect.
     #[prost(uint32, tag = "4")]
     pub server_port: u32,
+}
+impl ::prost::Name for DataConnectionOffer {
+    const NAME: &'static str = "DataConnectionOffer";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DataConnectionOffer".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DataConnectionOffer".into()
+    }
 }
 /// One message of the answers to a step stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5557,6 +7527,16 @@ pub struct StepStreamResponse {
     #[prost(message, optional, tag = "6")]
     pub chunk: ::core::option::Option<Chunk>,
 }
+impl ::prost::Name for StepStreamResponse {
+    const NAME: &'static str = "StepStreamResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepStreamResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepStreamResponse".into()
+    }
+}
 /// Describes a sequence of parameter bytes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ParametersHeader {
@@ -5578,6 +7558,16 @@ pub struct ParametersHeader {
     #[prost(bool, tag = "5")]
     pub not_modified: bool,
 }
+impl ::prost::Name for ParametersHeader {
+    const NAME: &'static str = "ParametersHeader";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ParametersHeader".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ParametersHeader".into()
+    }
+}
 /// Request of PullParameters.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PullParametersRequest {
@@ -5595,6 +7585,16 @@ pub struct PullParametersRequest {
     #[prost(int64, optional, tag = "4")]
     pub newer_than_step: ::core::option::Option<i64>,
 }
+impl ::prost::Name for PullParametersRequest {
+    const NAME: &'static str = "PullParametersRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PullParametersRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PullParametersRequest".into()
+    }
+}
 /// One message of the answer to PullParameters.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PullParametersResponse {
@@ -5605,6 +7605,16 @@ pub struct PullParametersResponse {
     #[prost(message, optional, tag = "2")]
     pub chunk: ::core::option::Option<Chunk>,
 }
+impl ::prost::Name for PullParametersResponse {
+    const NAME: &'static str = "PullParametersResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PullParametersResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PullParametersResponse".into()
+    }
+}
 /// One message of PushParameters.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushParametersRequest {
@@ -5614,6 +7624,16 @@ pub struct PushParametersRequest {
     /// A range of the parameters' bytes.
     #[prost(message, optional, tag = "2")]
     pub chunk: ::core::option::Option<Chunk>,
+}
+impl ::prost::Name for PushParametersRequest {
+    const NAME: &'static str = "PushParametersRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PushParametersRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PushParametersRequest".into()
+    }
 }
 /// The beginning of a push.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5641,6 +7661,16 @@ pub struct PushHeader {
     #[prost(uint64, tag = "7")]
     pub byte_count: u64,
 }
+impl ::prost::Name for PushHeader {
+    const NAME: &'static str = "PushHeader";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PushHeader".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PushHeader".into()
+    }
+}
 /// Response of PushParameters.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PushParametersResponse {
@@ -5648,12 +7678,32 @@ pub struct PushParametersResponse {
     #[prost(message, optional, tag = "1")]
     pub session: ::core::option::Option<Session>,
 }
+impl ::prost::Name for PushParametersResponse {
+    const NAME: &'static str = "PushParametersResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PushParametersResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PushParametersResponse".into()
+    }
+}
 /// Request of WatchSession.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchSessionRequest {
     /// Resource name, sessions/{id}.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for WatchSessionRequest {
+    const NAME: &'static str = "WatchSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.WatchSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.WatchSessionRequest".into()
+    }
 }
 /// One message of the answer to WatchSession: an event.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5694,6 +7744,16 @@ pub mod watch_session_response {
         Deleted(super::SessionDeleted),
     }
 }
+impl ::prost::Name for WatchSessionResponse {
+    const NAME: &'static str = "WatchSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.WatchSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.WatchSessionResponse".into()
+    }
+}
 /// An event: parameters were written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ParametersPushed {
@@ -5701,12 +7761,32 @@ pub struct ParametersPushed {
     #[prost(int64, tag = "1")]
     pub step: i64,
 }
+impl ::prost::Name for ParametersPushed {
+    const NAME: &'static str = "ParametersPushed";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ParametersPushed".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ParametersPushed".into()
+    }
+}
 /// An event: the session was deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionDeleted {
     /// Whether it was deleted because its lease expired, not by DeleteSession.
     #[prost(bool, tag = "1")]
     pub expired: bool,
+}
+impl ::prost::Name for SessionDeleted {
+    const NAME: &'static str = "SessionDeleted";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SessionDeleted".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SessionDeleted".into()
+    }
 }
 /// Request of ShareMemory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5726,6 +7806,16 @@ pub struct ShareMemoryRequest {
     /// pull; none when unset.
     #[prost(message, optional, tag = "4")]
     pub pull: ::core::option::Option<PullOptions>,
+}
+impl ::prost::Name for ShareMemoryRequest {
+    const NAME: &'static str = "ShareMemoryRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ShareMemoryRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ShareMemoryRequest".into()
+    }
 }
 /// Response of ShareMemory.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5752,6 +7842,16 @@ pub struct ShareMemoryResponse {
     #[prost(message, optional, tag = "5")]
     pub parameters: ::core::option::Option<SharedMemory>,
 }
+impl ::prost::Name for ShareMemoryResponse {
+    const NAME: &'static str = "ShareMemoryResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ShareMemoryResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ShareMemoryResponse".into()
+    }
+}
 /// Memory that a client maps. Its length is constant.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SharedMemory {
@@ -5768,6 +7868,16 @@ pub struct SharedMemory {
     /// counter, read before the copy, equals the first one, read after it.
     #[prost(bool, tag = "3")]
     pub live: bool,
+}
+impl ::prost::Name for SharedMemory {
+    const NAME: &'static str = "SharedMemory";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SharedMemory".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SharedMemory".into()
+    }
 }
 /// A session on the server's disk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5789,6 +7899,16 @@ pub struct Snapshot {
     #[prost(bool, tag = "5")]
     pub kept: bool,
 }
+impl ::prost::Name for Snapshot {
+    const NAME: &'static str = "Snapshot";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Snapshot".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Snapshot".into()
+    }
+}
 /// Request of CreateSnapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateSnapshotRequest {
@@ -5799,12 +7919,32 @@ pub struct CreateSnapshotRequest {
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for CreateSnapshotRequest {
+    const NAME: &'static str = "CreateSnapshotRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CreateSnapshotRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CreateSnapshotRequest".into()
+    }
+}
 /// Response of CreateSnapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateSnapshotResponse {
     /// The snapshot.
     #[prost(message, optional, tag = "1")]
     pub snapshot: ::core::option::Option<Snapshot>,
+}
+impl ::prost::Name for CreateSnapshotResponse {
+    const NAME: &'static str = "CreateSnapshotResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CreateSnapshotResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CreateSnapshotResponse".into()
+    }
 }
 /// Request of ListSnapshots.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5813,12 +7953,32 @@ pub struct ListSnapshotsRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListSnapshotsRequest {
+    const NAME: &'static str = "ListSnapshotsRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListSnapshotsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListSnapshotsRequest".into()
+    }
+}
 /// Response of ListSnapshots.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListSnapshotsResponse {
     /// The snapshots, the latest first; at most one for each step.
     #[prost(message, repeated, tag = "1")]
     pub snapshots: ::prost::alloc::vec::Vec<Snapshot>,
+}
+impl ::prost::Name for ListSnapshotsResponse {
+    const NAME: &'static str = "ListSnapshotsResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListSnapshotsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListSnapshotsResponse".into()
+    }
 }
 /// Request of DeleteSnapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5830,9 +7990,29 @@ pub struct DeleteSnapshotRequest {
     #[prost(string, tag = "2")]
     pub request_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for DeleteSnapshotRequest {
+    const NAME: &'static str = "DeleteSnapshotRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DeleteSnapshotRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DeleteSnapshotRequest".into()
+    }
+}
 /// Response of DeleteSnapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteSnapshotResponse {}
+impl ::prost::Name for DeleteSnapshotResponse {
+    const NAME: &'static str = "DeleteSnapshotResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DeleteSnapshotResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DeleteSnapshotResponse".into()
+    }
+}
 /// Request of RestoreSnapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestoreSnapshotRequest {
@@ -5849,12 +8029,32 @@ pub struct RestoreSnapshotRequest {
     #[prost(int64, optional, tag = "4")]
     pub expected_step: ::core::option::Option<i64>,
 }
+impl ::prost::Name for RestoreSnapshotRequest {
+    const NAME: &'static str = "RestoreSnapshotRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RestoreSnapshotRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RestoreSnapshotRequest".into()
+    }
+}
 /// Response of RestoreSnapshot.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RestoreSnapshotResponse {
     /// The restored session.
     #[prost(message, optional, tag = "1")]
     pub session: ::core::option::Option<Session>,
+}
+impl ::prost::Name for RestoreSnapshotResponse {
+    const NAME: &'static str = "RestoreSnapshotResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RestoreSnapshotResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RestoreSnapshotResponse".into()
+    }
 }
 /// Request of ForkSession.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5870,6 +8070,16 @@ pub struct ForkSessionRequest {
     #[prost(string, tag = "3")]
     pub session_id: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ForkSessionRequest {
+    const NAME: &'static str = "ForkSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ForkSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ForkSessionRequest".into()
+    }
+}
 /// Response of ForkSession.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForkSessionResponse {
@@ -5877,12 +8087,32 @@ pub struct ForkSessionResponse {
     #[prost(message, optional, tag = "1")]
     pub session: ::core::option::Option<Session>,
 }
+impl ::prost::Name for ForkSessionResponse {
+    const NAME: &'static str = "ForkSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ForkSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ForkSessionResponse".into()
+    }
+}
 /// Request of ExportSnapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportSnapshotRequest {
     /// What to send: sessions/{id}, or sessions/{id}/snapshots/{step}.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ExportSnapshotRequest {
+    const NAME: &'static str = "ExportSnapshotRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ExportSnapshotRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ExportSnapshotRequest".into()
+    }
 }
 /// One message of the answer to ExportSnapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5894,6 +8124,16 @@ pub struct ExportSnapshotResponse {
     #[prost(message, optional, tag = "2")]
     pub chunk: ::core::option::Option<Chunk>,
 }
+impl ::prost::Name for ExportSnapshotResponse {
+    const NAME: &'static str = "ExportSnapshotResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ExportSnapshotResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ExportSnapshotResponse".into()
+    }
+}
 /// Describes the bytes of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotHeader {
@@ -5904,6 +8144,16 @@ pub struct SnapshotHeader {
     #[prost(uint64, tag = "2")]
     pub byte_count: u64,
 }
+impl ::prost::Name for SnapshotHeader {
+    const NAME: &'static str = "SnapshotHeader";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SnapshotHeader".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SnapshotHeader".into()
+    }
+}
 /// One message of ImportSnapshot.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImportSnapshotRequest {
@@ -5913,6 +8163,16 @@ pub struct ImportSnapshotRequest {
     /// A range of the file's bytes.
     #[prost(message, optional, tag = "2")]
     pub chunk: ::core::option::Option<Chunk>,
+}
+impl ::prost::Name for ImportSnapshotRequest {
+    const NAME: &'static str = "ImportSnapshotRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ImportSnapshotRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ImportSnapshotRequest".into()
+    }
 }
 /// The beginning of an import.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5928,12 +8188,32 @@ pub struct ImportHeader {
     #[prost(uint64, tag = "3")]
     pub byte_count: u64,
 }
+impl ::prost::Name for ImportHeader {
+    const NAME: &'static str = "ImportHeader";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ImportHeader".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ImportHeader".into()
+    }
+}
 /// Response of ImportSnapshot.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ImportSnapshotResponse {
     /// The new session. It has no results of workers.
     #[prost(message, optional, tag = "1")]
     pub session: ::core::option::Option<Session>,
+}
+impl ::prost::Name for ImportSnapshotResponse {
+    const NAME: &'static str = "ImportSnapshotResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ImportSnapshotResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ImportSnapshotResponse".into()
+    }
 }
 /// Outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -6704,6 +8984,16 @@ pub struct JoinSessionRequest {
     #[prost(double, optional, tag = "3")]
     pub lease_seconds: ::core::option::Option<f64>,
 }
+impl ::prost::Name for JoinSessionRequest {
+    const NAME: &'static str = "JoinSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.JoinSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.JoinSessionRequest".into()
+    }
+}
 /// Response of JoinSession.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JoinSessionResponse {
@@ -6724,6 +9014,16 @@ pub struct JoinSessionResponse {
     #[prost(message, optional, tag = "5")]
     pub session: ::core::option::Option<Session>,
 }
+impl ::prost::Name for JoinSessionResponse {
+    const NAME: &'static str = "JoinSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.JoinSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.JoinSessionResponse".into()
+    }
+}
 /// Request of RenewLease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewLeaseRequest {
@@ -6737,12 +9037,32 @@ pub struct RenewLeaseRequest {
     #[prost(uint64, tag = "3")]
     pub worker_epoch: u64,
 }
+impl ::prost::Name for RenewLeaseRequest {
+    const NAME: &'static str = "RenewLeaseRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RenewLeaseRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RenewLeaseRequest".into()
+    }
+}
 /// Response of RenewLease.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewLeaseResponse {
     /// The session's step.
     #[prost(int64, tag = "1")]
     pub step: i64,
+}
+impl ::prost::Name for RenewLeaseResponse {
+    const NAME: &'static str = "RenewLeaseResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RenewLeaseResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RenewLeaseResponse".into()
+    }
 }
 /// Request of LeaveSession.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -6757,9 +9077,29 @@ pub struct LeaveSessionRequest {
     #[prost(uint64, tag = "3")]
     pub worker_epoch: u64,
 }
+impl ::prost::Name for LeaveSessionRequest {
+    const NAME: &'static str = "LeaveSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LeaveSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LeaveSessionRequest".into()
+    }
+}
 /// Response of LeaveSession.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveSessionResponse {}
+impl ::prost::Name for LeaveSessionResponse {
+    const NAME: &'static str = "LeaveSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LeaveSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LeaveSessionResponse".into()
+    }
+}
 /// Request of ListWorkers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListWorkersRequest {
@@ -6767,12 +9107,32 @@ pub struct ListWorkersRequest {
     #[prost(string, tag = "1")]
     pub session: ::prost::alloc::string::String,
 }
+impl ::prost::Name for ListWorkersRequest {
+    const NAME: &'static str = "ListWorkersRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListWorkersRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListWorkersRequest".into()
+    }
+}
 /// Response of ListWorkers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListWorkersResponse {
     /// The workers; of those that are members no longer, the last 1024.
     #[prost(message, repeated, tag = "1")]
     pub workers: ::prost::alloc::vec::Vec<Worker>,
+}
+impl ::prost::Name for ListWorkersResponse {
+    const NAME: &'static str = "ListWorkersResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListWorkersResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListWorkersResponse".into()
+    }
 }
 /// A worker that is, or was, a member of a session.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -6809,6 +9169,16 @@ pub struct Worker {
     #[prost(double, tag = "10")]
     pub contributions_per_second: f64,
 }
+impl ::prost::Name for Worker {
+    const NAME: &'static str = "Worker";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Worker".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Worker".into()
+    }
+}
 /// Request of AcquireShards.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AcquireShardsRequest {
@@ -6829,6 +9199,16 @@ pub struct AcquireShardsRequest {
     #[prost(double, optional, tag = "5")]
     pub wait_seconds: ::core::option::Option<f64>,
 }
+impl ::prost::Name for AcquireShardsRequest {
+    const NAME: &'static str = "AcquireShardsRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AcquireShardsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AcquireShardsRequest".into()
+    }
+}
 /// Response of AcquireShards.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AcquireShardsResponse {
@@ -6840,6 +9220,16 @@ pub struct AcquireShardsResponse {
     /// Whether all shards of all epochs are complete.
     #[prost(bool, tag = "2")]
     pub finished: bool,
+}
+impl ::prost::Name for AcquireShardsResponse {
+    const NAME: &'static str = "AcquireShardsResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AcquireShardsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AcquireShardsResponse".into()
+    }
 }
 /// A shard of a data plan in one epoch.
 ///
@@ -6871,6 +9261,16 @@ pub struct DataShard {
     #[prost(int64, tag = "5")]
     pub end: i64,
 }
+impl ::prost::Name for DataShard {
+    const NAME: &'static str = "DataShard";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DataShard".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DataShard".into()
+    }
+}
 /// Request of ReleaseShards.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseShardsRequest {
@@ -6887,9 +9287,29 @@ pub struct ReleaseShardsRequest {
     #[prost(int64, repeated, tag = "4")]
     pub shards: ::prost::alloc::vec::Vec<i64>,
 }
+impl ::prost::Name for ReleaseShardsRequest {
+    const NAME: &'static str = "ReleaseShardsRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReleaseShardsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReleaseShardsRequest".into()
+    }
+}
 /// Response of ReleaseShards.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseShardsResponse {}
+impl ::prost::Name for ReleaseShardsResponse {
+    const NAME: &'static str = "ReleaseShardsResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReleaseShardsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReleaseShardsResponse".into()
+    }
+}
 /// Whether a worker is a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -4,15 +4,25 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use optserve::v1::{self, ErrorReason};
-use optserve::{Applied, Client, Code, Error, Step};
+use optserve::{Applied, Client, Code, Error, Settings, Step};
 
 use crate::server::{Folder, Server, connect, python, session, sgd, shared};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn brief() -> Settings {
+    Settings { timeout: Duration::from_secs(1), ..Default::default() }
+}
+
+fn with_token(token: &str) -> Settings {
+    Settings { token: Some(token.to_owned()), ..Default::default() }
+}
 
 /// Checks reason and fate of an error.
 #[track_caller]
 pub fn expect<T>(result: optserve::Result<T>, reason: ErrorReason) -> Error {
     let error = result.err().expect("an error");
-    assert_eq!((error.reason(), error.applied()), (reason, Applied::No), "{error}");
+    assert_eq!((error.reason, error.applied), (reason, Applied::No), "{error}");
     error
 }
 
@@ -20,21 +30,24 @@ pub fn expect<T>(result: optserve::Result<T>, reason: ErrorReason) -> Error {
 async fn errors_by_reason() {
     let client = connect(shared()).await;
     let error = expect(client.session("missing").await, ErrorReason::SessionNotFound);
-    assert_eq!((error.code(), &*error.metadata()["name"]), (Code::NotFound, "sessions/missing"));
-    assert!(!error.request_id().is_empty() && error.to_string().starts_with("SESSION_NOT_FOUND: "));
+    assert_eq!((error.code, &*error.metadata["name"]), (Code::NotFound, "sessions/missing"));
+    assert!(!error.request_id.is_empty() && error.to_string().starts_with("SESSION_NOT_FOUND: "));
     let parameters = [optserve::value("w", &[1.0_f64])];
     let error = expect(client.create_session(sgd(-1.0), parameters).await, ErrorReason::OutOfRange);
-    assert_eq!(error.field(), "spec.optimizer.sgd.learning_rate");
+    assert_eq!(error.field, "spec.optimizer.sgd.learning_rate");
 
     let mut session = session(&client, sgd(1.0), &[1.0_f64, 2.0]).await;
     let good = [1.0_f64, 1.0];
-    let error = expect(session.step(Step::new([("w", &good)]).expected_step(5)).await, ErrorReason::StepMismatch);
-    assert_eq!(error.metadata()["current"], "0");
+    let mut at_step_5 = Step::new([("w", &good)]);
+    at_step_5.options.expected_step = Some(5);
+    let error = expect(session.step(at_step_5).await, ErrorReason::StepMismatch);
+    assert_eq!(error.metadata["current"], "0");
     expect(session.step(Step::new([("w", &[f64::NAN, 1.0])])).await, ErrorReason::NonFiniteGradient);
     expect(session.step(Step::new([("w", &[1.0_f64])])).await, ErrorReason::ShapeMismatch);
     expect(session.step(Step::new([("b", &good)])).await, ErrorReason::UnknownTensor);
     expect(session.step(Step::new([("w", &[1_i32, 1])])).await, ErrorReason::DtypeMismatch);
-    expect(session.step(Step::new([("w", &good), ("w", &good)])).await, ErrorReason::DuplicateTensor);
+    let twice = Step::new([("w", &good), ("w", &good)]);
+    expect(session.step(twice).await, ErrorReason::DuplicateTensor);
     expect(session.step(Step::new([("w", &good); 0])).await, ErrorReason::FieldRequired);
     expect(session.step(Step::new([("w", &good)]).rows("w", &[0_i32], &[1.0_f64])).await, ErrorReason::DuplicateTensor);
     expect(session.step_into(Step::new([("w", &good)]), [("w", &mut [0.0_f64])]).await, ErrorReason::ShapeMismatch);
@@ -52,7 +65,7 @@ async fn a_stream_continues_after_a_rejected_step() {
     stream.submit(Step::new([("w", vec![1.0])])).await.unwrap();
     expect(stream.result().await, ErrorReason::NonFiniteGradient);
     let error = expect(stream.result().await, ErrorReason::Unspecified);
-    assert_eq!(error.code(), Code::Aborted);
+    assert_eq!(error.code, Code::Aborted);
     assert!(stream.result().await.unwrap().is_none());
     stream.submit(Step::new([("w", vec![1.0])])).await.unwrap();
     let result = stream.result().await.unwrap().unwrap();
@@ -74,14 +87,14 @@ async fn a_worker_that_is_fenced() {
     let mut spec = sgd(1.0);
     spec.coordination = Some(v1::CoordinationSync::default().into());
     let mut first = session(&client, spec, &[0.0_f64]).await;
-    let step = || Step::new([("w", &[1.0_f64])]).pull(v1::PullOptions::default());
+    let step = || Step::new([("w", &[1.0_f64])]).pull();
     expect(first.step(step()).await, ErrorReason::NotAMember);
     first.join(Some(Duration::from_secs(5))).await.unwrap();
     first.step(step()).await.unwrap();
     let mut again = client.session_as(first.name(), first.worker()).await.unwrap();
     again.join(None).await.unwrap();
     let error = expect(first.step(step()).await, ErrorReason::Fenced);
-    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert_eq!(error.code, Code::FailedPrecondition);
     let result = again.step(step()).await.unwrap();
     assert_eq!((result.step, result.sequence), (2, 2));
 }
@@ -89,21 +102,22 @@ async fn a_worker_that_is_fenced() {
 #[tokio::test]
 async fn a_server_that_cannot_be_reached() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let client = Client::builder(&address).timeout(Duration::from_secs(1)).connect().await.unwrap();
+    let client = Client::connect_with(&address, brief()).await.unwrap();
     let begin = Instant::now();
-    let error = client.capabilities().await.unwrap_err();
-    assert_eq!((error.code(), error.applied()), (Code::Unavailable, Applied::Unknown));
-    assert!(error.message().contains("tried") && begin.elapsed() < Duration::from_secs(5), "{error}");
+    let error = client.sessions().await.unwrap_err();
+    assert_eq!((error.code, error.applied), (Code::Unavailable, Applied::Unknown));
+    assert!(error.message.contains("tried") && begin.elapsed() < Duration::from_secs(5), "{error}");
 }
 
 #[tokio::test]
 async fn settings_that_cannot_be_used() {
-    let connect = Client::builder("localhost:1").ca_file("/missing.pem").connect().await;
-    assert_eq!(expect(connect, ErrorReason::UnsupportedValue).field(), "ca_file");
-    let connect = Client::builder("localhost:1").token("two\nlines").connect().await;
-    assert_eq!(expect(connect, ErrorReason::UnsupportedValue).field(), "token");
-    let connect = Client::builder("no target").connect().await;
-    assert_eq!(expect(connect, ErrorReason::UnsupportedValue).field(), "target");
+    let settings = Settings { ca_file: Some("/missing.pem".into()), ..Default::default() };
+    let connect = Client::connect_with("localhost:1", settings).await;
+    assert_eq!(expect(connect, ErrorReason::UnsupportedValue).field, "ca_file");
+    let connect = Client::connect_with("localhost:1", with_token("two\nlines")).await;
+    assert_eq!(expect(connect, ErrorReason::UnsupportedValue).field, "token");
+    let connect = Client::connect("no target").await;
+    assert_eq!(expect(connect, ErrorReason::UnsupportedValue).field, "target");
 }
 
 #[tokio::test]
@@ -114,10 +128,10 @@ async fn tokens() {
     let output = String::from_utf8(python().args(arguments).output().unwrap().stdout).unwrap();
     let token = output.split_whitespace().find(|word| word.len() > 20).unwrap();
     let server = Server::start(&[&format!("--tokens-file={tokens}")]);
-    let client = Client::builder(&server.address).token("wrong").connect().await.unwrap();
+    let client = Client::connect_with(&server.address, with_token("wrong")).await.unwrap();
     let error = expect(client.session("x").await, ErrorReason::Unauthenticated);
-    assert_eq!(error.code(), Code::Unauthenticated);
-    let client = Client::builder(&server.address).token(token).connect().await.unwrap();
+    assert_eq!(error.code, Code::Unauthenticated);
+    let client = Client::connect_with(&server.address, with_token(token)).await.unwrap();
     let mut session = session(&client, sgd(1.0), &[0.0_f64]).await;
     session.step(Step::new([("w", &[1.0_f64])])).await.unwrap();
 }
@@ -137,17 +151,19 @@ authority.pair().write(folder, 'pair')
     let [authority, certificate, key] = ["ca.pem", "pair.pem", "pair.key"].map(|name| folder.path(name));
     let pair = [format!("--tls-certificate={certificate}"), format!("--tls-key={key}")];
     let server = Server::start(&[&pair[0], &pair[1]]);
-    let client = Client::builder(&server.address).ca_file(&authority).connect().await.unwrap();
+    let trusting = Settings { ca_file: Some(authority.clone().into()), ..brief() };
+    let client = Client::connect_with(&server.address, Settings { timeout: MINUTE, ..trusting.clone() }).await.unwrap();
     let mut over_tls = session(&client, sgd(1.0), &[0.0_f64]).await;
     over_tls.step(Step::new([("w", &[1.0_f64])])).await.unwrap();
-    let untrusted = Client::builder(&server.address).tls().timeout(Duration::from_secs(1)).connect().await.unwrap();
-    assert_eq!(untrusted.capabilities().await.unwrap_err().code(), Code::Unavailable);
+    let untrusting = Client::connect_with(&server.address, Settings { tls: true, ..brief() }).await.unwrap();
+    assert_eq!(untrusting.sessions().await.unwrap_err().code, Code::Unavailable);
 
     let server = Server::start(&[&pair[0], &pair[1], &format!("--tls-client-ca={authority}")]);
-    let builder = Client::builder(&server.address).ca_file(&authority).timeout(Duration::from_secs(1));
-    let anonymous = builder.clone().connect().await.unwrap();
-    assert_eq!(anonymous.capabilities().await.unwrap_err().code(), Code::Unavailable);
-    let client = builder.identity_files(&certificate, &key).timeout(Duration::from_secs(60)).connect().await.unwrap();
+    let anonymous = Client::connect_with(&server.address, trusting.clone()).await.unwrap();
+    assert_eq!(anonymous.sessions().await.unwrap_err().code, Code::Unavailable);
+    let identity_files = Some((certificate.into(), key.into()));
+    let settings = Settings { identity_files, timeout: MINUTE, ..trusting };
+    let client = Client::connect_with(&server.address, settings).await.unwrap();
     let mut session = session(&client, sgd(1.0), &[0.0_f64]).await;
     session.step(Step::new([("w", &[1.0_f64])])).await.unwrap();
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use optserve::v1::{self, ErrorReason};
-use optserve::{Applied, Client, Code, PullOptions, Step};
+use optserve::v1::ErrorReason;
+use optserve::{Applied, Client, Code, Step};
 use tokio::time::{sleep, timeout};
 
 use crate::errors::expect;
@@ -22,15 +22,16 @@ async fn train(client: &Client, steps: usize, mut before: impl FnMut(usize)) -> 
             assert_eq!(stream.result().await.unwrap().unwrap().step, expected);
         }
         let gradient: Vec<_> = (0..ELEMENTS).map(|i| ((step * 31 + i * 17) % 101) as f32 - 50.0).collect();
-        stream.submit(Step::new([("w", gradient)]).pull(v1::PullOptions::default())).await.unwrap();
+        stream.submit(Step::new([("w", gradient)]).pull()).await.unwrap();
     }
     while let Some(result) = stream.result().await.unwrap() {
         expected += 1;
         assert_eq!(result.step, expected);
     }
-    let mut found = session.pull(PullOptions::default()).await.unwrap();
+    drop(stream);
+    let found = session.pull(Default::default()).await.unwrap();
     assert_eq!(found.step, steps as i64);
-    found.tensors.remove("w").unwrap().into_vec().unwrap()
+    found.tensors["w"].as_slice().unwrap().to_vec()
 }
 
 /// Cuts connections at many places of a stream; the result is that of a stream without faults, bit for
@@ -106,12 +107,13 @@ async fn a_deadline_in_the_middle_of_a_step() {
         let mut session = session(&connect(&proxy.address).await, sgd(1.0), &[0.0_f64]).await;
         session.step(Step::new([("w", &[1.0_f64])])).await.unwrap();
         proxy.stall(true);
-        let step = Step::new([("w", &[1.0_f64])]);
+        let mut step = Step::new([("w", &[1.0_f64])]);
         if is_dropped {
             assert!(timeout(Duration::from_millis(300), session.step(step)).await.is_err());
         } else {
-            let error = session.step(step.timeout(Duration::from_millis(300))).await.unwrap_err();
-            assert_eq!((error.code(), error.applied()), (Code::DeadlineExceeded, Applied::Unknown));
+            step.timeout = Some(Duration::from_millis(300));
+            let error = session.step(step).await.unwrap_err();
+            assert_eq!((error.code, error.applied), (Code::DeadlineExceeded, Applied::Unknown));
         }
         let name = session.name();
         while direct.session(name).await.unwrap().get().await.unwrap().step < 2 {
@@ -134,16 +136,17 @@ async fn a_deadline_while_the_window_is_full() {
     proxy.stall(true);
     let mut stream = session.stream(2).unwrap();
     for _ in 0..2 {
-        let step = Step::new([("w", vec![1.0_f64])]).timeout(Duration::from_millis(300));
+        let mut step = Step::new([("w", vec![1.0_f64])]);
+        step.timeout = Some(Duration::from_millis(300));
         stream.submit(step).await.unwrap();
     }
     let error = expect(stream.submit(Step::new([("w", vec![1.0_f64])])).await, ErrorReason::OutOfRange);
-    assert_eq!(error.field(), "window");
-    assert_eq!(stream.result().await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(error.field, "window");
+    assert_eq!(stream.result().await.unwrap_err().code, Code::DeadlineExceeded);
     proxy.stall(false);
     for step in 1..3 {
         let mut result = stream.result().await;
-        while result.as_ref().is_err_and(|error| error.code() == Code::DeadlineExceeded) {
+        while result.as_ref().is_err_and(|error| error.code == Code::DeadlineExceeded) {
             result = stream.result().await; // on a busy machine
         }
         assert_eq!(result.unwrap().unwrap().step, step);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use optserve::v1::{AdamSpec, SessionSpec, SgdSpec};
-use optserve::{Client, Session, TensorView, value};
+use optserve::{Client, Session, Tensor, value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -131,7 +131,7 @@ pub async fn connect(address: &str) -> Client {
 }
 
 pub fn sgd(rate: f64) -> SessionSpec {
-    SgdSpec { learning_rate: Some(rate), ..Default::default() }.into()
+    SgdSpec { learning_rate: Some(rate) }.into()
 }
 
 pub fn adam() -> SessionSpec {
@@ -139,7 +139,7 @@ pub fn adam() -> SessionSpec {
 }
 
 /// Creates a session with one parameter "w".
-pub async fn session<'a>(client: &Client, spec: SessionSpec, w: impl Into<TensorView<'a>>) -> Session {
+pub async fn session<'a>(client: &Client, spec: SessionSpec, w: impl Into<Tensor<'a>>) -> Session {
     client.create_session(spec, [value("w", w)]).await.unwrap()
 }
 

@@ -29,7 +29,7 @@ pub fn expect<T>(result: optserve::Result<T>, reason: ErrorReason) -> Error {
 #[tokio::test]
 async fn errors_by_reason() {
     let client = connect(shared()).await;
-    let error = expect(client.session("missing").await, ErrorReason::SessionNotFound);
+    let error = expect(client.session("sessions/missing").await, ErrorReason::SessionNotFound);
     assert_eq!((error.code, &*error.metadata["name"]), (Code::NotFound, "sessions/missing"));
     assert!(!error.request_id.is_empty() && error.to_string().starts_with("SESSION_NOT_FOUND: "));
     let parameters = [optserve::value("w", &[1.0_f64])];
@@ -129,7 +129,7 @@ async fn tokens() {
     let token = output.split_whitespace().find(|word| word.len() > 20).unwrap();
     let server = Server::start(&[&format!("--tokens-file={tokens}")]);
     let client = Client::connect_with(&server.address, with_token("wrong")).await.unwrap();
-    let error = expect(client.session("x").await, ErrorReason::Unauthenticated);
+    let error = expect(client.session("sessions/x").await, ErrorReason::Unauthenticated);
     assert_eq!(error.code, Code::Unauthenticated);
     let client = Client::connect_with(&server.address, with_token(token)).await.unwrap();
     let mut session = session(&client, sgd(1.0), &[0.0_f64]).await;

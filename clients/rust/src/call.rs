@@ -19,7 +19,7 @@ use tonic_prost::ProstCodec;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::payload::frame;
+use crate::payload::{Payload, frame};
 use crate::retry::Retry;
 
 /// A request, or a message of a stream of requests, of a call.
@@ -141,29 +141,32 @@ impl Client {
         }
     }
 
-    /// Makes a call with many requests and one answer.
-    pub(crate) async fn upload<Q: Rpc>(
-        &self,
-        retry: &mut Retry,
-        mut requests: impl Iterator<Item = Bytes>,
-    ) -> Result<Q::Answer> {
-        let (outbox, mut inbox) = self.open::<Q>(retry.remaining());
-        let sending = async {
-            while let Ok(permit) = outbox.reserve().await {
-                let Some(request) = requests.next() else { break };
-                permit.send(request);
+    /// Makes a call whose requests are a framed head and the chunks of a payload, with one answer.
+    pub(crate) async fn upload<Q: Rpc>(&self, head: Bytes, payload: &Payload<'_>) -> Result<Q::Answer> {
+        let mut retry = Retry::new(self.timeout, payload.byte_count as u64);
+        loop {
+            let (outbox, mut inbox) = self.open::<Q>(retry.remaining());
+            let sending = async {
+                let mut requests = std::iter::once(head.clone()).chain(payload.requests());
+                while let Ok(permit) = outbox.reserve().await {
+                    let Some(request) = requests.next() else { break };
+                    permit.send(request);
+                }
+                drop(outbox);
+                pending::<Infallible>().await // only the answer says how the call ended
+            };
+            let attempt = async {
+                tokio::select! {
+                    biased;
+                    answer = receive_last(&mut inbox) => answer,
+                    never = sending => match never {},
+                }
+            };
+            match retry.bound(attempt).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => retry.pause(error).await?,
             }
-            drop(outbox);
-            pending::<Infallible>().await // only the answer says how the call ended
-        };
-        let attempt = async {
-            tokio::select! {
-                biased;
-                answer = receive_last(&mut inbox) => answer,
-                never = sending => match never {},
-            }
-        };
-        retry.bound(attempt).await
+        }
     }
 }
 

@@ -75,7 +75,6 @@ pub use tonic::Code;
 pub use call::Rpc;
 pub use client::{Client, Settings};
 pub use error::{Applied, Error, ErrorDetails, Result};
-pub use membership::Membership;
 pub use session::{Events, Parameters, Session, initialized, value};
 pub use step::{Step, StepResult};
 pub use stream::StepStream;

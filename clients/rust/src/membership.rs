@@ -7,30 +7,19 @@ use crate::error::Result;
 use crate::session::Session;
 use crate::v1;
 
-/// The membership of a handle's worker.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Membership {
-    /// Greater than that of every earlier membership of the session.
-    pub epoch: u64,
-    /// The lowest number, from 0, that no other member has.
-    pub rank: i32,
-    /// Time without a call after which the membership ends.
-    pub lease: Duration,
-}
-
 impl Session {
     /// Makes the handle's worker a member, in a new epoch, which its steps carry from then on. `lease` is the
-    /// time without a call after which the membership ends; the server's default if `None`.
+    /// time without a call after which the membership ends; the server's default if `None`. The answer has epoch,
+    /// rank and lease.
     ///
     /// After an error with the reason `Fenced` or `NotAMember`, join again.
-    pub async fn join(&mut self, lease: Option<Duration>) -> Result<Membership> {
+    pub async fn join(&mut self, lease: Option<Duration>) -> Result<v1::JoinSessionResponse> {
         let (session, worker) = (self.name.clone(), self.worker.name.clone());
         let lease_seconds = lease.map(|lease| lease.as_secs_f64());
         let answer = self.client.call(v1::JoinSessionRequest { session, worker, lease_seconds }).await?;
         self.worker.enter(answer.epoch, answer.next_sequence);
-        self.received.store(answer.session.unwrap_or_default().step, Ordering::Relaxed);
-        let lease = Duration::try_from_secs_f64(answer.lease_seconds).unwrap_or_default();
-        Ok(Membership { epoch: answer.epoch, rank: answer.rank, lease })
+        self.received.store(answer.session.as_ref().map_or(0, |session| session.step), Ordering::Relaxed);
+        Ok(answer)
     }
 
     /// Renews the lease, as every step does, and returns the session's step.

@@ -52,6 +52,18 @@ impl<'a> Payload<'a> {
         CHUNK_BYTES.min(self.byte_count - cursor.offset)
     }
 
+    /// The requests that send the payload; in all of them the chunk is the second field.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = Bytes> {
+        let mut cursor = Cursor::default();
+        std::iter::from_fn(move || {
+            (cursor.offset < self.byte_count).then(|| {
+                let mut buffer = BytesMut::new();
+                put_chunk(&mut buffer, &(), 2, self, &mut cursor);
+                buffer.freeze()
+            })
+        })
+    }
+
     fn write(&self, cursor: &mut Cursor, mut count: usize, buffer: &mut BytesMut) {
         cursor.offset += count;
         while count > 0 {

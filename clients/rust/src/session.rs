@@ -3,13 +3,11 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-
 use crate::call::Inbox;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, Targets};
-use crate::payload::{Cursor, Payload, frame, put_chunk};
+use crate::payload::{Payload, frame};
 use crate::reception::Reception;
 use crate::retry::Retry;
 use crate::step::{Step, StepResult};
@@ -109,19 +107,6 @@ impl Client {
         let request = v1::GetSessionRequest { name: name.to_owned(), worker: worker.to_owned() };
         let answer = self.call(request).await?;
         Session::new(self, answer.session, worker, answer.next_sequence.max(1))
-    }
-
-    /// All sessions of the server, in the order of their names.
-    pub async fn sessions(&self) -> Result<Vec<v1::Session>> {
-        let (mut sessions, mut request) = (Vec::new(), v1::ListSessionsRequest::default());
-        loop {
-            let page = self.call(request.clone()).await?;
-            sessions.extend(page.sessions);
-            if page.next_page_token.is_empty() {
-                return Ok(sessions);
-            }
-            request.page_token = page.next_page_token;
-        }
     }
 }
 
@@ -240,14 +225,8 @@ impl Session {
         (header.name, header.request_id) = (self.name.clone(), random_name());
         header.byte_count = payload.byte_count as u64;
         let head = frame(&v1::PushParametersRequest { header: Some(header), chunk: None });
-        let mut retry = Retry::new(self.client.timeout, payload.byte_count as u64);
-        loop {
-            let requests = std::iter::once(head.clone()).chain(chunks(&payload));
-            match self.client.upload::<v1::PushParametersRequest>(&mut retry, requests).await {
-                Ok(answer) => return Ok(answer.session.unwrap_or_default()),
-                Err(error) => retry.pause(error).await?,
-            }
-        }
+        let answer = self.client.upload::<v1::PushParametersRequest>(head, &payload).await?;
+        Ok(answer.session.unwrap_or_default())
     }
 
     /// Reports metrics of the current model by name, such as the loss on a validation set.
@@ -318,18 +297,6 @@ async fn receive_parameters(
     inbox.next().await?; // the end, without which the call would look cancelled
     let is_modified = !header.not_modified;
     Ok(Parameters { tensors: reception.into_tensors(), step: header.step, is_modified })
-}
-
-/// The requests that send a payload; in all of them the chunk is the second field.
-pub(crate) fn chunks(payload: &Payload<'_>) -> impl Iterator<Item = bytes::Bytes> {
-    let mut cursor = Cursor::default();
-    std::iter::from_fn(move || {
-        (cursor.offset < payload.byte_count).then(|| {
-            let mut buffer = BytesMut::new();
-            put_chunk(&mut buffer, &(), 2, payload, &mut cursor);
-            buffer.freeze()
-        })
-    })
 }
 
 pub(crate) fn random_name() -> String {

@@ -1,15 +1,12 @@
 //! Snapshots, copies and files of a session.
 
-use std::iter::once;
-
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tonic::Code;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::payload::{Payload, frame};
-use crate::retry::Retry;
-use crate::session::{Session, chunks, random_name};
+use crate::session::{Session, random_name};
 use crate::tensor::Tensor;
 use crate::v1::{self, DataType};
 
@@ -84,13 +81,7 @@ impl Client {
         let byte_count = file.len() as u64;
         let header = v1::ImportHeader { request_id: random_name(), session_id: id.to_owned(), byte_count };
         let head = frame(&v1::ImportSnapshotRequest { header: Some(header), chunk: None });
-        let mut retry = Retry::new(self.timeout, byte_count);
-        loop {
-            let requests = once(head.clone()).chain(chunks(&payload));
-            match self.upload::<v1::ImportSnapshotRequest>(&mut retry, requests).await {
-                Ok(answer) => return Session::new(self, answer.session, "", 1),
-                Err(error) => retry.pause(error).await?,
-            }
-        }
+        let answer = self.upload::<v1::ImportSnapshotRequest>(head, &payload).await?;
+        Session::new(self, answer.session, "", 1)
     }
 }

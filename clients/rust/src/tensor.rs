@@ -15,7 +15,7 @@ compile_error!("tensors are sent as they are in memory, which must be little-end
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor<'static>>;
 
-/// An element of a tensor: [`f16`], [`bf16`], `f32`, `f64`, `i32` or `i64`.
+/// An element of a tensor: [`struct@f16`], [`bf16`], `f32`, `f64`, `i32` or `i64`.
 pub trait Element: Pod + Send + Sync {
     /// The element type on the wire.
     const DTYPE: DataType;

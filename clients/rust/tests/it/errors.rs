@@ -104,7 +104,7 @@ async fn a_server_that_cannot_be_reached() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let client = Client::connect_with(&address, brief()).await.unwrap();
     let begin = Instant::now();
-    let error = client.sessions().await.unwrap_err();
+    let error = client.call(v1::GetCapabilitiesRequest {}).await.unwrap_err();
     assert_eq!((error.code, error.applied), (Code::Unavailable, Applied::Unknown));
     assert!(error.message.contains("tried") && begin.elapsed() < Duration::from_secs(5), "{error}");
 }
@@ -156,11 +156,11 @@ authority.pair().write(folder, 'pair')
     let mut over_tls = session(&client, sgd(1.0), &[0.0_f64]).await;
     over_tls.step(Step::new([("w", &[1.0_f64])])).await.unwrap();
     let untrusting = Client::connect_with(&server.address, Settings { tls: true, ..brief() }).await.unwrap();
-    assert_eq!(untrusting.sessions().await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(untrusting.call(v1::GetCapabilitiesRequest {}).await.unwrap_err().code, Code::Unavailable);
 
     let server = Server::start(&[&pair[0], &pair[1], &format!("--tls-client-ca={authority}")]);
     let anonymous = Client::connect_with(&server.address, trusting.clone()).await.unwrap();
-    assert_eq!(anonymous.sessions().await.unwrap_err().code, Code::Unavailable);
+    assert_eq!(anonymous.call(v1::GetCapabilitiesRequest {}).await.unwrap_err().code, Code::Unavailable);
     let identity_files = Some((certificate.into(), key.into()));
     let settings = Settings { identity_files, timeout: MINUTE, ..trusting };
     let client = Client::connect_with(&server.address, settings).await.unwrap();

@@ -208,7 +208,8 @@ async fn watched_events() {
 async fn sessions_and_capabilities() {
     let client = connect(shared()).await;
     let made = session(&client, sgd(1.0), &[0.0_f64]).await;
-    assert!(client.sessions().await.unwrap().iter().any(|session| session.name == made.name()));
+    let listed = client.call(v1::ListSessionsRequest { page_size: 1000, ..Default::default() }).await.unwrap();
+    assert!(listed.sessions.iter().any(|session| session.name == made.name()));
     assert_eq!(client.call(v1::GetCapabilitiesRequest {}).await.unwrap().api_version, "optserve.v1");
     let spec = made.get().await.unwrap().spec.unwrap();
     assert!(matches!(

@@ -70,7 +70,7 @@ test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint a
 	npm run --silent --prefix $(TYPESCRIPT) docs
 
 # What builds the clients' drivers.
-DRIVERS := driver-go $(TYPESCRIPT)/build/.made
+DRIVERS := driver-go driver-rust $(TYPESCRIPT)/build/.made
 
 .PHONY: conformance
 conformance: $(VENV)/.test $(DRIVERS) ## Print how far oracle, executors, server and clients are from the corpus
@@ -154,6 +154,46 @@ $(GO_TOOLS)/.installed: clients/go/tools/go.sum | go-found
 .PHONY: go-found
 go-found:
 	@go version >/dev/null 2>&1 || { echo "the Go client needs Go 1.26 or newer; none was found" >&2; exit 1; }
+
+# ---- The Rust client -------------------------------------------------------
+
+RUST := clients/rust
+RUST_BUILD := build/clients/rust
+RUST_FRESH := $(RUST_BUILD)/generated
+CARGO = cd $(RUST) && CARGO_TARGET_DIR=$(CURDIR)/$(RUST_BUILD) cargo
+RUST_FILES = $(RUST)/LICENSE:LICENSE $(RUST)/examples/iris.csv:data/iris.csv
+
+.PHONY: test-client-rust
+test-client-rust: $(VENV)/.test rust-found ## Check, build and test the Rust client
+	$(CARGO) fmt --all --check
+	rm -rf $(RUST_FRESH) && $(call rust_generated,$(RUST_FRESH))
+	for part in src conformance; do diff -r $(RUST_FRESH)/$$part/generated $(RUST)/$$part/generated || exit 1; done
+	for pair in $(RUST_FILES); do cmp "$${pair%%:*}" "$${pair##*:}" || exit 1; done
+	$(CARGO) clippy --quiet --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) test --quiet --all-features
+	$(PY) -m tests.conformance --client rust
+	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO) doc --quiet --no-deps --all-features
+
+.PHONY: driver-rust
+driver-rust: rust-found
+	$(CARGO) build --quiet --all-features --example conformance
+
+.PHONY: generate-client-rust
+generate-client-rust: $(VENV)/.test rust-found ## Write the generated code and the copied files of the Rust client
+	rm -rf $(RUST)/src/generated $(RUST)/conformance/generated && $(call rust_generated,$(RUST))
+	for pair in $(RUST_FILES); do cp "$${pair##*:}" "$${pair%%:*}" || exit 1; done
+
+# protoc comes with grpcio-tools, so that neither users nor this need one.
+define rust_generated
+mkdir -p $(RUST_BUILD) && $(PROTOC) --include_imports --include_source_info \
+    --descriptor_set_out=$(RUST_BUILD)/contract.binpb proto/google/rpc/*.proto $(PROTOS) $(CONFORMANCE_PROTOS) && \
+    ($(CARGO) run --quiet --package optserve-generate $(CURDIR)/$(RUST_BUILD)/contract.binpb $(CURDIR)/$(1))
+endef
+
+.PHONY: rust-found
+rust-found:
+	@cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && cc --version >/dev/null 2>&1 || \
+	    { echo "the Rust client needs Rust 1.88 or newer with clippy and rustfmt, and a C compiler" >&2; exit 1; }
 
 # ---- Documentation ---------------------------------------------------------
 

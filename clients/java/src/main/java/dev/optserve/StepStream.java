@@ -1,0 +1,72 @@
+package dev.optserve;
+
+import dev.optserve.OptserveException.Applied;
+import dev.optserve.v1.ErrorReason;
+import io.grpc.Deadline;
+import io.grpc.Status;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * Takes steps of a session's handle, several of them in flight at once. They are applied in the order in which they
+ * were submitted, each once. If a step fails, those behind it fail as well, and the stream can be used further.
+ */
+public final class StepStream implements AutoCloseable {
+    private final TrainingSession session;
+    private final int window;
+    private final Semaphore permits;
+
+    StepStream(TrainingSession session, int window) {
+        if (window < 1 || window > StepEngine.MAX_IN_FLIGHT) {
+            String message = "it is " + window + ", but must be from 1 to " + StepEngine.MAX_IN_FLIGHT;
+            throw OptserveException.invalid(ErrorReason.ERROR_REASON_OUT_OF_RANGE, "window", message);
+        }
+        this.session = session;
+        this.window = window;
+        permits = new Semaphore(window, true);
+    }
+
+    /**
+     * Hands over a step. It waits only while the window is full. The step's arrays must not be used until the future is
+     * complete.
+     *
+     * @return the answer, or an {@link OptserveException} as the cause. Cancelling it withdraws the step: those behind
+     *     it fail, and whether it is applied stays unknown. What depends on it runs in a thread of the client.
+     * @throws OptserveException the step cannot be sent, or the window is full until its deadline
+     */
+    public CompletableFuture<StepAnswer> submit(Step step) {
+        PendingStep pending = session.prepare(step);
+        acquire(1, pending.deadline);
+        CompletableFuture<StepAnswer> answer = new CompletableFuture<>();
+        pending.future.whenComplete((found, error) -> {
+            permits.release();
+            session.execute(() -> {
+                if (error == null) answer.complete(found);
+                else answer.completeExceptionally(error);
+            });
+        });
+        answer.whenComplete((found, error) -> {
+            if (answer.isCancelled()) session.withdraw(pending, "the step was cancelled");
+        });
+        session.submit(pending);
+        return answer;
+    }
+
+    /** Waits until no step is in flight. The session's handle stays open. */
+    @Override
+    public void close() {
+        acquire(window, session.deadline());
+        permits.release(window);
+    }
+
+    private void acquire(int count, Deadline deadline) {
+        try {
+            if (permits.tryAcquire(count, deadline.timeRemaining(TimeUnit.NANOSECONDS), TimeUnit.NANOSECONDS)) return;
+        } catch (InterruptedException interrupt) {
+            Thread.currentThread().interrupt();
+            throw new OptserveException(Status.Code.CANCELLED, Applied.NO, "the thread was interrupted", interrupt);
+        }
+        throw new OptserveException(Status.Code.DEADLINE_EXCEEDED, Applied.NO, "the window stays full", null);
+    }
+}

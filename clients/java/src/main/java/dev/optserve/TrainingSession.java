@@ -1,0 +1,365 @@
+package dev.optserve;
+
+import dev.optserve.Frames.Incoming;
+import dev.optserve.Frames.Outgoing;
+import dev.optserve.v1.CreateSnapshotRequest;
+import dev.optserve.v1.DeleteSessionRequest;
+import dev.optserve.v1.DeleteSnapshotRequest;
+import dev.optserve.v1.ForkSessionRequest;
+import dev.optserve.v1.GetSessionRequest;
+import dev.optserve.v1.JoinSessionRequest;
+import dev.optserve.v1.JoinSessionResponse;
+import dev.optserve.v1.LeaveSessionRequest;
+import dev.optserve.v1.ListSnapshotsRequest;
+import dev.optserve.v1.ListWorkersRequest;
+import dev.optserve.v1.Metric;
+import dev.optserve.v1.ParametersHeader;
+import dev.optserve.v1.PullParametersRequest;
+import dev.optserve.v1.PullParametersResponse;
+import dev.optserve.v1.PushHeader;
+import dev.optserve.v1.PushParametersRequest;
+import dev.optserve.v1.PushParametersResponse;
+import dev.optserve.v1.RenewLeaseRequest;
+import dev.optserve.v1.ReportMetricsRequest;
+import dev.optserve.v1.ReportMetricsResponse;
+import dev.optserve.v1.RestoreSnapshotRequest;
+import dev.optserve.v1.Session;
+import dev.optserve.v1.SessionServiceGrpc;
+import dev.optserve.v1.Snapshot;
+import dev.optserve.v1.StepPlan;
+import dev.optserve.v1.TensorLayout;
+import dev.optserve.v1.UpdateSessionRequest;
+import dev.optserve.v1.UpdateSessionResponse;
+import dev.optserve.v1.WatchSessionRequest;
+import dev.optserve.v1.WatchSessionResponse;
+import dev.optserve.v1.Worker;
+import dev.optserve.v1.WorkerServiceGrpc;
+import io.grpc.CallOptions;
+import io.grpc.Deadline;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
+import io.grpc.stub.ClientCalls;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Map;
+import java.util.UUID;
+import java.util.concurrent.ExecutionException;
+import java.util.function.Predicate;
+
+/**
+ * A handle of a session on a server. Each handle is one worker, which numbers its steps; any number of threads may use
+ * it. Methods wait for the server's answer, and throw {@link OptserveException}; an interrupt cancels a call.
+ *
+ * <p>Requests of the contract may leave out the session's name and the request id.
+ */
+public final class TrainingSession implements AutoCloseable {
+    private static final MethodDescriptor<PullParametersRequest, Incoming<PullParametersResponse>> PULL =
+            SessionServiceGrpc.getPullParametersMethod()
+                    .toBuilder(
+                            SessionServiceGrpc.getPullParametersMethod().getRequestMarshaller(),
+                            new Frames.Decoder<>(
+                                    PullParametersResponse.parser(), PullParametersResponse.CHUNK_FIELD_NUMBER))
+                    .build();
+    private static final MethodDescriptor<Outgoing, PushParametersResponse> PUSH =
+            SessionServiceGrpc.getPushParametersMethod()
+                    .toBuilder(
+                            new Frames.Encoder(PushParametersRequest.CHUNK_FIELD_NUMBER),
+                            SessionServiceGrpc.getPushParametersMethod().getResponseMarshaller())
+                    .build();
+
+    private final Connection connection;
+    private final String name;
+    private final String worker;
+    private final Layout layout;
+    private final StepEngine engine;
+    private volatile long epoch; // 0 if the worker is no member
+    private volatile long parametersStep; // of the parameters that were received last
+
+    TrainingSession(Connection connection, Session session, String worker) {
+        this.connection = connection;
+        this.worker = worker;
+        name = session.getName();
+        layout = new Layout(session.getLayoutList());
+        engine = new StepEngine(connection);
+    }
+
+    /** Returns the resource name, sessions/{id}. */
+    public String name() {
+        return name;
+    }
+
+    /** Returns the name under which the handle numbers its steps. */
+    public String worker() {
+        return worker;
+    }
+
+    /** Returns the tensors in the order of their bytes. */
+    public List<TensorLayout> layout() {
+        return layout.tensors();
+    }
+
+    /** Reads the session's state and specification. */
+    public Session get() {
+        var request = GetSessionRequest.newBuilder().setName(name).build();
+        return call(SessionServiceGrpc.getGetSessionMethod(), request).getSession();
+    }
+
+    /**
+     * Takes a step of any size, and repeats it until its deadline; it is applied once.
+     *
+     * @throws OptserveException the step was rejected, or has no answer; if {@link OptserveException#applied} is
+     *     UNKNOWN, a step with the same content settles whether it was applied
+     */
+    public StepAnswer step(Step step) {
+        PendingStep pending = prepare(step);
+        submit(pending);
+        boolean isInterrupted = false;
+        try {
+            while (true) {
+                try {
+                    return pending.future.get();
+                } catch (InterruptedException interrupt) {
+                    isInterrupted = true;
+                    withdraw(pending, "the thread was interrupted");
+                } catch (ExecutionException failure) {
+                    throw (OptserveException) failure.getCause().fillInStackTrace(); // that of this thread
+                }
+            }
+        } finally {
+            if (isInterrupted) Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Returns a stream of this handle's worker that has several steps in flight, at most 64. */
+    public StepStream stream(int window) {
+        return new StepStream(this, window);
+    }
+
+    PendingStep prepare(Step step) {
+        StepPlan.Builder plan =
+                StepPlan.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
+        Deadline deadline = connection.deadline(step.timeout, 2 * layout.byteCount());
+        return new PendingStep(step, plan, parametersStep, layout, deadline);
+    }
+
+    void submit(PendingStep pending) {
+        pending.future.thenAccept(answer -> {
+            if (pending.planMessage.hasPull()) parametersStep = answer.parameters().step();
+        });
+        engine.submit(pending);
+    }
+
+    void withdraw(PendingStep pending, String message) {
+        engine.withdraw(pending, Status.Code.CANCELLED, message);
+    }
+
+    void execute(Runnable callback) {
+        connection.callbacks.execute(callback);
+    }
+
+    Deadline deadline() {
+        return connection.deadline(null, layout.byteCount());
+    }
+
+    /** Reads all parameters. */
+    public Parameters pull() {
+        return pull(PullParametersRequest.getDefaultInstance(), Map.of());
+    }
+
+    /**
+     * Reads parameters: which, of which point, in which type on the wire, and whether to wait for a later step.
+     *
+     * @param into arrays by name that are filled; new ones are made for other tensors
+     */
+    public Parameters pull(PullParametersRequest request, Map<String, NdArray> into) {
+        layout.check("into", into);
+        var named = request.toBuilder().setName(name).build();
+        Parameters found = connection.call(
+                deadline(),
+                options -> connection.download(PULL, options, named, answers -> receive(answers, into)));
+        parametersStep = found.step();
+        return found;
+    }
+
+    private static Parameters receive(Iterator<Incoming<PullParametersResponse>> answers, Map<String, NdArray> into) {
+        ParametersHeader header = null;
+        Reception reception = null;
+        while (reception == null || !reception.isComplete()) {
+            try (Incoming<PullParametersResponse> answer = answers.next()) {
+                if (reception == null) {
+                    header = answer.head().getHeader();
+                    reception = new Reception(header.getLayoutList(), header.getByteCount(), into);
+                }
+                reception.add(answer);
+            } catch (IOException unexpected) {
+                throw new UncheckedIOException(unexpected);
+            }
+        }
+        return new Parameters(header.getStep(), reception.arrays());
+    }
+
+    /** Writes parameters: all given ones, or none. */
+    public Session push(Map<String, NdArray> values) {
+        return push(PushHeader.getDefaultInstance(), values);
+    }
+
+    /** Writes parameters: all given ones, or none. The client sets names, types and number of bytes. */
+    public Session push(PushHeader options, Map<String, NdArray> values) {
+        layout.check("values", values);
+        List<String> names = layout.names(values);
+        Payload payload = new Payload(names.stream()
+                .map(each -> new Payload.Part(values.get(each), layout.find("values", each).getDtype()))
+                .toList());
+        PushHeader.Builder header = options.toBuilder()
+                .setName(name)
+                .setRequestId(requestId(options.getRequestId()))
+                .clearTensors()
+                .addAllTensors(names)
+                .clearWireDtype()
+                .setByteCount(payload.byteCount());
+        var head = PushParametersRequest.newBuilder().setHeader(header).build();
+        return connection
+                .call(deadline(), call -> connection.upload(PUSH, call, payload.messages(head)))
+                .getSession();
+    }
+
+    /** Reports metrics of the current model by name, such as the loss on a validation set. */
+    public ReportMetricsResponse reportMetrics(Map<String, Double> metrics) {
+        ReportMetricsRequest.Builder request = ReportMetricsRequest.newBuilder();
+        metrics.forEach((metric, value) ->
+                request.addMetrics(Metric.newBuilder().setName(metric).setValue(value)));
+        return reportMetrics(request.build());
+    }
+
+    /** Reports metrics of the current model. */
+    public ReportMetricsResponse reportMetrics(ReportMetricsRequest request) {
+        var change = request.toBuilder().setName(name).setRequestId(requestId(request.getRequestId()));
+        return call(SessionServiceGrpc.getReportMetricsMethod(), change.build());
+    }
+
+    /** Replaces the specification between two steps. The answer says which state was carried over. */
+    public UpdateSessionResponse update(UpdateSessionRequest request) {
+        var change = request.toBuilder().setName(name).setRequestId(requestId(request.getRequestId()));
+        return call(SessionServiceGrpc.getUpdateSessionMethod(), change.build());
+    }
+
+    /**
+     * Reads the session's events, from its current state until it is deleted, onEvent returns false, or the thread is
+     * interrupted. A lost connection is an error: watch again.
+     */
+    public void watch(Predicate<WatchSessionResponse> onEvent) {
+        var request = WatchSessionRequest.newBuilder().setName(name).build();
+        var call = connection.channel.newCall(SessionServiceGrpc.getWatchSessionMethod(), CallOptions.DEFAULT);
+        try {
+            var events = ClientCalls.blockingServerStreamingCall(call, request);
+            while (events.hasNext() && onEvent.test(events.next())) {}
+        } catch (StatusRuntimeException failure) {
+            throw OptserveException.of(failure.getStatus(), failure.getTrailers());
+        } finally {
+            call.cancel("no more events are read", null); // has no effect if the call has ended
+        }
+    }
+
+    /** Saves the session on the server's disk. */
+    public Snapshot createSnapshot() {
+        var request = CreateSnapshotRequest.newBuilder().setName(name).setRequestId(requestId(""));
+        return call(SessionServiceGrpc.getCreateSnapshotMethod(), request.build()).getSnapshot();
+    }
+
+    /** Lists the session's snapshots, the latest first. */
+    public List<Snapshot> listSnapshots() {
+        var request = ListSnapshotsRequest.newBuilder().setName(name).build();
+        return call(SessionServiceGrpc.getListSnapshotsMethod(), request).getSnapshotsList();
+    }
+
+    /** Deletes a snapshot. */
+    public void deleteSnapshot(Snapshot snapshot) {
+        var request = DeleteSnapshotRequest.newBuilder().setName(snapshot.getName()).setRequestId(requestId(""));
+        call(SessionServiceGrpc.getDeleteSnapshotMethod(), request.build());
+    }
+
+    /** Restores the session, or its parameters alone, from one of its snapshots, which the request names. */
+    public Session restoreSnapshot(RestoreSnapshotRequest request) {
+        var change = request.toBuilder().setRequestId(requestId(request.getRequestId()));
+        return call(SessionServiceGrpc.getRestoreSnapshotMethod(), change.build()).getSession();
+    }
+
+    /** Creates a copy of the session. The request may name a snapshot, and an id of the copy. */
+    public TrainingSession fork(ForkSessionRequest request) {
+        var change = request.toBuilder().setRequestId(requestId(request.getRequestId()));
+        if (request.getName().isEmpty()) change.setName(name);
+        var copy = call(SessionServiceGrpc.getForkSessionMethod(), change.build()).getSession();
+        return new TrainingSession(connection, copy, requestId(""));
+    }
+
+    /** Writes the session to a safetensors file, and returns its step. */
+    public long export(Path file) throws IOException {
+        return SnapshotFiles.write(connection, deadline(), name, file);
+    }
+
+    /** Writes a snapshot to a safetensors file, and returns its step. */
+    public long export(Snapshot snapshot, Path file) throws IOException {
+        return SnapshotFiles.write(connection, deadline(), snapshot.getName(), file);
+    }
+
+    /**
+     * Makes the worker a member of the session, whose steps carry the epoch of the membership until it leaves. Join again
+     * after FENCED or NOT_A_MEMBER.
+     *
+     * @param lease time without a step or {@link #renewLease} after which the membership ends; the server's default if
+     *     null
+     */
+    public JoinSessionResponse join(Duration lease) {
+        var request = JoinSessionRequest.newBuilder().setSession(name).setWorker(worker);
+        if (lease != null) request.setLeaseSeconds(lease.toNanos() / 1e9);
+        JoinSessionResponse joined = call(WorkerServiceGrpc.getJoinSessionMethod(), request.build());
+        epoch = joined.getEpoch();
+        parametersStep = joined.getSession().getStep();
+        return joined;
+    }
+
+    /** Renews the lease, which a member should do three times within it unless it takes steps; returns the step. */
+    public long renewLease() {
+        var request = RenewLeaseRequest.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
+        return call(WorkerServiceGrpc.getRenewLeaseMethod(), request.build()).getStep();
+    }
+
+    /** Ends the membership; steps that wait for other members are rejected. */
+    public void leave() {
+        var request = LeaveSessionRequest.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
+        call(WorkerServiceGrpc.getLeaveSessionMethod(), request.build());
+        epoch = 0;
+    }
+
+    /** Lists the members, and those that were members, by rank and then by name. */
+    public List<Worker> workers() {
+        var request = ListWorkersRequest.newBuilder().setSession(name).build();
+        return call(WorkerServiceGrpc.getListWorkersMethod(), request).getWorkersList();
+    }
+
+    /** Deletes the session and everything it holds. */
+    public void delete() {
+        close();
+        var request = DeleteSessionRequest.newBuilder().setName(name).setRequestId(requestId(""));
+        call(SessionServiceGrpc.getDeleteSessionMethod(), request.build());
+    }
+
+    /** Ends the handle's stream. The session stays on the server, and a membership ends with its lease. */
+    @Override
+    public void close() {
+        engine.close();
+    }
+
+    private <Q, A> A call(MethodDescriptor<Q, A> method, Q request) {
+        return connection.call(connection.deadline(null, 0), method, request);
+    }
+
+    private static String requestId(String stated) {
+        return stated.isEmpty() ? UUID.randomUUID().toString() : stated;
+    }
+}

@@ -70,7 +70,7 @@ test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint a
 	npm run --silent --prefix $(TYPESCRIPT) docs
 
 .PHONY: conformance
-conformance: $(VENV)/.test driver-go $(TYPESCRIPT)/build/.made ## Print how far oracle, executors, server and clients are from the corpus
+conformance: $(VENV)/.test driver-go driver-java $(TYPESCRIPT)/build/.made ## Print how far oracle, executors, server and clients are from the corpus
 	$(PY) -m tests.conformance $(ARGS)
 
 .PHONY: conformance-sources
@@ -144,6 +144,25 @@ $(GO_TOOLS)/.installed: clients/go/tools/go.sum | go-found
 .PHONY: go-found
 go-found:
 	@go version >/dev/null 2>&1 || { echo "the Go client needs Go 1.26 or newer; none was found" >&2; exit 1; }
+
+# ---- The Java client -------------------------------------------------------
+
+MAVEN := mvn --batch-mode --quiet --no-transfer-progress --file clients/java
+
+# Formatter, lints, tests, jars and API documentation are in one build.
+.PHONY: test-client-java
+test-client-java: $(VENV)/.test java-found ## Check, build, test and document the Java client (JDK 17, Maven)
+	$(MAVEN) verify
+	$(PY) -m tests.conformance --client java
+
+.PHONY: driver-java
+driver-java: java-found
+	$(MAVEN) process-test-classes
+
+.PHONY: java-found
+java-found:
+	@javac --version >/dev/null 2>&1 && mvn --version >/dev/null 2>&1 || \
+	    { echo "the Java client needs a JDK, 17 or newer, and Maven 3.8 or newer" >&2; exit 1; }
 
 # ---- Documentation ---------------------------------------------------------
 

@@ -2,52 +2,14 @@ package dev.optserve;
 
 import com.google.gson.Gson;
 import com.google.gson.reflect.TypeToken;
-import dev.optserve.v1.CapabilitiesServiceGrpc;
-import dev.optserve.v1.ComputeActivationGradientRequest;
-import dev.optserve.v1.ComputeActivationGradientResponse;
-import dev.optserve.v1.ComputeActivationRequest;
-import dev.optserve.v1.ComputeLossRequest;
-import dev.optserve.v1.ComputeLossResponse;
-import dev.optserve.v1.CreateSessionRequest;
-import dev.optserve.v1.DataType;
-import dev.optserve.v1.EstimateComplexityRequest;
-import dev.optserve.v1.EstimateComplexityResponse;
-import dev.optserve.v1.EvaluateScheduleRequest;
-import dev.optserve.v1.FunctionServiceGrpc;
-import dev.optserve.v1.GetCapabilitiesRequest;
-import dev.optserve.v1.GetCapabilitiesResponse;
-import dev.optserve.v1.GetSessionRequest;
-import dev.optserve.v1.InitializedTensor;
-import dev.optserve.v1.InitializerSpec;
-import dev.optserve.v1.ListSessionsRequest;
-import dev.optserve.v1.ListSessionsResponse;
-import dev.optserve.v1.ParameterInit;
-import dev.optserve.v1.ScheduleSpec;
-import dev.optserve.v1.Session;
-import dev.optserve.v1.SessionServiceGrpc;
-import dev.optserve.v1.SessionSpec;
-import dev.optserve.v1.StepList;
-import dev.optserve.v1.TensorShape;
-import io.grpc.Channel;
-import io.grpc.ChannelCredentials;
-import io.grpc.Grpc;
-import io.grpc.InsecureChannelCredentials;
-import io.grpc.ManagedChannelBuilder;
-import io.grpc.Metadata;
-import io.grpc.MethodDescriptor;
-import io.grpc.TlsChannelCredentials;
+import dev.optserve.v1.*;
+import io.grpc.*;
 import io.grpc.stub.MetadataUtils;
-import java.io.IOException;
-import java.io.InputStreamReader;
-import java.io.Reader;
+import java.io.*;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.ArrayList;
-import java.util.Arrays;
-import java.util.List;
-import java.util.Map;
-import java.util.UUID;
+import java.util.*;
 import java.util.concurrent.TimeUnit;
 
 /**
@@ -171,9 +133,11 @@ public final class Client implements AutoCloseable {
         values.forEach((name, value) -> {
             ParameterInit.Builder parameter = complete.addParametersBuilder().setName(name);
             if (byteCount <= INLINE_BYTES) parameter.setValue(value.toTensor());
-            else parameter.setUpload(TensorShape.newBuilder().setDtype(value.dtype()).addAllShape(extents(value.shape())));
+            else
+                parameter.setUpload(
+                        TensorShape.newBuilder().setDtype(value.dtype()).addAllShape(extents(value.shape())));
         });
-        var answer = call(SessionServiceGrpc.getCreateSessionMethod(), complete.build());
+        var answer = connection.call(SessionServiceGrpc.getCreateSessionMethod(), complete.build());
         TrainingSession session = new TrainingSession(connection, answer.getSession(), worker);
         if (byteCount <= INLINE_BYTES) return session;
         try {
@@ -191,7 +155,9 @@ public final class Client implements AutoCloseable {
 
     /** Returns a float32 parameter whose initial value the server computes, for a request to create a session. */
     public static ParameterInit initialized(String name, InitializerSpec initializer, long... shape) {
-        var tensor = InitializedTensor.newBuilder().setDtype(DataType.DATA_TYPE_FLOAT32).setSpec(initializer);
+        var tensor = InitializedTensor.newBuilder()
+                .setDtype(DataType.DATA_TYPE_FLOAT32)
+                .setSpec(initializer);
         return ParameterInit.newBuilder()
                 .setName(name)
                 .setInitializer(tensor.addAllShape(extents(shape)))
@@ -206,7 +172,7 @@ public final class Client implements AutoCloseable {
     /** Returns a handle of an existing session; its steps continue with the next sequence of the worker. */
     public TrainingSession openSession(String name, String worker) {
         var request = GetSessionRequest.newBuilder().setName(name).build();
-        var answer = call(SessionServiceGrpc.getGetSessionMethod(), request);
+        var answer = connection.call(SessionServiceGrpc.getGetSessionMethod(), request);
         return new TrainingSession(connection, answer.getSession(), worker);
     }
 
@@ -216,7 +182,7 @@ public final class Client implements AutoCloseable {
         String token = "";
         do {
             var request = ListSessionsRequest.newBuilder().setPageToken(token).build();
-            ListSessionsResponse page = call(SessionServiceGrpc.getListSessionsMethod(), request);
+            ListSessionsResponse page = connection.call(SessionServiceGrpc.getListSessionsMethod(), request);
             found.addAll(page.getSessionsList());
             token = page.getNextPageToken();
         } while (!token.isEmpty());
@@ -224,41 +190,44 @@ public final class Client implements AutoCloseable {
     }
 
     /** Creates a session from a file that {@link TrainingSession#export(Path)} wrote; the server chooses an empty id. */
-    public TrainingSession importSession(Path file, String id) throws IOException {
-        return new TrainingSession(connection, SnapshotFiles.read(connection, file, id), newId());
+    public TrainingSession importSession(Path file, String id) {
+        return new TrainingSession(connection, SnapshotFiles.read(connection, file, id, newId()), newId());
     }
 
     /** Computes the learning rates of steps, of which the first is 0. */
     public double[] evaluateSchedule(ScheduleSpec schedule, long... steps) {
         var at = StepList.newBuilder().addAllSteps(extents(steps));
         var request = EvaluateScheduleRequest.newBuilder().setSchedule(schedule).setSteps(at);
-        var answer = call(FunctionServiceGrpc.getEvaluateScheduleMethod(), request.build());
+        var answer = connection.call(FunctionServiceGrpc.getEvaluateScheduleMethod(), request.build());
         return NdArray.of(answer.getValues()).doubles();
     }
 
     /** Computes a loss and, if requested, its values per example and its gradient. */
     public ComputeLossResponse computeLoss(ComputeLossRequest request) {
-        return call(FunctionServiceGrpc.getComputeLossMethod(), request);
+        return connection.call(FunctionServiceGrpc.getComputeLossMethod(), request);
     }
 
     /** Computes an activation. */
     public NdArray computeActivation(ComputeActivationRequest request) {
-        return NdArray.of(call(FunctionServiceGrpc.getComputeActivationMethod(), request).getOutput());
+        return NdArray.of(connection
+                .call(FunctionServiceGrpc.getComputeActivationMethod(), request)
+                .getOutput());
     }
 
     /** Computes the gradient of an activation from that of its output. */
     public ComputeActivationGradientResponse computeActivationGradient(ComputeActivationGradientRequest request) {
-        return call(FunctionServiceGrpc.getComputeActivationGradientMethod(), request);
+        return connection.call(FunctionServiceGrpc.getComputeActivationGradientMethod(), request);
     }
 
     /** Computes the operations and the memory of a network, layer by layer. */
     public EstimateComplexityResponse estimateComplexity(EstimateComplexityRequest request) {
-        return call(FunctionServiceGrpc.getEstimateComplexityMethod(), request);
+        return connection.call(FunctionServiceGrpc.getEstimateComplexityMethod(), request);
     }
 
     /** Returns what the server can do. */
     public GetCapabilitiesResponse getCapabilities() {
-        return call(CapabilitiesServiceGrpc.getGetCapabilitiesMethod(), GetCapabilitiesRequest.getDefaultInstance());
+        return connection.call(
+                CapabilitiesServiceGrpc.getGetCapabilitiesMethod(), GetCapabilitiesRequest.getDefaultInstance());
     }
 
     /** Returns the channel, for services that this client does not cover, such as grpc.health.v1. */
@@ -270,10 +239,6 @@ public final class Client implements AutoCloseable {
     @Override
     public void close() {
         connection.close();
-    }
-
-    private <Q, A> A call(MethodDescriptor<Q, A> method, Q request) {
-        return connection.call(connection.deadline(null, 0), method, request);
     }
 
     private static String newId() {

@@ -2,31 +2,13 @@ package dev.optserve;
 
 import dev.optserve.Frames.Incoming;
 import dev.optserve.OptserveException.Applied;
-import io.grpc.CallOptions;
-import io.grpc.ClientCall;
-import io.grpc.Context;
-import io.grpc.Deadline;
-import io.grpc.ManagedChannel;
-import io.grpc.Metadata;
-import io.grpc.MethodDescriptor;
-import io.grpc.Status;
-import io.grpc.StatusRuntimeException;
+import io.grpc.*;
+import io.grpc.stub.BlockingClientCall;
 import io.grpc.stub.ClientCalls;
-import java.io.IOException;
+import java.io.*;
 import java.time.Duration;
-import java.util.Iterator;
-import java.util.Set;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.ExecutionException;
-import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
-import java.util.concurrent.ScheduledThreadPoolExecutor;
-import java.util.concurrent.Semaphore;
-import java.util.concurrent.ThreadFactory;
-import java.util.concurrent.ThreadLocalRandom;
-import java.util.concurrent.TimeUnit;
-import java.util.function.Function;
+import java.util.*;
+import java.util.concurrent.*;
 
 /** Makes calls, and repeats them until they succeed, cannot succeed, or their deadline has come. */
 final class Connection implements AutoCloseable {
@@ -77,101 +59,79 @@ final class Connection implements AutoCloseable {
     /** Returns the pause before a repeat. */
     static long pauseNanos(int failures, OptserveException error) {
         long pause = Math.min(LONGEST_PAUSE_NANOS, FIRST_PAUSE_NANOS << Math.min(failures - 1, 8));
-        return Math.max(error.retryAfter().toNanos(), pause - ThreadLocalRandom.current().nextLong(pause / 2));
+        return Math.max(
+                error.retryAfter().toNanos(),
+                pause - ThreadLocalRandom.current().nextLong(pause / 2));
+    }
+
+    /** One attempt of a call. */
+    interface Attempt<A> {
+        A run(CallOptions options) throws StatusException, InterruptedException, IOException;
     }
 
     /** Makes a call that may be repeated: a read, or a change with a request id. */
-    <A> A call(Deadline deadline, Function<CallOptions, A> attempt) {
-        CallOptions options = CallOptions.DEFAULT.withDeadline(deadline);
+    <A> A call(Deadline deadline, Attempt<A> attempt) {
         for (int failures = 1; ; failures++) {
-            OptserveException error;
             try {
-                return attempt.apply(options);
-            } catch (StatusRuntimeException failure) {
-                error = OptserveException.of(failure.getStatus(), failure.getTrailers());
-            } catch (OptserveException failure) {
-                error = failure;
-            }
-            long pause = pauseNanos(failures, error);
-            boolean isOver = isClosed || Thread.currentThread().isInterrupted() || Context.current().isCancelled();
-            if (isOver || !error.isRetryable() || deadline.timeRemaining(TimeUnit.NANOSECONDS) <= pause) throw error;
-            try {
+                OptserveException error;
+                try {
+                    return attempt.run(CallOptions.DEFAULT.withDeadline(deadline));
+                } catch (StatusException failure) {
+                    error = OptserveException.of(failure.getStatus(), failure.getTrailers());
+                } catch (OptserveException failure) {
+                    error = failure;
+                }
+                long pause = pauseNanos(failures, error);
+                boolean isOver = isClosed || Context.current().isCancelled();
+                if (isOver || !error.isRetryable() || deadline.timeRemaining(TimeUnit.NANOSECONDS) <= pause)
+                    throw error;
                 TimeUnit.NANOSECONDS.sleep(pause);
+                channel.resetConnectBackoff(); // the pause before this repeat is enough
             } catch (InterruptedException interrupt) {
-                Thread.currentThread().interrupt();
-                throw error;
+                throw OptserveException.interrupted(Applied.UNKNOWN);
+            } catch (IOException failure) {
+                throw new UncheckedIOException(failure);
             }
-            channel.resetConnectBackoff(); // the pause before this repeat is enough
         }
     }
 
     /** Makes a call with one request and one answer. */
-    <Q, A> A call(Deadline deadline, MethodDescriptor<Q, A> method, Q request) {
-        return call(deadline, options -> ClientCalls.blockingUnaryCall(channel, method, options, request));
+    <Q, A> A call(MethodDescriptor<Q, A> method, Q request) {
+        return call(deadline(null, 0), options -> ClientCalls.blockingV2UnaryCall(channel, method, options, request));
     }
 
-    /** Makes a call with one request and an answer in chunks, which a reader takes until it has enough. */
-    <Q, M, A> A download(
-            MethodDescriptor<Q, Incoming<M>> method,
-            CallOptions options,
-            Q request,
-            Function<Iterator<Incoming<M>>, A> reader) {
-        var call = channel.newCall(method, options);
-        Iterator<Incoming<M>> answers = ClientCalls.blockingServerStreamingCall(call, request);
+    /** Takes the messages of an answer. */
+    interface Reader<M> {
+        void add(Incoming<M> message) throws IOException;
+    }
+
+    /** Makes an attempt of a call with one request and an answer in chunks. */
+    <Q, M> void download(MethodDescriptor<Q, Incoming<M>> method, CallOptions options, Q request, Reader<M> reader)
+            throws StatusException, InterruptedException, IOException {
+        BlockingClientCall<Q, Incoming<M>> call =
+                ClientCalls.blockingV2ServerStreamingCall(channel, method, options, request);
+        Incoming<M> next = null;
         try {
-            return reader.apply(answers);
-        } finally {
-            call.cancel("the answer was read", null); // has no effect if the call has ended
-            try {
-                while (answers.hasNext()) answers.next().close();
-            } catch (StatusRuntimeException | IOException ended) {
-                // What matters was read, or the reader has thrown why not.
+            while ((next = call.read()) != null) {
+                reader.add(next);
+                next.close();
             }
+        } finally {
+            call.cancel("the answer is not read", null); // has no effect if the call has ended
+            for (; next != null; next = call.hasNext() ? call.read() : null) next.close(); // returns gRPC's buffers
         }
     }
 
-    /** Makes a call with a request in chunks and one answer. */
-    <Q, A> A upload(MethodDescriptor<Q, A> method, CallOptions options, Iterator<Q> requests) {
-        ClientCall<Q, A> call = channel.newCall(method, options);
-        Semaphore progress = new Semaphore(0);
-        CompletableFuture<A> answer = new CompletableFuture<>();
-        call.start(
-                new ClientCall.Listener<>() {
-                    private A message;
-
-                    @Override
-                    public void onReady() {
-                        progress.release();
-                    }
-
-                    @Override
-                    public void onMessage(A message) {
-                        this.message = message;
-                    }
-
-                    @Override
-                    public void onClose(Status status, Metadata trailers) {
-                        if (status.isOk()) answer.complete(message);
-                        else answer.completeExceptionally(OptserveException.of(status, trailers));
-                        progress.release();
-                    }
-                },
-                new Metadata());
+    /** Makes an attempt of a call with a request in chunks and one answer. */
+    <Q, A> A upload(MethodDescriptor<Q, A> method, CallOptions options, Iterator<Q> requests)
+            throws StatusException, InterruptedException {
+        BlockingClientCall<Q, A> call = ClientCalls.blockingClientStreamingCall(channel, method, options);
         try {
-            call.request(2); // of which one is the answer
-            while (!answer.isDone() && requests.hasNext()) {
-                if (call.isReady()) call.sendMessage(requests.next());
-                else progress.acquire();
-            }
-            if (!answer.isDone()) call.halfClose();
-            return answer.get();
-        } catch (InterruptedException interrupt) {
-            Thread.currentThread().interrupt();
-            throw new OptserveException(Status.Code.CANCELLED, Applied.UNKNOWN, "the thread was interrupted", interrupt);
-        } catch (ExecutionException failure) {
-            throw (OptserveException) failure.getCause().fillInStackTrace(); // that of this thread
+            while (requests.hasNext() && call.write(requests.next())) {}
+            call.halfClose();
+            return call.read();
         } finally {
-            call.cancel("the call is given up", null); // has no effect if it has ended
+            call.cancel("the request is not sent", null); // has no effect if the call has ended
         }
     }
 }

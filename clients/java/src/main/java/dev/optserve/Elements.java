@@ -1,12 +1,7 @@
 package dev.optserve;
 
 import dev.optserve.v1.DataType;
-import java.nio.Buffer;
-import java.nio.ByteBuffer;
-import java.nio.DoubleBuffer;
-import java.nio.FloatBuffer;
-import java.nio.IntBuffer;
-import java.nio.LongBuffer;
+import java.nio.*;
 
 /** Converts elements between Java's types and those on the wire, which are little-endian. */
 final class Elements {
@@ -65,12 +60,13 @@ final class Elements {
             longs.put(to, source.asLongBuffer(), 0, count);
         } else {
             for (int i = to; i < to + count; i++) {
-                double x = switch (wire) {
-                    case DATA_TYPE_FLOAT64 -> source.getDouble();
-                    case DATA_TYPE_FLOAT32 -> source.getFloat();
-                    case DATA_TYPE_BFLOAT16 -> Float.intBitsToFloat(source.getShort() << 16);
-                    default -> fromFloat16(source.getShort());
-                };
+                double x =
+                        switch (wire) {
+                            case DATA_TYPE_FLOAT64 -> source.getDouble();
+                            case DATA_TYPE_FLOAT32 -> source.getFloat();
+                            case DATA_TYPE_BFLOAT16 -> Float.intBitsToFloat(source.getShort() << 16);
+                            default -> fromFloat16(source.getShort());
+                        };
                 if (target instanceof FloatBuffer floats) floats.put(i, (float) x);
                 else ((DoubleBuffer) target).put(i, x);
             }

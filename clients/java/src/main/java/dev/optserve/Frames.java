@@ -1,26 +1,14 @@
 package dev.optserve;
 
-import com.google.protobuf.CodedOutputStream;
-import com.google.protobuf.MessageLite;
-import com.google.protobuf.Parser;
-import com.google.protobuf.WireFormat;
+import com.google.protobuf.*;
 import dev.optserve.v1.Chunk;
-import io.grpc.Detachable;
-import io.grpc.Drainable;
-import io.grpc.KnownLength;
+import io.grpc.*;
 import io.grpc.MethodDescriptor.Marshaller;
-import io.grpc.Status;
-import java.io.ByteArrayInputStream;
-import java.io.ByteArrayOutputStream;
-import java.io.Closeable;
-import java.io.IOException;
-import java.io.InputStream;
-import java.io.OutputStream;
-import java.io.UncheckedIOException;
+import io.grpc.MethodDescriptor.PrototypeMarshaller;
+import java.io.*;
 
 /** Messages that end with a chunk, whose bytes go directly from the caller's arrays to gRPC's buffers, and back. */
 final class Frames {
-    private static final int OFFSET_TAG = Chunk.BYTE_OFFSET_FIELD_NUMBER << 3 | WireFormat.WIRETYPE_VARINT;
     private static final int DATA_TAG = Chunk.DATA_FIELD_NUMBER << 3 | WireFormat.WIRETYPE_LENGTH_DELIMITED;
 
     private Frames() {}
@@ -36,29 +24,52 @@ final class Frames {
         }
     }
 
-    /** Encodes messages; chunkField is the number of the field that has the chunk. */
-    record Encoder(int chunkField) implements Marshaller<Outgoing> {
+    /** Returns a method of the contract that sends its requests from payloads. */
+    static <Q, A> MethodDescriptor<Outgoing, A> sending(MethodDescriptor<Q, A> method) {
+        Encoder encoder = new Encoder(chunkField(prototype(method.getRequestMarshaller())));
+        return method.toBuilder(encoder, method.getResponseMarshaller()).build();
+    }
+
+    /** Returns a method whose answers are not copied. */
+    static <Q, A extends Message> MethodDescriptor<Q, Incoming<A>> receiving(MethodDescriptor<Q, A> method) {
+        Decoder<A> decoder = new Decoder<>(prototype(method.getResponseMarshaller()));
+        return method.toBuilder(method.getRequestMarshaller(), decoder).build();
+    }
+
+    private static <M> M prototype(Marshaller<M> marshaller) {
+        return ((PrototypeMarshaller<M>) marshaller).getMessagePrototype();
+    }
+
+    /** Returns the number of the field that has a message's chunk, which is its last one. */
+    private static int chunkField(Object prototype) {
+        return ((Message) prototype)
+                .getDescriptorForType()
+                .findFieldByName("chunk")
+                .getNumber();
+    }
+
+    private record Encoder(int chunkField) implements Marshaller<Outgoing> {
         @Override
         public InputStream stream(Outgoing message) {
-            ByteArrayOutputStream head = new ByteArrayOutputStream();
+            ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+            CodedOutputStream head = CodedOutputStream.newInstance(bytes, 256);
+            Payload.Chunk chunk = message.chunk;
             try {
                 message.head.writeTo(head);
-                if (message.chunk != null) begin(message.chunk, CodedOutputStream.newInstance(head, 64));
+                if (chunk != null) {
+                    head.writeTag(chunkField, WireFormat.WIRETYPE_LENGTH_DELIMITED);
+                    head.writeUInt32NoTag(CodedOutputStream.computeUInt64Size(1, chunk.offset())
+                            + CodedOutputStream.computeUInt32Size(2, chunk.length())
+                            + chunk.length());
+                    head.writeUInt64(Chunk.BYTE_OFFSET_FIELD_NUMBER, chunk.offset());
+                    head.writeUInt32NoTag(DATA_TAG);
+                    head.writeUInt32NoTag(chunk.length());
+                }
+                head.flush();
             } catch (IOException unexpected) {
                 throw new UncheckedIOException(unexpected);
             }
-            return new Encoded(head.toByteArray(), message.chunk);
-        }
-
-        private void begin(Payload.Chunk chunk, CodedOutputStream out) throws IOException {
-            int length = chunk.length() + CodedOutputStream.computeUInt32Size(Chunk.DATA_FIELD_NUMBER, chunk.length());
-            length += CodedOutputStream.computeUInt64Size(Chunk.BYTE_OFFSET_FIELD_NUMBER, chunk.offset());
-            out.writeTag(chunkField, WireFormat.WIRETYPE_LENGTH_DELIMITED);
-            out.writeUInt32NoTag(length);
-            out.writeUInt64(Chunk.BYTE_OFFSET_FIELD_NUMBER, chunk.offset());
-            out.writeUInt32NoTag(DATA_TAG);
-            out.writeUInt32NoTag(chunk.length());
-            out.flush();
+            return new Encoded(bytes.toByteArray(), chunk);
         }
 
         @Override
@@ -71,7 +82,6 @@ final class Frames {
     private static final class Encoded extends InputStream implements Drainable, KnownLength {
         private final byte[] head;
         private final Payload.Chunk chunk;
-        private InputStream copy; // made only for a transport that reads
 
         Encoded(byte[] head, Payload.Chunk chunk) {
             this.head = head;
@@ -86,65 +96,57 @@ final class Frames {
         }
 
         @Override
-        public int available() throws IOException {
-            return copy != null ? copy.available() : head.length + (chunk == null ? 0 : chunk.length());
+        public int available() {
+            return head.length + (chunk == null ? 0 : chunk.length());
         }
 
         @Override
-        public int read() throws IOException {
-            if (copy == null) {
-                ByteArrayOutputStream bytes = new ByteArrayOutputStream(available());
-                drainTo(bytes);
-                copy = new ByteArrayInputStream(bytes.toByteArray());
-            }
-            return copy.read();
+        public int read() {
+            throw new UnsupportedOperationException("transports to other processes drain messages");
         }
     }
 
-    /** Decodes messages; chunkField is the number of the field that has the chunk, which is the last one. */
-    record Decoder<M extends MessageLite>(Parser<M> parser, int chunkField) implements Marshaller<Incoming<M>> {
+    private record Decoder<A extends Message>(A prototype) implements Marshaller<Incoming<A>> {
         @Override
-        public InputStream stream(Incoming<M> message) {
+        public InputStream stream(Incoming<A> message) {
             throw new UnsupportedOperationException("these messages are only received");
         }
 
         @Override
-        public Incoming<M> parse(InputStream stream) {
+        public Incoming<A> parse(InputStream stream) {
             InputStream data = stream instanceof Detachable detachable ? detachable.detach() : stream;
             ByteArrayOutputStream head = new ByteArrayOutputStream();
             try {
                 boolean hasChunk = copyUpToChunk(data, CodedOutputStream.newInstance(head, 256));
-                M message = parser.parseFrom(head.toByteArray());
+                @SuppressWarnings("unchecked") // a message's parser makes messages of its type
+                A message = (A) prototype.getParserForType().parseFrom(head.toByteArray());
                 long offset = 0;
                 while (hasChunk) {
                     int tag = (int) readVarint(data);
                     long value = readVarint(data);
                     if (tag == DATA_TAG) return new Incoming<>(message, offset, (int) value, data);
-                    if (tag == OFFSET_TAG) offset = value;
+                    if (tag >>> 3 == Chunk.BYTE_OFFSET_FIELD_NUMBER) offset = value;
                 }
                 return new Incoming<>(message, 0, 0, data);
             } catch (IOException malformed) {
-                throw Status.INTERNAL
-                        .withDescription("a message cannot be decoded")
-                        .withCause(malformed)
-                        .asRuntimeException();
+                String text = "a message cannot be decoded";
+                throw Status.INTERNAL.withDescription(text).withCause(malformed).asRuntimeException();
             }
         }
 
-        /** Copies the fields before the chunk; returns whether there is one, whose bytes are next. */
+        /** Copies the fields before the chunk; returns whether there is one, whose fields are next. */
         private boolean copyUpToChunk(InputStream data, CodedOutputStream head) throws IOException {
+            int chunkField = chunkField(prototype);
             boolean hasChunk = false;
             while (!hasChunk && data.available() > 0) {
                 int tag = (int) readVarint(data);
                 int type = WireFormat.getTagWireType(tag);
-                long value = type == WireFormat.WIRETYPE_FIXED64 ? 8 : type == WireFormat.WIRETYPE_FIXED32 ? 4 : -1;
-                if (value < 0) value = readVarint(data); // or the length of one
+                int fixed = type == WireFormat.WIRETYPE_FIXED64 ? 8 : type == WireFormat.WIRETYPE_FIXED32 ? 4 : 0;
+                long value = fixed > 0 ? fixed : readVarint(data); // or the length of one
                 hasChunk = tag >>> 3 == chunkField && value > 0;
                 if (hasChunk) break;
                 head.writeUInt32NoTag(tag);
-                if (type == WireFormat.WIRETYPE_VARINT || type == WireFormat.WIRETYPE_LENGTH_DELIMITED) {
-                    head.writeUInt64NoTag(value);
-                }
+                if (fixed == 0) head.writeUInt64NoTag(value);
                 if (type != WireFormat.WIRETYPE_VARINT) head.writeRawBytes(data.readNBytes((int) value));
             }
             head.flush();

@@ -4,13 +4,7 @@ import com.google.protobuf.UnsafeByteOperations;
 import dev.optserve.v1.DataType;
 import dev.optserve.v1.ErrorReason;
 import dev.optserve.v1.Tensor;
-import java.nio.Buffer;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
-import java.nio.DoubleBuffer;
-import java.nio.FloatBuffer;
-import java.nio.IntBuffer;
-import java.nio.LongBuffer;
+import java.nio.*;
 import java.util.Arrays;
 import java.util.List;
 
@@ -112,8 +106,7 @@ public final class NdArray {
 
     /** Returns a copy as a message of the contract. */
     public Tensor toTensor() {
-        ByteBuffer data =
-                ByteBuffer.allocate(Math.toIntExact(byteCount(dtype))).order(ByteOrder.LITTLE_ENDIAN);
+        ByteBuffer data = ByteBuffer.allocate(Math.toIntExact(byteCount(dtype))).order(ByteOrder.LITTLE_ENDIAN);
         Elements.encode(elements, 0, size(), dtype, data);
         List<Long> extents = Arrays.stream(shape()).boxed().toList();
         return Tensor.newBuilder()

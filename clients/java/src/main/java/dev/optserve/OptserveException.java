@@ -2,9 +2,7 @@ package dev.optserve;
 
 import com.google.protobuf.Any;
 import com.google.protobuf.InvalidProtocolBufferException;
-import com.google.rpc.BadRequest;
-import com.google.rpc.ErrorInfo;
-import com.google.rpc.RetryInfo;
+import com.google.rpc.*;
 import dev.optserve.v1.ErrorReason;
 import io.grpc.Metadata;
 import io.grpc.Status;
@@ -13,6 +11,7 @@ import java.time.Duration;
 import java.util.Map;
 
 /** A call failed. Act on {@link #reason()} or {@link #code()}, never on the text. */
+@SuppressWarnings("serial") // the maps of Map.copyOf are serializable
 public final class OptserveException extends RuntimeException {
     private static final long serialVersionUID = 1;
     private static final String PREFIX = "ERROR_REASON_";
@@ -31,7 +30,7 @@ public final class OptserveException extends RuntimeException {
     private final Applied applied;
     private ErrorReason reason = ErrorReason.ERROR_REASON_UNSPECIFIED;
     private String field = "";
-    private transient Map<String, String> metadata = Map.of();
+    private Map<String, String> metadata = Map.of();
     private Duration retryAfter = Duration.ZERO;
     private String requestId = "";
     private boolean isFromServer;
@@ -54,8 +53,13 @@ public final class OptserveException extends RuntimeException {
 
     /** Makes the error of an answer that breaks the contract. */
     static OptserveException malformed(String message) {
-        return new OptserveException(
-                Status.Code.INTERNAL, Applied.UNKNOWN, "the server's answer has " + message, null);
+        return new OptserveException(Status.Code.INTERNAL, Applied.UNKNOWN, "the server's answer has " + message, null);
+    }
+
+    /** Makes the error of a call whose thread was interrupted, and keeps the interrupt. */
+    static OptserveException interrupted(Applied applied) {
+        Thread.currentThread().interrupt();
+        return new OptserveException(Status.Code.CANCELLED, applied, "the thread was interrupted", null);
     }
 
     /** Decodes the status of a call; trailers may be null. */
@@ -64,12 +68,15 @@ public final class OptserveException extends RuntimeException {
         String field = "";
         Duration retryAfter = Duration.ZERO;
         try {
-            for (Any detail : StatusProto.fromStatusAndTrailers(status, trailers).getDetailsList()) {
+            for (Any detail :
+                    StatusProto.fromStatusAndTrailers(status, trailers).getDetailsList()) {
                 if (detail.is(ErrorInfo.class)) {
                     ErrorInfo found = detail.unpack(ErrorInfo.class);
                     if (found.getDomain().equals("optserve.v1")) info = found;
                 } else if (detail.is(BadRequest.class)) {
-                    field = detail.unpack(BadRequest.class).getFieldViolations(0).getField();
+                    field = detail.unpack(BadRequest.class)
+                            .getFieldViolations(0)
+                            .getField();
                 } else if (detail.is(RetryInfo.class)) {
                     var delay = detail.unpack(RetryInfo.class).getRetryDelay();
                     retryAfter = Duration.ofSeconds(delay.getSeconds(), delay.getNanos());
@@ -124,7 +131,7 @@ public final class OptserveException extends RuntimeException {
 
     /** Returns facts about the error as text; {@link ErrorReason} says which. */
     public Map<String, String> metadata() {
-        return metadata == null ? Map.of() : metadata; // it is not serialized
+        return metadata;
     }
 
     /** Returns the time after which a repeat may succeed; zero if the server states none. */

@@ -1,12 +1,6 @@
 package dev.optserve;
 
-import dev.optserve.v1.DataType;
-import dev.optserve.v1.ErrorReason;
-import dev.optserve.v1.StepPlan;
-import dev.optserve.v1.StepPlanned;
-import dev.optserve.v1.StepStart;
-import dev.optserve.v1.StepStreamRequest;
-import dev.optserve.v1.TensorLayout;
+import dev.optserve.v1.*;
 import io.grpc.Deadline;
 import java.util.ArrayList;
 import java.util.List;

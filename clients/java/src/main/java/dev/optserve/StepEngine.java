@@ -4,28 +4,12 @@ import dev.optserve.Frames.Incoming;
 import dev.optserve.Frames.Outgoing;
 import dev.optserve.OptserveException.Applied;
 import dev.optserve.PendingStep.Plan;
-import dev.optserve.v1.ErrorReason;
-import dev.optserve.v1.SessionServiceGrpc;
-import dev.optserve.v1.StepPlan;
-import dev.optserve.v1.StepStreamRequest;
-import dev.optserve.v1.StepStreamResponse;
-import io.grpc.CallOptions;
-import io.grpc.ClientCall;
-import io.grpc.Context;
-import io.grpc.Deadline;
-import io.grpc.Metadata;
-import io.grpc.MethodDescriptor;
-import io.grpc.Status;
-import io.grpc.SynchronizationContext;
+import dev.optserve.v1.*;
+import io.grpc.*;
 import io.grpc.SynchronizationContext.ScheduledHandle;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.util.ArrayDeque;
-import java.util.ArrayList;
-import java.util.HashMap;
-import java.util.List;
-import java.util.Map;
-import java.util.Queue;
+import java.util.*;
 import java.util.concurrent.TimeUnit;
 
 /**
@@ -44,12 +28,7 @@ final class StepEngine {
     private static final int SEND_BYTES = 1 << 20; // sent messages that gRPC holds before it is not ready
 
     private static final MethodDescriptor<Outgoing, Incoming<StepStreamResponse>> METHOD =
-            SessionServiceGrpc.getStepStreamMethod()
-                    .toBuilder(
-                            new Frames.Encoder(StepStreamRequest.CHUNK_FIELD_NUMBER),
-                            new Frames.Decoder<>(
-                                    StepStreamResponse.parser(), StepStreamResponse.CHUNK_FIELD_NUMBER))
-                    .build();
+            Frames.receiving(Frames.sending(SessionServiceGrpc.getStepStreamMethod()));
 
     private final Connection connection;
     private final SynchronizationContext context = new SynchronizationContext((thread, defect) -> onDefect(defect));
@@ -122,10 +101,7 @@ final class StepEngine {
 
     private void onDefect(Throwable defect) {
         drop();
-        OptserveException error = defect instanceof OptserveException known
-                ? known
-                : new OptserveException(Status.Code.INTERNAL, Applied.UNKNOWN, "the step failed: " + defect, defect);
-        fail(0, error);
+        fail(0, new OptserveException(Status.Code.INTERNAL, Applied.UNKNOWN, "the step failed: " + defect, defect));
     }
 
     /** Sends what can be sent. */
@@ -150,7 +126,10 @@ final class StepEngine {
 
     /** Sets the timer, unless it runs early enough. */
     private void watch() {
-        Deadline earliest = waiting.stream().map(step -> step.deadline).reduce(Deadline::minimum).orElse(null);
+        Deadline earliest = waiting.stream()
+                .map(step -> step.deadline)
+                .reduce(Deadline::minimum)
+                .orElse(null);
         if (earliest == null || timer != null && !earliest.isBefore(watched)) return;
         if (timer != null) timer.cancel();
         watched = earliest;
@@ -169,7 +148,8 @@ final class StepEngine {
     private void onEnd(Status status, Metadata trailers) {
         exchange = null;
         if (waiting.isEmpty()) return; // an idle stream; the next step opens another
-        Status found = status.isOk() ? Status.UNAVAILABLE.withDescription("the stream ended before its answer") : status;
+        Status found =
+                status.isOk() ? Status.UNAVAILABLE.withDescription("the stream ended before its answer") : status;
         OptserveException error = OptserveException.of(found, trailers);
         PendingStep oldest = waiting.get(0);
         if (error.reason() == ErrorReason.ERROR_REASON_SEQUENCE_REUSED && oldest.sequence < unknownBelow) {
@@ -197,21 +177,15 @@ final class StepEngine {
         List<PendingStep> failed = List.copyOf(waiting.subList(index, waiting.size()));
         waiting.subList(index, waiting.size()).clear();
         failures = 0;
-        long first = Long.MAX_VALUE;
         for (PendingStep step : failed) {
             if (step.sequence == 0) continue;
-            first = Math.min(first, step.sequence);
+            next = Math.min(next, step.sequence);
             if (error.applied() == Applied.UNKNOWN) unknownBelow = Math.max(unknownBelow, step.sequence + 1);
         }
-        if (first < Long.MAX_VALUE) next = first;
-        switch (error.reason()) {
-            case ERROR_REASON_SEQUENCE_GAP, ERROR_REASON_SEQUENCE_REUSED, ERROR_REASON_SEQUENCE_EXPIRED ->
-                next = expected(error);
-            default -> {}
-        }
+        if (error.reason().name().contains("SEQUENCE")) next = expected(error);
+        String message = "an earlier step failed: " + error.getMessage();
         for (PendingStep step : failed) {
             Applied applied = step.isSent ? error.applied() : Applied.NO;
-            String message = "an earlier step failed: " + error.getMessage();
             OptserveException behind = new OptserveException(Status.Code.ABORTED, applied, message, error);
             step.future.completeExceptionally(step == failed.get(0) ? error : behind);
         }
@@ -225,15 +199,14 @@ final class StepEngine {
 
     /** One call of StepStream. Its callbacks are ignored when the engine has dropped it. */
     private final class Exchange extends ClientCall.Listener<Incoming<StepStreamResponse>> {
-        private final ClientCall<Outgoing, Incoming<StepStreamResponse>> call = connection
-                .channel
-                .newCall(METHOD, CallOptions.DEFAULT.withOnReadyThreshold(SEND_BYTES));
+        private final ClientCall<Outgoing, Incoming<StepStreamResponse>> call =
+                connection.channel.newCall(METHOD, CallOptions.DEFAULT.withOnReadyThreshold(SEND_BYTES));
         private final Queue<Plan> plansToAnswer = new ArrayDeque<>();
         private Plan plan; // the last one that was sent
         private int sent; // steps that were sent, the last one perhaps up to a chunk
         private Payload.Chunk chunk; // to be sent next; null if the last step is complete
         private StepStreamResponse answer; // to the oldest step, while its parameters are received
-        private Reception reception; // of these; null if there are none
+        private Reception reception; // of these
 
         void start() {
             // The stream outlives the context of the caller whose step opens it.
@@ -243,9 +216,7 @@ final class StepEngine {
 
         @Override
         public void onReady() {
-            context.execute(() -> {
-                if (exchange == this) send();
-            });
+            context.execute(this::send);
         }
 
         @Override
@@ -268,7 +239,7 @@ final class StepEngine {
 
         /** Sends steps while gRPC takes them; it calls onReady when it takes more. */
         void send() {
-            while (call.isReady()) {
+            while (exchange == this && call.isReady()) {
                 if (chunk != null) {
                     call.sendMessage(new Outgoing(StepStreamRequest.getDefaultInstance(), chunk));
                     chunk = chunk.next();
@@ -279,7 +250,8 @@ final class StepEngine {
                 if (plan != step.plan) {
                     plan = step.plan;
                     plansToAnswer.add(plan);
-                    StepStreamRequest message = StepStreamRequest.newBuilder().setPlan(plan.message).build();
+                    StepStreamRequest message =
+                            StepStreamRequest.newBuilder().setPlan(plan.message).build();
                     call.sendMessage(new Outgoing(message, null));
                 }
                 if (plan.answer == null) return; // it has the layout
@@ -287,9 +259,9 @@ final class StepEngine {
                 step.isSent = true;
                 sent++;
                 Payload payload = step.payload();
-                Payload.Chunk first = payload.first();
-                call.sendMessage(new Outgoing(step.begin(payload.byteCount()), first));
-                chunk = first == null ? null : first.next();
+                chunk = payload.first();
+                call.sendMessage(new Outgoing(step.begin(payload.byteCount()), chunk));
+                if (chunk != null) chunk = chunk.next();
             }
         }
 
@@ -306,21 +278,16 @@ final class StepEngine {
             PendingStep step = waiting.get(0);
             if (head.hasResult()) {
                 answer = head;
-                var layout = step.plan.answer.getParameters();
-                reception = step.plan.message.hasPull()
-                        ? new Reception(layout.getTensorsList(), layout.getByteCount(), step.into)
-                        : null;
+                ByteLayout layout = step.plan.answer.getParameters(); // empty if none are pulled
+                reception = new Reception(layout.getTensorsList(), layout.getByteCount(), step.into);
             }
             if (answer == null) throw OptserveException.malformed("no result");
-            if (reception != null) {
-                reception.add(message);
-                if (!reception.isComplete()) return;
-            }
+            reception.add(message);
+            if (!reception.isComplete()) return;
             waiting.remove(0);
             sent--;
             failures = 0;
-            Map<String, NdArray> arrays = reception == null ? Map.of() : reception.arrays();
-            Parameters parameters = new Parameters(answer.getParametersStep(), arrays);
+            Parameters parameters = new Parameters(answer.getParametersStep(), reception.arrays());
             step.future.complete(new StepAnswer(answer.getResult(), parameters));
             answer = null;
             send();

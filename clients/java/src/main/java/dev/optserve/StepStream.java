@@ -4,9 +4,7 @@ import dev.optserve.OptserveException.Applied;
 import dev.optserve.v1.ErrorReason;
 import io.grpc.Deadline;
 import io.grpc.Status;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.Semaphore;
-import java.util.concurrent.TimeUnit;
+import java.util.concurrent.*;
 
 /**
  * Takes steps of a session's handle, several of them in flight at once. They are applied in the order in which they
@@ -64,8 +62,7 @@ public final class StepStream implements AutoCloseable {
         try {
             if (permits.tryAcquire(count, deadline.timeRemaining(TimeUnit.NANOSECONDS), TimeUnit.NANOSECONDS)) return;
         } catch (InterruptedException interrupt) {
-            Thread.currentThread().interrupt();
-            throw new OptserveException(Status.Code.CANCELLED, Applied.NO, "the thread was interrupted", interrupt);
+            throw OptserveException.interrupted(Applied.NO);
         }
         throw new OptserveException(Status.Code.DEADLINE_EXCEEDED, Applied.NO, "the window stays full", null);
     }

@@ -2,52 +2,16 @@ package dev.optserve;
 
 import dev.optserve.Frames.Incoming;
 import dev.optserve.Frames.Outgoing;
-import dev.optserve.v1.CreateSnapshotRequest;
-import dev.optserve.v1.DeleteSessionRequest;
-import dev.optserve.v1.DeleteSnapshotRequest;
-import dev.optserve.v1.ForkSessionRequest;
-import dev.optserve.v1.GetSessionRequest;
-import dev.optserve.v1.JoinSessionRequest;
-import dev.optserve.v1.JoinSessionResponse;
-import dev.optserve.v1.LeaveSessionRequest;
-import dev.optserve.v1.ListSnapshotsRequest;
-import dev.optserve.v1.ListWorkersRequest;
-import dev.optserve.v1.Metric;
-import dev.optserve.v1.ParametersHeader;
-import dev.optserve.v1.PullParametersRequest;
-import dev.optserve.v1.PullParametersResponse;
-import dev.optserve.v1.PushHeader;
-import dev.optserve.v1.PushParametersRequest;
-import dev.optserve.v1.PushParametersResponse;
-import dev.optserve.v1.RenewLeaseRequest;
-import dev.optserve.v1.ReportMetricsRequest;
-import dev.optserve.v1.ReportMetricsResponse;
-import dev.optserve.v1.RestoreSnapshotRequest;
-import dev.optserve.v1.Session;
-import dev.optserve.v1.SessionServiceGrpc;
-import dev.optserve.v1.Snapshot;
-import dev.optserve.v1.StepPlan;
-import dev.optserve.v1.TensorLayout;
-import dev.optserve.v1.UpdateSessionRequest;
-import dev.optserve.v1.UpdateSessionResponse;
-import dev.optserve.v1.WatchSessionRequest;
-import dev.optserve.v1.WatchSessionResponse;
-import dev.optserve.v1.Worker;
-import dev.optserve.v1.WorkerServiceGrpc;
+import dev.optserve.v1.*;
 import io.grpc.CallOptions;
 import io.grpc.Deadline;
 import io.grpc.MethodDescriptor;
 import io.grpc.Status;
-import io.grpc.StatusRuntimeException;
+import io.grpc.StatusException;
 import io.grpc.stub.ClientCalls;
-import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.Iterator;
-import java.util.List;
-import java.util.Map;
-import java.util.UUID;
+import java.util.*;
 import java.util.concurrent.ExecutionException;
 import java.util.function.Predicate;
 
@@ -59,18 +23,9 @@ import java.util.function.Predicate;
  */
 public final class TrainingSession implements AutoCloseable {
     private static final MethodDescriptor<PullParametersRequest, Incoming<PullParametersResponse>> PULL =
-            SessionServiceGrpc.getPullParametersMethod()
-                    .toBuilder(
-                            SessionServiceGrpc.getPullParametersMethod().getRequestMarshaller(),
-                            new Frames.Decoder<>(
-                                    PullParametersResponse.parser(), PullParametersResponse.CHUNK_FIELD_NUMBER))
-                    .build();
+            Frames.receiving(SessionServiceGrpc.getPullParametersMethod());
     private static final MethodDescriptor<Outgoing, PushParametersResponse> PUSH =
-            SessionServiceGrpc.getPushParametersMethod()
-                    .toBuilder(
-                            new Frames.Encoder(PushParametersRequest.CHUNK_FIELD_NUMBER),
-                            SessionServiceGrpc.getPushParametersMethod().getResponseMarshaller())
-                    .build();
+            Frames.sending(SessionServiceGrpc.getPushParametersMethod());
 
     private final Connection connection;
     private final String name;
@@ -106,7 +61,9 @@ public final class TrainingSession implements AutoCloseable {
     /** Reads the session's state and specification. */
     public Session get() {
         var request = GetSessionRequest.newBuilder().setName(name).build();
-        return call(SessionServiceGrpc.getGetSessionMethod(), request).getSession();
+        return connection
+                .call(SessionServiceGrpc.getGetSessionMethod(), request)
+                .getSession();
     }
 
     /**
@@ -149,7 +106,8 @@ public final class TrainingSession implements AutoCloseable {
 
     void submit(PendingStep pending) {
         pending.future.thenAccept(answer -> {
-            if (pending.planMessage.hasPull()) parametersStep = answer.parameters().step();
+            if (pending.planMessage.hasPull())
+                parametersStep = answer.parameters().step();
         });
         engine.submit(pending);
     }
@@ -179,28 +137,20 @@ public final class TrainingSession implements AutoCloseable {
     public Parameters pull(PullParametersRequest request, Map<String, NdArray> into) {
         layout.check("into", into);
         var named = request.toBuilder().setName(name).build();
-        Parameters found = connection.call(
-                deadline(),
-                options -> connection.download(PULL, options, named, answers -> receive(answers, into)));
+        Parameters found = connection.call(deadline(), options -> {
+            var header = ParametersHeader.newBuilder();
+            var reception = new Reception[1]; // begins with the header
+            connection.download(PULL, options, named, answer -> {
+                if (answer.head().hasHeader()) {
+                    header.mergeFrom(answer.head().getHeader());
+                    reception[0] = new Reception(header.getLayoutList(), header.getByteCount(), into);
+                }
+                reception[0].add(answer);
+            });
+            return new Parameters(header.getStep(), reception[0].arrays());
+        });
         parametersStep = found.step();
         return found;
-    }
-
-    private static Parameters receive(Iterator<Incoming<PullParametersResponse>> answers, Map<String, NdArray> into) {
-        ParametersHeader header = null;
-        Reception reception = null;
-        while (reception == null || !reception.isComplete()) {
-            try (Incoming<PullParametersResponse> answer = answers.next()) {
-                if (reception == null) {
-                    header = answer.head().getHeader();
-                    reception = new Reception(header.getLayoutList(), header.getByteCount(), into);
-                }
-                reception.add(answer);
-            } catch (IOException unexpected) {
-                throw new UncheckedIOException(unexpected);
-            }
-        }
-        return new Parameters(header.getStep(), reception.arrays());
     }
 
     /** Writes parameters: all given ones, or none. */
@@ -213,7 +163,8 @@ public final class TrainingSession implements AutoCloseable {
         layout.check("values", values);
         List<String> names = layout.names(values);
         Payload payload = new Payload(names.stream()
-                .map(each -> new Payload.Part(values.get(each), layout.find("values", each).getDtype()))
+                .map(each -> new Payload.Part(
+                        values.get(each), layout.find("values", each).getDtype()))
                 .toList());
         PushHeader.Builder header = options.toBuilder()
                 .setName(name)
@@ -239,13 +190,13 @@ public final class TrainingSession implements AutoCloseable {
     /** Reports metrics of the current model. */
     public ReportMetricsResponse reportMetrics(ReportMetricsRequest request) {
         var change = request.toBuilder().setName(name).setRequestId(requestId(request.getRequestId()));
-        return call(SessionServiceGrpc.getReportMetricsMethod(), change.build());
+        return connection.call(SessionServiceGrpc.getReportMetricsMethod(), change.build());
     }
 
     /** Replaces the specification between two steps. The answer says which state was carried over. */
     public UpdateSessionResponse update(UpdateSessionRequest request) {
         var change = request.toBuilder().setName(name).setRequestId(requestId(request.getRequestId()));
-        return call(SessionServiceGrpc.getUpdateSessionMethod(), change.build());
+        return connection.call(SessionServiceGrpc.getUpdateSessionMethod(), change.build());
     }
 
     /**
@@ -254,12 +205,14 @@ public final class TrainingSession implements AutoCloseable {
      */
     public void watch(Predicate<WatchSessionResponse> onEvent) {
         var request = WatchSessionRequest.newBuilder().setName(name).build();
-        var call = connection.channel.newCall(SessionServiceGrpc.getWatchSessionMethod(), CallOptions.DEFAULT);
+        var method = SessionServiceGrpc.getWatchSessionMethod();
+        var call = ClientCalls.blockingV2ServerStreamingCall(connection.channel, method, CallOptions.DEFAULT, request);
         try {
-            var events = ClientCalls.blockingServerStreamingCall(call, request);
-            while (events.hasNext() && onEvent.test(events.next())) {}
-        } catch (StatusRuntimeException failure) {
+            while (call.hasNext() && onEvent.test(call.read())) {}
+        } catch (StatusException failure) {
             throw OptserveException.of(failure.getStatus(), failure.getTrailers());
+        } catch (InterruptedException interrupt) {
+            throw OptserveException.interrupted(OptserveException.Applied.NO);
         } finally {
             call.cancel("no more events are read", null); // has no effect if the call has ended
         }
@@ -268,42 +221,51 @@ public final class TrainingSession implements AutoCloseable {
     /** Saves the session on the server's disk. */
     public Snapshot createSnapshot() {
         var request = CreateSnapshotRequest.newBuilder().setName(name).setRequestId(requestId(""));
-        return call(SessionServiceGrpc.getCreateSnapshotMethod(), request.build()).getSnapshot();
+        return connection
+                .call(SessionServiceGrpc.getCreateSnapshotMethod(), request.build())
+                .getSnapshot();
     }
 
     /** Lists the session's snapshots, the latest first. */
     public List<Snapshot> listSnapshots() {
         var request = ListSnapshotsRequest.newBuilder().setName(name).build();
-        return call(SessionServiceGrpc.getListSnapshotsMethod(), request).getSnapshotsList();
+        return connection
+                .call(SessionServiceGrpc.getListSnapshotsMethod(), request)
+                .getSnapshotsList();
     }
 
     /** Deletes a snapshot. */
     public void deleteSnapshot(Snapshot snapshot) {
-        var request = DeleteSnapshotRequest.newBuilder().setName(snapshot.getName()).setRequestId(requestId(""));
-        call(SessionServiceGrpc.getDeleteSnapshotMethod(), request.build());
+        var request =
+                DeleteSnapshotRequest.newBuilder().setName(snapshot.getName()).setRequestId(requestId(""));
+        connection.call(SessionServiceGrpc.getDeleteSnapshotMethod(), request.build());
     }
 
     /** Restores the session, or its parameters alone, from one of its snapshots, which the request names. */
     public Session restoreSnapshot(RestoreSnapshotRequest request) {
         var change = request.toBuilder().setRequestId(requestId(request.getRequestId()));
-        return call(SessionServiceGrpc.getRestoreSnapshotMethod(), change.build()).getSession();
+        return connection
+                .call(SessionServiceGrpc.getRestoreSnapshotMethod(), change.build())
+                .getSession();
     }
 
     /** Creates a copy of the session. The request may name a snapshot, and an id of the copy. */
     public TrainingSession fork(ForkSessionRequest request) {
         var change = request.toBuilder().setRequestId(requestId(request.getRequestId()));
         if (request.getName().isEmpty()) change.setName(name);
-        var copy = call(SessionServiceGrpc.getForkSessionMethod(), change.build()).getSession();
+        var copy = connection
+                .call(SessionServiceGrpc.getForkSessionMethod(), change.build())
+                .getSession();
         return new TrainingSession(connection, copy, requestId(""));
     }
 
     /** Writes the session to a safetensors file, and returns its step. */
-    public long export(Path file) throws IOException {
+    public long export(Path file) {
         return SnapshotFiles.write(connection, deadline(), name, file);
     }
 
     /** Writes a snapshot to a safetensors file, and returns its step. */
-    public long export(Snapshot snapshot, Path file) throws IOException {
+    public long export(Snapshot snapshot, Path file) {
         return SnapshotFiles.write(connection, deadline(), snapshot.getName(), file);
     }
 
@@ -317,7 +279,7 @@ public final class TrainingSession implements AutoCloseable {
     public JoinSessionResponse join(Duration lease) {
         var request = JoinSessionRequest.newBuilder().setSession(name).setWorker(worker);
         if (lease != null) request.setLeaseSeconds(lease.toNanos() / 1e9);
-        JoinSessionResponse joined = call(WorkerServiceGrpc.getJoinSessionMethod(), request.build());
+        JoinSessionResponse joined = connection.call(WorkerServiceGrpc.getJoinSessionMethod(), request.build());
         epoch = joined.getEpoch();
         parametersStep = joined.getSession().getStep();
         return joined;
@@ -325,38 +287,44 @@ public final class TrainingSession implements AutoCloseable {
 
     /** Renews the lease, which a member should do three times within it unless it takes steps; returns the step. */
     public long renewLease() {
-        var request = RenewLeaseRequest.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
-        return call(WorkerServiceGrpc.getRenewLeaseMethod(), request.build()).getStep();
+        var request = RenewLeaseRequest.newBuilder()
+                .setSession(name)
+                .setWorker(worker)
+                .setWorkerEpoch(epoch);
+        return connection
+                .call(WorkerServiceGrpc.getRenewLeaseMethod(), request.build())
+                .getStep();
     }
 
     /** Ends the membership; steps that wait for other members are rejected. */
     public void leave() {
-        var request = LeaveSessionRequest.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
-        call(WorkerServiceGrpc.getLeaveSessionMethod(), request.build());
+        var request = LeaveSessionRequest.newBuilder()
+                .setSession(name)
+                .setWorker(worker)
+                .setWorkerEpoch(epoch);
+        connection.call(WorkerServiceGrpc.getLeaveSessionMethod(), request.build());
         epoch = 0;
     }
 
     /** Lists the members, and those that were members, by rank and then by name. */
     public List<Worker> workers() {
         var request = ListWorkersRequest.newBuilder().setSession(name).build();
-        return call(WorkerServiceGrpc.getListWorkersMethod(), request).getWorkersList();
+        return connection
+                .call(WorkerServiceGrpc.getListWorkersMethod(), request)
+                .getWorkersList();
     }
 
     /** Deletes the session and everything it holds. */
     public void delete() {
         close();
         var request = DeleteSessionRequest.newBuilder().setName(name).setRequestId(requestId(""));
-        call(SessionServiceGrpc.getDeleteSessionMethod(), request.build());
+        connection.call(SessionServiceGrpc.getDeleteSessionMethod(), request.build());
     }
 
     /** Ends the handle's stream. The session stays on the server, and a membership ends with its lease. */
     @Override
     public void close() {
         engine.close();
-    }
-
-    private <Q, A> A call(MethodDescriptor<Q, A> method, Q request) {
-        return connection.call(connection.deadline(null, 0), method, request);
     }
 
     private static String requestId(String stated) {

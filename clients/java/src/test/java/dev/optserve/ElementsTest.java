@@ -65,7 +65,9 @@ class ElementsTest {
                 .build());
         assertArrayEquals(new long[0], scalar.shape());
         assertArrayEquals(new float[] {3}, scalar.floats());
-        assertThrows(OptserveException.class, () -> NdArray.of(tensor.toBuilder().addShape(2).build()));
+        assertThrows(
+                OptserveException.class,
+                () -> NdArray.of(tensor.toBuilder().addShape(2).build()));
         assertThrows(IllegalArgumentException.class, () -> NdArray.of(new float[3], 2, 2));
     }
 

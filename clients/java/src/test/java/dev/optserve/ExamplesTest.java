@@ -10,8 +10,7 @@ import org.junit.jupiter.api.Test;
 
 class ExamplesTest {
     private static final String EPOCHS = "25";
-    private static final String DEMO =
-            """
+    private static final String DEMO = """
             import sys
             sys.path.insert(0, "../../examples")
             import optserve
@@ -58,8 +57,7 @@ class ExamplesTest {
 
     private static Process start(String program, String... arguments) throws Exception {
         String java = Path.of(System.getProperty("java.home"), "bin", "java").toString();
-        List<String> command =
-                new ArrayList<>(List.of(java, "-cp", System.getProperty("java.class.path"), program));
+        List<String> command = new ArrayList<>(List.of(java, "-cp", System.getProperty("java.class.path"), program));
         command.addAll(List.of(arguments));
         return new ProcessBuilder(command)
                 .redirectError(ProcessBuilder.Redirect.INHERIT)

@@ -46,8 +46,7 @@ class FaultsTest {
     @Test
     void errorsByReason() throws IOException {
         try (Client client = Fixtures.connect()) {
-            OptserveException missing =
-                    assertReason("SESSION_NOT_FOUND", () -> client.openSession("sessions/missing"));
+            OptserveException missing = assertReason("SESSION_NOT_FOUND", () -> client.openSession("sessions/missing"));
             assertEquals(Status.Code.NOT_FOUND, missing.code());
             assertEquals("sessions/missing", missing.metadata().get("name"));
             assertFalse(missing.requestId().isEmpty());
@@ -55,8 +54,8 @@ class FaultsTest {
             assertEquals("spec.optimizer.sgd.learning_rate", rate.field());
 
             TrainingSession session = session(client, sgd(1), 1, 2);
-            OptserveException mismatch = assertReason(
-                    "STEP_MISMATCH", () -> session.step(step(1, 1).expectedStep(5)));
+            OptserveException mismatch =
+                    assertReason("STEP_MISMATCH", () -> session.step(step(1, 1).expectedStep(5)));
             assertEquals("0", mismatch.metadata().get("current"));
             assertReason("SHAPE_MISMATCH", () -> session.step(step(1)));
             assertReason("SHAPE_MISMATCH", () -> session.step(step(1, 1).into("w", new float[1])));
@@ -101,15 +100,25 @@ class FaultsTest {
     void tokens() throws Exception {
         Path file = folder.resolve("tokens.toml");
         String printed = run(
-                TestServer.python(), "-m", "optserve_server", "token",
-                "--tokens-file", file.toString(), "--namespace", "alice", "--name", "test");
+                TestServer.python(),
+                "-m",
+                "optserve_server",
+                "token",
+                "--tokens-file",
+                file.toString(),
+                "--namespace",
+                "alice",
+                "--name",
+                "test");
         String token = List.of(printed.split("\\s+")).stream()
                 .filter(word -> word.length() > 20)
                 .findFirst()
                 .orElseThrow();
         try (TestServer server = TestServer.start(folder, "--tokens-file=" + file);
-                Client wrong = Client.builder().target(server.address()).token("wrong").connect();
-                Client right = Client.builder().target(server.address()).token(token).connect()) {
+                Client wrong =
+                        Client.builder().target(server.address()).token("wrong").connect();
+                Client right =
+                        Client.builder().target(server.address()).token(token).connect()) {
             OptserveException error = assertReason("UNAUTHENTICATED", () -> wrong.openSession("sessions/x"));
             assertEquals(Status.Code.UNAUTHENTICATED, error.code());
             assertEquals(1, session(right, sgd(1), 0).step(step(1)).step());
@@ -127,8 +136,7 @@ class FaultsTest {
 
     @Test
     void tlsAndMutualTls() throws Exception {
-        String program =
-                """
+        String program = """
                 import sys
                 from pathlib import Path
                 sys.path.insert(0, "../..")
@@ -223,10 +231,12 @@ class FaultsTest {
             assertEquals(Applied.NO, full.applied());
             second.cancel(true);
             ScheduledExecutorService timer = Executors.newSingleThreadScheduledExecutor();
-            Context.current().withDeadlineAfter(100, TimeUnit.MILLISECONDS, timer).run(() -> {
-                OptserveException late = assertThrows(OptserveException.class, session::get);
-                assertEquals(Status.Code.DEADLINE_EXCEEDED, late.code());
-            });
+            Context.current()
+                    .withDeadlineAfter(100, TimeUnit.MILLISECONDS, timer)
+                    .run(() -> {
+                        OptserveException late = assertThrows(OptserveException.class, session::get);
+                        assertEquals(Status.Code.DEADLINE_EXCEEDED, late.code());
+                    });
             timer.shutdown();
             proxy.flow();
             assertEquals(2, first.join().step());

@@ -19,13 +19,15 @@ final class Fixtures {
 
     static SessionSpec sgd(double rate) {
         return SessionSpec.newBuilder()
-                .setOptimizer(OptimizerSpec.newBuilder().setSgd(SgdSpec.newBuilder().setLearningRate(rate)))
+                .setOptimizer(
+                        OptimizerSpec.newBuilder().setSgd(SgdSpec.newBuilder().setLearningRate(rate)))
                 .build();
     }
 
     static SessionSpec adam() {
         return SessionSpec.newBuilder()
-                .setOptimizer(OptimizerSpec.newBuilder().setAdam(AdamSpec.newBuilder().setLearningRate(0.01)))
+                .setOptimizer(
+                        OptimizerSpec.newBuilder().setAdam(AdamSpec.newBuilder().setLearningRate(0.01)))
                 .build();
     }
 

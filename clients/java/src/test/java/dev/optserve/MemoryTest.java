@@ -9,11 +9,13 @@ import org.junit.jupiter.api.Test;
 /** Streams 100 MB each way in a Java machine that has memory for the caller's arrays, and for no copy of one. */
 class MemoryTest {
     private static final int ELEMENTS = 25_000_000;
-    private static final List<String> LIMITS = List.of("-Xmx256m", "-XX:MaxDirectMemorySize=24m", "-XX:+UseSerialGC", "-Xmn32m");
+    private static final List<String> LIMITS =
+            List.of("-Xmx256m", "-XX:MaxDirectMemorySize=24m", "-XX:+UseSerialGC", "-Xmn32m");
 
     @Test
     void noCopyOfAGradientOrOfParameters() throws Exception {
-        List<String> command = new java.util.ArrayList<>(List.of(Path.of(System.getProperty("java.home"), "bin", "java").toString()));
+        List<String> command = new java.util.ArrayList<>(
+                List.of(Path.of(System.getProperty("java.home"), "bin", "java").toString()));
         command.addAll(LIMITS);
         command.addAll(List.of("-cp", System.getProperty("java.class.path"), Steps.class.getName()));
         command.add(TestServer.shared().address());
@@ -33,7 +35,9 @@ class MemoryTest {
                     java.util.Arrays.fill(gradient, i);
                     session.step(Fixtures.step(gradient).into("w", w));
                 }
-                session.pull(dev.optserve.v1.PullParametersRequest.getDefaultInstance(), java.util.Map.of("w", NdArray.of(w)));
+                session.pull(
+                        dev.optserve.v1.PullParametersRequest.getDefaultInstance(),
+                        java.util.Map.of("w", NdArray.of(w)));
                 session.delete();
             }
             if (w[0] != -6 || w[ELEMENTS - 1] != -6) throw new AssertionError("w is " + w[0]);

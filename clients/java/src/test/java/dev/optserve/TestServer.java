@@ -30,9 +30,8 @@ public final class TestServer implements AutoCloseable {
         command.addAll(List.of("--port-file=" + portFile, "--metrics-port=off", "--data-port=off", "--backend=numpy"));
         Arrays.stream(settings).filter(setting -> setting.startsWith("--")).forEach(command::add);
         Path log = Files.createTempFile(folder, "log", "");
-        ProcessBuilder builder = new ProcessBuilder(command)
-                .redirectErrorStream(true)
-                .redirectOutput(log.toFile());
+        ProcessBuilder builder =
+                new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile());
         builder.environment().keySet().removeIf(name -> name.startsWith("OPTSERVE_"));
         for (String setting : settings) {
             String[] parts = setting.split("=", 2);
@@ -69,7 +68,9 @@ public final class TestServer implements AutoCloseable {
     /** Returns the interpreter that has the server: OPTSERVE_PYTHON, or the repository's own. */
     public static String python() {
         String stated = System.getenv("OPTSERVE_PYTHON");
-        return stated != null ? stated : Path.of("../../.venv/bin/python").toAbsolutePath().toString();
+        return stated != null
+                ? stated
+                : Path.of("../../.venv/bin/python").toAbsolutePath().toString();
     }
 
     public String address() {

@@ -105,8 +105,10 @@ class TrainingTest {
     @Test
     void optionsOfAStep() {
         TrainingSession session = session(client, sgd(0.5), 1, 2);
-        HyperparameterOverride rate =
-                HyperparameterOverride.newBuilder().setName("learning_rate").setValue(0.25).build();
+        HyperparameterOverride rate = HyperparameterOverride.newBuilder()
+                .setName("learning_rate")
+                .setValue(0.25)
+                .build();
         StepStart options = StepStart.newBuilder()
                 .setLossScale(8)
                 .setExpectedStep(0)
@@ -210,11 +212,11 @@ class TrainingTest {
     @Test
     void pushAndPull() {
         TrainingSession session = session(client, sgd(1), 0, 0);
-        PushHeader options = PushHeader.newBuilder().setResetState(true).setExpectedStep(0).build();
+        PushHeader options =
+                PushHeader.newBuilder().setResetState(true).setExpectedStep(0).build();
         session.push(options, Map.of("w", NdArray.of(new double[] {1, 2})));
         float[] w = new float[2];
-        Parameters found =
-                session.pull(PullParametersRequest.getDefaultInstance(), Map.of("w", NdArray.of(w)));
+        Parameters found = session.pull(PullParametersRequest.getDefaultInstance(), Map.of("w", NdArray.of(w)));
         assertArrayEquals(new float[] {1, 2}, w);
         assertEquals(0, found.step());
         PullParametersRequest newer =
@@ -245,7 +247,9 @@ class TrainingTest {
         for (int i = 0; i < 3; i++) session.reportMetrics(report.build());
         assertEquals(
                 1,
-                session.reportMetrics(Map.of("val_loss", 1.0)).getReduceOnPlateau().getWaited());
+                session.reportMetrics(Map.of("val_loss", 1.0))
+                        .getReduceOnPlateau()
+                        .getWaited());
     }
 
     @Test
@@ -324,16 +328,15 @@ class TrainingTest {
 
     @Test
     void initializersRunOnTheServer() {
-        InitializerSpec zeros =
-                InitializerSpec.newBuilder().setZeros(ZerosSpec.getDefaultInstance()).build();
+        InitializerSpec zeros = InitializerSpec.newBuilder()
+                .setZeros(ZerosSpec.getDefaultInstance())
+                .build();
         CreateSessionRequest request = CreateSessionRequest.newBuilder()
                 .setSpec(sgd(1))
                 .addParameters(Client.initialized("b", zeros, 2, 3))
                 .build();
-        TrainingSession session =
-                client.createSession(request, Map.of("w", NdArray.of(new float[] {1})), "worker");
-        assertArrayEquals(
-                new long[] {2, 3}, session.pull().arrays().get("b").shape());
+        TrainingSession session = client.createSession(request, Map.of("w", NdArray.of(new float[] {1})), "worker");
+        assertArrayEquals(new long[] {2, 3}, session.pull().arrays().get("b").shape());
         assertEquals("worker", session.worker());
     }
 
@@ -343,8 +346,9 @@ class TrainingTest {
                 .setConstant(ConstantScheduleSpec.newBuilder().setValue(0.5))
                 .build();
         assertArrayEquals(new double[] {0.5, 0.5}, client.evaluateSchedule(schedule, 3, 1));
-        ActivationSpec prelu =
-                ActivationSpec.newBuilder().setPrelu(PreluSpec.getDefaultInstance()).build();
+        ActivationSpec prelu = ActivationSpec.newBuilder()
+                .setPrelu(PreluSpec.getDefaultInstance())
+                .build();
         NdArray x = NdArray.of(new float[] {-1, 2, 3, -4}, 2, 2);
         NdArray slope = NdArray.of(new float[] {0.5f}, 1);
         NdArray y = client.computeActivation(ComputeActivationRequest.newBuilder()
@@ -360,7 +364,8 @@ class TrainingTest {
                 .setOutputGradient(x.toTensor())
                 .setSlope(slope.toTensor())
                 .build());
-        assertArrayEquals(new float[] {17}, NdArray.of(gradient.getSlopeGradient()).floats());
+        assertArrayEquals(
+                new float[] {17}, NdArray.of(gradient.getSlopeGradient()).floats());
         LossSpec squares = LossSpec.newBuilder()
                 .setMeanSquaredError(MeanSquaredErrorSpec.getDefaultInstance())
                 .build();
@@ -377,7 +382,8 @@ class TrainingTest {
         CoordinationSpec sync = CoordinationSpec.newBuilder()
                 .setSync(CoordinationSync.getDefaultInstance())
                 .build();
-        TrainingSession first = session(client, sgd(1).toBuilder().setCoordination(sync).build(), 0);
+        TrainingSession first =
+                session(client, sgd(1).toBuilder().setCoordination(sync).build(), 0);
         assertReason("NOT_A_MEMBER", () -> first.step(step(1)));
         JoinSessionResponse joined = first.join(Duration.ofSeconds(20));
         TrainingSession second = client.openSession(first.name(), "second");
@@ -401,7 +407,10 @@ class TrainingTest {
         assertEquals(2, alone.result().getSequence());
         assertEquals(
                 List.of(WorkerState.WORKER_STATE_ACTIVE, WorkerState.WORKER_STATE_LEFT),
-                first.workers().stream().map(worker -> worker.getState()).sorted().toList());
+                first.workers().stream()
+                        .map(worker -> worker.getState())
+                        .sorted()
+                        .toList());
         assertFalse(first.workers().isEmpty());
     }
 }

@@ -12,9 +12,9 @@ import dev.optserve.StepStream;
 import dev.optserve.TrainingSession;
 import dev.optserve.conformance.v1.*;
 import dev.optserve.v1.*;
-import io.grpc.ManagedChannel;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
 import io.grpc.stub.BlockingClientCall;
 import java.io.DataInputStream;
 import java.io.DataOutputStream;
@@ -59,7 +59,8 @@ public final class Driver {
                     return;
                 }
                 input.readFully(request);
-                byte[] response = driver.answer(DriverRequest.parseFrom(request)).toByteArray();
+                byte[] response =
+                        driver.answer(DriverRequest.parseFrom(request)).toByteArray();
                 byte[] message = new byte[Integer.BYTES + response.length];
                 java.nio.ByteBuffer.wrap(message).putInt(response.length).put(response);
                 output.write(message);
@@ -123,7 +124,8 @@ public final class Driver {
                 .addAllParameters(call.getParametersList())
                 .setSeed(call.getSeed())
                 .build();
-        TrainingSession session = client.createSession(request, Map.of(), UUID.randomUUID().toString());
+        TrainingSession session =
+                client.createSession(request, Map.of(), UUID.randomUUID().toString());
         try (StepStream stream = session.stream(8)) {
             TrainAnswer.Builder answer = TrainAnswer.newBuilder().setInitial(tensors(session.pull()));
             List<CompletableFuture<StepAnswer>> inFlight = new ArrayList<>();
@@ -139,7 +141,8 @@ public final class Driver {
                 answer.addParameters(tensors(taken.parameters()));
                 if (call.getAfterValue() != 0) answer.addAfter(pull(session, call.getAfter()));
             }
-            for (var taken : inFlight) answer.addParameters(tensors(result(taken).parameters()));
+            for (var taken : inFlight)
+                answer.addParameters(tensors(result(taken).parameters()));
             return answer.build();
         } finally {
             session.delete();
@@ -157,7 +160,8 @@ public final class Driver {
     private static Step step(TrainCall call, int i) {
         Step step = step(call.getGradients(i)).pull();
         StepStart.Builder options = StepStart.newBuilder();
-        if (call.getOverridesCount() > 0) options.addAllOverrides(call.getOverrides(i).getOverridesList());
+        if (call.getOverridesCount() > 0)
+            options.addAllOverrides(call.getOverrides(i).getOverridesList());
         if (call.getSparseGradientsCount() > 0) {
             for (SparseRows rows : call.getSparseGradients(i).getTensorsList()) {
                 step.rows(rows.getName(), NdArray.of(rows.getIndices()), NdArray.of(rows.getValues()));
@@ -174,8 +178,8 @@ public final class Driver {
 
     private static Tensors pull(TrainingSession session, ParameterPoint point) {
         PullOptions options = PullOptions.newBuilder().setPoint(point).build();
-        return tensors(session.pull(
-                PullParametersRequest.newBuilder().setPull(options).build(), Map.of()));
+        return tensors(
+                session.pull(PullParametersRequest.newBuilder().setPull(options).build(), Map.of()));
     }
 
     private static Tensors tensors(Parameters parameters) {
@@ -190,7 +194,9 @@ public final class Driver {
     private ScheduleAnswer schedule(ScheduleCall call) {
         long[] steps = call.getStepsList().stream().mapToLong(Long::longValue).toArray();
         double[] rates = client.evaluateSchedule(call.getSchedule(), steps);
-        return ScheduleAnswer.newBuilder().setValues(NdArray.of(rates).toTensor()).build();
+        return ScheduleAnswer.newBuilder()
+                .setValues(NdArray.of(rates).toTensor())
+                .build();
     }
 
     private LossAnswer loss(LossCall call) {
@@ -222,16 +228,16 @@ public final class Driver {
         }
         NdArray output = client.computeActivation(request.build());
         ComputeActivationGradientResponse found = client.computeActivationGradient(gradient.build());
-        ActivationAnswer.Builder answer = ActivationAnswer.newBuilder()
-                .setOutput(output.toTensor())
-                .setInputGradient(found.getInputGradient());
+        ActivationAnswer.Builder answer =
+                ActivationAnswer.newBuilder().setOutput(output.toTensor()).setInputGradient(found.getInputGradient());
         if (found.hasSlopeGradient()) answer.setSlopeGradient(found.getSlopeGradient());
         return answer.build();
     }
 
     private ComplexityAnswer complexity(ComplexityCall call) {
-        EstimateComplexityRequest request =
-                EstimateComplexityRequest.newBuilder().setNetwork(call.getNetwork()).build();
+        EstimateComplexityRequest request = EstimateComplexityRequest.newBuilder()
+                .setNetwork(call.getNetwork())
+                .build();
         return ComplexityAnswer.newBuilder()
                 .addAllLayers(client.estimateComplexity(request).getLayersList())
                 .build();
@@ -240,13 +246,17 @@ public final class Driver {
     private MetricsAnswer metrics(MetricsCall call) {
         NamedTensor parameter = call.getParameter();
         Map<String, NdArray> values = Map.of(parameter.getName(), NdArray.of(parameter.getTensor()));
-        Step step = new Step().gradient(call.getGradient().getName(), NdArray.of(call.getGradient().getTensor()));
+        Step step = new Step()
+                .gradient(
+                        call.getGradient().getName(),
+                        NdArray.of(call.getGradient().getTensor()));
         TrainingSession session = client.createSession(call.getSpec(), values);
         try {
             MetricsAnswer.Builder answer = MetricsAnswer.newBuilder();
             for (double value : call.getValuesList()) {
                 MetricsReport.Builder row = answer.addReportsBuilder();
-                if (!call.getReportFirst()) row.setLearningRate(session.step(step).result().getLearningRate());
+                if (!call.getReportFirst())
+                    row.setLearningRate(session.step(step).result().getLearningRate());
                 ReportMetricsResponse report = session.reportMetrics(Map.of(call.getMetric(), value));
                 if (call.getReportFirst() && !report.getStopped()) {
                     row.setLearningRate(session.step(step).result().getLearningRate());
@@ -288,7 +298,10 @@ public final class Driver {
 
     private JoinAnswer join(JoinCall call) {
         JoinSessionResponse joined = session.join(call.hasLeaseSeconds() ? seconds(call.getLeaseSeconds()) : null);
-        return JoinAnswer.newBuilder().setEpoch(joined.getEpoch()).setRank(joined.getRank()).build();
+        return JoinAnswer.newBuilder()
+                .setEpoch(joined.getEpoch())
+                .setRank(joined.getRank())
+                .build();
     }
 
     private static Duration seconds(double seconds) {
@@ -348,7 +361,10 @@ public final class Driver {
         long begun = System.nanoTime();
         for (int i = 0; i < call.getRepeats(); i++) timing.repeat();
         double seconds = (System.nanoTime() - begun) / 1e9;
-        return TimeAnswer.newBuilder().setSeconds(seconds).setPeakBytes(peakBytes()).build();
+        return TimeAnswer.newBuilder()
+                .setSeconds(seconds)
+                .setPeakBytes(peakBytes())
+                .build();
     }
 
     private static Timing steps(TimeCall call) throws IOException {

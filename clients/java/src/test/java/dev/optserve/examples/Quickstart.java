@@ -26,15 +26,15 @@ public final class Quickstart {
     private static final int TEST_COUNT = 30;
     private static final int BATCH = 32;
     private static final double RATE = 0.1;
-    private static final ActivationSpec SOFTMAX =
-            ActivationSpec.newBuilder().setSoftmax(SoftmaxSpec.getDefaultInstance()).build();
+    private static final ActivationSpec SOFTMAX = ActivationSpec.newBuilder()
+            .setSoftmax(SoftmaxSpec.getDefaultInstance())
+            .build();
     private static final LossSpec LOSS = LossSpec.newBuilder()
             .setMeanSquaredError(MeanSquaredErrorSpec.getDefaultInstance())
             .build();
 
     // The shuffle of the Python demo, numpy.random.default_rng(0).permutation(150): the numbers of both are the same.
-    private static final String ORDER =
-            """
+    private static final String ORDER = """
             71 108 54 118 130 52 64 110 119 42 87 72 116 85 5 91 53 16 39 123 106 98 99 97 102 13 129 140 74 134 136 148
             147 1 84 2 132 11 37 122 93 131 23 139 48 38 36 68 20 145 34 10 27 50 124 25 43 144 8 117 44 9 111 92 22 19
             125 90 142 126 88 4 55 75 17 80 3 83 109 15 100 30 66 35 107 81 137 28 82 18 6 67 65 94 24 133 57 21 105 114
@@ -72,8 +72,8 @@ public final class Quickstart {
         List<Flower> flowers = flowers();
         List<Flower> training = flowers.subList(0, flowers.size() - TEST_COUNT);
         List<Flower> testing = flowers.subList(flowers.size() - TEST_COUNT, flowers.size());
-        StringBuilder table =
-                new StringBuilder(String.format("%-12s%12s%16s%10s%n", "optimizer", "final loss", "test accuracy", "steps/s"));
+        StringBuilder table = new StringBuilder(
+                String.format("%-12s%12s%16s%10s%n", "optimizer", "final loss", "test accuracy", "steps/s"));
         try (Client client = Client.connect(arguments.length > 0 ? arguments[0] : System.getenv("OPTSERVE_SERVER"))) {
             for (var optimizer : optimizers().entrySet()) {
                 Quickstart model = new Quickstart(client, optimizer.getValue());
@@ -96,18 +96,32 @@ public final class Quickstart {
     private static Map<String, OptimizerSpec> optimizers() {
         OptimizerSpec.Builder lecture = OptimizerSpec.newBuilder().setConvention(Convention.CONVENTION_LECTURE);
         Map<String, OptimizerSpec> found = new LinkedHashMap<>();
-        found.put("SGD", lecture.setSgd(SgdSpec.newBuilder().setLearningRate(RATE)).build());
-        found.put("momentum", lecture.setMomentum(MomentumSpec.newBuilder().setLearningRate(RATE)).build());
-        found.put("AdaGrad", lecture.setAdagrad(AdagradSpec.newBuilder().setLearningRate(RATE)).build());
-        found.put("RMSProp", lecture.setRmsprop(RmspropSpec.newBuilder().setLearningRate(RATE)).build());
-        found.put("Adam", lecture.setAdam(AdamSpec.newBuilder().setLearningRate(RATE)).build());
+        found.put(
+                "SGD",
+                lecture.setSgd(SgdSpec.newBuilder().setLearningRate(RATE)).build());
+        found.put(
+                "momentum",
+                lecture.setMomentum(MomentumSpec.newBuilder().setLearningRate(RATE))
+                        .build());
+        found.put(
+                "AdaGrad",
+                lecture.setAdagrad(AdagradSpec.newBuilder().setLearningRate(RATE))
+                        .build());
+        found.put(
+                "RMSProp",
+                lecture.setRmsprop(RmspropSpec.newBuilder().setLearningRate(RATE))
+                        .build());
+        found.put(
+                "Adam",
+                lecture.setAdam(AdamSpec.newBuilder().setLearningRate(RATE)).build());
         return found;
     }
 
     private static List<Flower> flowers() throws IOException {
         try (BufferedReader csv = new BufferedReader(
                 new InputStreamReader(Quickstart.class.getResourceAsStream("/iris.csv"), StandardCharsets.UTF_8))) {
-            List<String[]> rows = csv.lines().skip(1).map(line -> line.split(",")).toList();
+            List<String[]> rows =
+                    csv.lines().skip(1).map(line -> line.split(",")).toList();
             return Arrays.stream(ORDER.strip().split("\\s+"))
                     .map(index -> flower(rows.get(Integer.parseInt(index))))
                     .toList();
@@ -133,8 +147,10 @@ public final class Quickstart {
     /** Goes backwards through loss, softmax and dense layer, takes a step, and returns the loss. */
     private double step(List<Flower> batch) {
         Tensor z = NdArray.of(logits(batch), batch.size(), CLASSES).toTensor();
-        NdArray probabilities = client.computeActivation(
-                ComputeActivationRequest.newBuilder().setActivation(SOFTMAX).setInput(z).build());
+        NdArray probabilities = client.computeActivation(ComputeActivationRequest.newBuilder()
+                .setActivation(SOFTMAX)
+                .setInput(z)
+                .build());
         float[] target = new float[batch.size() * CLASSES];
         for (int i = 0; i < batch.size(); i++) target[i * CLASSES + batch.get(i).species] = 1;
         ComputeLossResponse loss = client.computeLoss(ComputeLossRequest.newBuilder()

@@ -30,10 +30,12 @@ public final class SyncWorker {
                 TrainingSession session = open(client, arguments[1], "worker-" + number)) {
             session.join(Duration.ofSeconds(30));
             Map<String, NdArray> into = Map.of("line", NdArray.of(line));
-            long at = session.pull(PullParametersRequest.getDefaultInstance(), into).step();
+            long at = session.pull(PullParametersRequest.getDefaultInstance(), into)
+                    .step();
             while (at < STEPS) {
                 float[] gradient = gradient(line, X[number], Y[number]);
-                StepAnswer answer = session.step(new Step().gradient("line", gradient).into("line", line));
+                StepAnswer answer =
+                        session.step(new Step().gradient("line", gradient).into("line", line));
                 at = answer.parameters().step();
             }
             session.leave();
@@ -45,7 +47,8 @@ public final class SyncWorker {
     private static TrainingSession open(Client client, String id, String worker) {
         CoordinationSync both = CoordinationSync.newBuilder().setMinReplicas(2).build();
         SessionSpec spec = SessionSpec.newBuilder()
-                .setOptimizer(OptimizerSpec.newBuilder().setAdam(AdamSpec.newBuilder().setLearningRate(0.1)))
+                .setOptimizer(
+                        OptimizerSpec.newBuilder().setAdam(AdamSpec.newBuilder().setLearningRate(0.1)))
                 .setCoordination(CoordinationSpec.newBuilder().setSync(both))
                 .build();
         CreateSessionRequest request =

@@ -116,9 +116,10 @@ final class Connection implements AutoCloseable {
                 reader.add(next);
                 next.close();
             }
-        } finally {
-            call.cancel("the answer is not read", null); // has no effect if the call has ended
-            for (; next != null; next = call.hasNext() ? call.read() : null) next.close(); // returns gRPC's buffers
+        } catch (RuntimeException | IOException | InterruptedException failure) {
+            call.cancel("the answer is not read", failure);
+            if (next != null) next.close(); // returns gRPC's buffers
+            throw failure;
         }
     }
 

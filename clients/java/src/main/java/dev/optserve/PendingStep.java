@@ -20,6 +20,7 @@ final class PendingStep {
     }
 
     final CompletableFuture<StepAnswer> future = new CompletableFuture<>();
+    final StepStream stream;
     final Deadline deadline;
     final StepPlan planMessage;
     final Map<String, NdArray> into;
@@ -33,11 +34,19 @@ final class PendingStep {
     /**
      * Takes what a step holds, and checks it.
      *
+     * @param stream whose later steps fail with this one; may be null
      * @param plan session, worker and epoch
      * @param parametersStep of the parameters that a member received last
      * @throws OptserveException it cannot be sent
      */
-    PendingStep(Step step, StepPlan.Builder plan, long parametersStep, Layout layout, Deadline deadline) {
+    PendingStep(
+            Step step,
+            StepStream stream,
+            StepPlan.Builder plan,
+            long parametersStep,
+            Layout layout,
+            Deadline deadline) {
+        this.stream = stream;
         this.deadline = deadline;
         gradients = Map.copyOf(step.gradients);
         into = Map.copyOf(step.into);

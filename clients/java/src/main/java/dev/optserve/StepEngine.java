@@ -51,8 +51,9 @@ final class StepEngine {
     /** Hands over a step; its future is completed in a thread of gRPC's transport, which must not wait. */
     void submit(PendingStep step) {
         context.execute(() -> {
-            if (isClosed) {
-                step.future.completeExceptionally(closed(Applied.NO));
+            OptserveException earlier = step.stream == null ? null : step.stream.failure;
+            if (isClosed || earlier != null) {
+                step.future.completeExceptionally(isClosed ? closed(Applied.NO) : behind(earlier, Applied.NO));
                 return;
             }
             if (plans.size() >= MAX_PLANS && !plans.containsKey(step.planMessage)) plans.clear();
@@ -68,13 +69,8 @@ final class StepEngine {
         context.execute(() -> {
             int index = waiting.indexOf(step);
             if (index < 0) return;
-            if (step.isSent) {
-                drop(); // nothing reads the arrays any more
-                fail(index, new OptserveException(code, Applied.UNKNOWN, message, null));
-            } else {
-                waiting.remove(index);
-                step.future.completeExceptionally(new OptserveException(code, Applied.NO, message, null));
-            }
+            if (step.isSent) drop(); // nothing reads the arrays any more
+            fail(index, new OptserveException(code, step.isSent ? Applied.UNKNOWN : Applied.NO, message, null));
             pump();
         });
     }
@@ -183,12 +179,16 @@ final class StepEngine {
             if (error.applied() == Applied.UNKNOWN) unknownBelow = Math.max(unknownBelow, step.sequence + 1);
         }
         if (error.reason().name().contains("SEQUENCE")) next = expected(error);
-        String message = "an earlier step failed: " + error.getMessage();
         for (PendingStep step : failed) {
-            Applied applied = step.isSent ? error.applied() : Applied.NO;
-            OptserveException behind = new OptserveException(Status.Code.ABORTED, applied, message, error);
-            step.future.completeExceptionally(step == failed.get(0) ? error : behind);
+            OptserveException own = step == failed.get(0) ? error : behind(error, step.isSent ? error.applied() : Applied.NO);
+            if (step.stream != null) step.stream.failure = own;
+            step.future.completeExceptionally(own);
         }
+    }
+
+    private static OptserveException behind(OptserveException error, Applied applied) {
+        String message = "an earlier step failed: " + error.getMessage();
+        return new OptserveException(Status.Code.ABORTED, applied, message, error);
     }
 
     /** Returns where the worker continues, as the server states it. */

@@ -8,9 +8,10 @@ import java.util.concurrent.*;
 
 /**
  * Takes steps of a session's handle, several of them in flight at once. They are applied in the order in which they
- * were submitted, each once. If a step fails, those behind it fail as well, and the stream can be used further.
+ * were submitted, each once. When a step fails, those behind it and later ones fail as well; another stream continues.
  */
 public final class StepStream implements AutoCloseable {
+    OptserveException failure; // of a step; used in the engine's context only
     private final TrainingSession session;
     private final int window;
     private final Semaphore permits;
@@ -29,12 +30,12 @@ public final class StepStream implements AutoCloseable {
      * Hands over a step. It waits only while the window is full. The step's arrays must not be used until the future is
      * complete.
      *
-     * @return the answer, or an {@link OptserveException} as the cause. Cancelling it withdraws the step: those behind
-     *     it fail, and whether it is applied stays unknown. What depends on it runs in a thread of the client.
+     * @return the answer, or an {@link OptserveException} as the cause. Cancelling it withdraws the step, as a deadline
+     *     does: whether it is applied stays unknown. What depends on it runs in a thread of the client.
      * @throws OptserveException the step cannot be sent, or the window is full until its deadline
      */
     public CompletableFuture<StepAnswer> submit(Step step) {
-        PendingStep pending = session.prepare(step);
+        PendingStep pending = session.prepare(step, this);
         acquire(1, pending.deadline);
         CompletableFuture<StepAnswer> answer = new CompletableFuture<>();
         pending.future.whenComplete((found, error) -> {
@@ -49,6 +50,29 @@ public final class StepStream implements AutoCloseable {
         });
         session.submit(pending);
         return answer;
+    }
+
+    /** Takes a step when no other is in flight, and waits for its answer. */
+    StepAnswer take(Step step) {
+        PendingStep pending = session.prepare(step, null);
+        acquire(1, pending.deadline);
+        session.submit(pending);
+        boolean isInterrupted = false;
+        try {
+            while (true) {
+                try {
+                    return pending.future.get();
+                } catch (InterruptedException interrupt) {
+                    isInterrupted = true;
+                    session.withdraw(pending, "the thread was interrupted");
+                } catch (ExecutionException failed) {
+                    throw (OptserveException) failed.getCause().fillInStackTrace(); // that of this thread
+                }
+            }
+        } finally {
+            permits.release();
+            if (isInterrupted) Thread.currentThread().interrupt();
+        }
     }
 
     /** Waits until no step is in flight. The session's handle stays open. */

@@ -1,5 +1,6 @@
 package dev.optserve;
 
+import com.google.protobuf.Message;
 import dev.optserve.Frames.Incoming;
 import dev.optserve.Frames.Outgoing;
 import dev.optserve.v1.*;
@@ -12,7 +13,6 @@ import io.grpc.stub.ClientCalls;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.*;
-import java.util.concurrent.ExecutionException;
 import java.util.function.Predicate;
 
 /**
@@ -32,6 +32,7 @@ public final class TrainingSession implements AutoCloseable {
     private final String worker;
     private final Layout layout;
     private final StepEngine engine;
+    private final StepStream oneByOne = new StepStream(this, 1);
     private volatile long epoch; // 0 if the worker is no member
     private volatile long parametersStep; // of the parameters that were received last
 
@@ -60,9 +61,7 @@ public final class TrainingSession implements AutoCloseable {
 
     /** Reads the session's state and specification. */
     public Session get() {
-        var request = GetSessionRequest.newBuilder().setName(name).build();
-        return connection
-                .call(SessionServiceGrpc.getGetSessionMethod(), request)
+        return call(SessionServiceGrpc.getGetSessionMethod(), GetSessionRequest.newBuilder())
                 .getSession();
     }
 
@@ -73,23 +72,7 @@ public final class TrainingSession implements AutoCloseable {
      *     UNKNOWN, a step with the same content settles whether it was applied
      */
     public StepAnswer step(Step step) {
-        PendingStep pending = prepare(step);
-        submit(pending);
-        boolean isInterrupted = false;
-        try {
-            while (true) {
-                try {
-                    return pending.future.get();
-                } catch (InterruptedException interrupt) {
-                    isInterrupted = true;
-                    withdraw(pending, "the thread was interrupted");
-                } catch (ExecutionException failure) {
-                    throw (OptserveException) failure.getCause().fillInStackTrace(); // that of this thread
-                }
-            }
-        } finally {
-            if (isInterrupted) Thread.currentThread().interrupt();
-        }
+        return oneByOne.take(step);
     }
 
     /** Returns a stream of this handle's worker that has several steps in flight, at most 64. */
@@ -97,11 +80,11 @@ public final class TrainingSession implements AutoCloseable {
         return new StepStream(this, window);
     }
 
-    PendingStep prepare(Step step) {
+    PendingStep prepare(Step step, StepStream stream) {
         StepPlan.Builder plan =
                 StepPlan.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
         Deadline deadline = connection.deadline(step.timeout, 2 * layout.byteCount());
-        return new PendingStep(step, plan, parametersStep, layout, deadline);
+        return new PendingStep(step, stream, plan, parametersStep, layout, deadline);
     }
 
     void submit(PendingStep pending) {
@@ -147,6 +130,7 @@ public final class TrainingSession implements AutoCloseable {
                 }
                 reception[0].add(answer);
             });
+            if (!reception[0].isComplete()) throw OptserveException.malformed("an early end");
             return new Parameters(header.getStep(), reception[0].arrays());
         });
         parametersStep = found.step();
@@ -168,7 +152,7 @@ public final class TrainingSession implements AutoCloseable {
                 .toList());
         PushHeader.Builder header = options.toBuilder()
                 .setName(name)
-                .setRequestId(requestId(options.getRequestId()))
+                .setRequestId(options.getRequestId().isEmpty() ? newId() : options.getRequestId())
                 .clearTensors()
                 .addAllTensors(names)
                 .clearWireDtype()
@@ -181,7 +165,7 @@ public final class TrainingSession implements AutoCloseable {
 
     /** Reports metrics of the current model by name, such as the loss on a validation set. */
     public ReportMetricsResponse reportMetrics(Map<String, Double> metrics) {
-        ReportMetricsRequest.Builder request = ReportMetricsRequest.newBuilder();
+        var request = ReportMetricsRequest.newBuilder();
         metrics.forEach((metric, value) ->
                 request.addMetrics(Metric.newBuilder().setName(metric).setValue(value)));
         return reportMetrics(request.build());
@@ -189,14 +173,12 @@ public final class TrainingSession implements AutoCloseable {
 
     /** Reports metrics of the current model. */
     public ReportMetricsResponse reportMetrics(ReportMetricsRequest request) {
-        var change = request.toBuilder().setName(name).setRequestId(requestId(request.getRequestId()));
-        return connection.call(SessionServiceGrpc.getReportMetricsMethod(), change.build());
+        return call(SessionServiceGrpc.getReportMetricsMethod(), request.toBuilder());
     }
 
     /** Replaces the specification between two steps. The answer says which state was carried over. */
     public UpdateSessionResponse update(UpdateSessionRequest request) {
-        var change = request.toBuilder().setName(name).setRequestId(requestId(request.getRequestId()));
-        return connection.call(SessionServiceGrpc.getUpdateSessionMethod(), change.build());
+        return call(SessionServiceGrpc.getUpdateSessionMethod(), request.toBuilder());
     }
 
     /**
@@ -220,43 +202,33 @@ public final class TrainingSession implements AutoCloseable {
 
     /** Saves the session on the server's disk. */
     public Snapshot createSnapshot() {
-        var request = CreateSnapshotRequest.newBuilder().setName(name).setRequestId(requestId(""));
-        return connection
-                .call(SessionServiceGrpc.getCreateSnapshotMethod(), request.build())
+        return call(SessionServiceGrpc.getCreateSnapshotMethod(), CreateSnapshotRequest.newBuilder())
                 .getSnapshot();
     }
 
     /** Lists the session's snapshots, the latest first. */
     public List<Snapshot> listSnapshots() {
-        var request = ListSnapshotsRequest.newBuilder().setName(name).build();
-        return connection
-                .call(SessionServiceGrpc.getListSnapshotsMethod(), request)
+        return call(SessionServiceGrpc.getListSnapshotsMethod(), ListSnapshotsRequest.newBuilder())
                 .getSnapshotsList();
     }
 
     /** Deletes a snapshot. */
     public void deleteSnapshot(Snapshot snapshot) {
-        var request =
-                DeleteSnapshotRequest.newBuilder().setName(snapshot.getName()).setRequestId(requestId(""));
-        connection.call(SessionServiceGrpc.getDeleteSnapshotMethod(), request.build());
+        var request = DeleteSnapshotRequest.newBuilder().setName(snapshot.getName());
+        call(SessionServiceGrpc.getDeleteSnapshotMethod(), request);
     }
 
     /** Restores the session, or its parameters alone, from one of its snapshots, which the request names. */
     public Session restoreSnapshot(RestoreSnapshotRequest request) {
-        var change = request.toBuilder().setRequestId(requestId(request.getRequestId()));
-        return connection
-                .call(SessionServiceGrpc.getRestoreSnapshotMethod(), change.build())
+        return call(SessionServiceGrpc.getRestoreSnapshotMethod(), request.toBuilder())
                 .getSession();
     }
 
     /** Creates a copy of the session. The request may name a snapshot, and an id of the copy. */
     public TrainingSession fork(ForkSessionRequest request) {
-        var change = request.toBuilder().setRequestId(requestId(request.getRequestId()));
-        if (request.getName().isEmpty()) change.setName(name);
-        var copy = connection
-                .call(SessionServiceGrpc.getForkSessionMethod(), change.build())
+        var copy = call(SessionServiceGrpc.getForkSessionMethod(), request.toBuilder())
                 .getSession();
-        return new TrainingSession(connection, copy, requestId(""));
+        return new TrainingSession(connection, copy, newId());
     }
 
     /** Writes the session to a safetensors file, and returns its step. */
@@ -277,9 +249,9 @@ public final class TrainingSession implements AutoCloseable {
      *     null
      */
     public JoinSessionResponse join(Duration lease) {
-        var request = JoinSessionRequest.newBuilder().setSession(name).setWorker(worker);
+        var request = JoinSessionRequest.newBuilder();
         if (lease != null) request.setLeaseSeconds(lease.toNanos() / 1e9);
-        JoinSessionResponse joined = connection.call(WorkerServiceGrpc.getJoinSessionMethod(), request.build());
+        JoinSessionResponse joined = call(WorkerServiceGrpc.getJoinSessionMethod(), request);
         epoch = joined.getEpoch();
         parametersStep = joined.getSession().getStep();
         return joined;
@@ -287,38 +259,27 @@ public final class TrainingSession implements AutoCloseable {
 
     /** Renews the lease, which a member should do three times within it unless it takes steps; returns the step. */
     public long renewLease() {
-        var request = RenewLeaseRequest.newBuilder()
-                .setSession(name)
-                .setWorker(worker)
-                .setWorkerEpoch(epoch);
-        return connection
-                .call(WorkerServiceGrpc.getRenewLeaseMethod(), request.build())
-                .getStep();
+        var request = RenewLeaseRequest.newBuilder().setWorkerEpoch(epoch);
+        return call(WorkerServiceGrpc.getRenewLeaseMethod(), request).getStep();
     }
 
     /** Ends the membership; steps that wait for other members are rejected. */
     public void leave() {
-        var request = LeaveSessionRequest.newBuilder()
-                .setSession(name)
-                .setWorker(worker)
-                .setWorkerEpoch(epoch);
-        connection.call(WorkerServiceGrpc.getLeaveSessionMethod(), request.build());
+        var request = LeaveSessionRequest.newBuilder().setWorkerEpoch(epoch);
+        call(WorkerServiceGrpc.getLeaveSessionMethod(), request);
         epoch = 0;
     }
 
     /** Lists the members, and those that were members, by rank and then by name. */
     public List<Worker> workers() {
-        var request = ListWorkersRequest.newBuilder().setSession(name).build();
-        return connection
-                .call(WorkerServiceGrpc.getListWorkersMethod(), request)
+        return call(WorkerServiceGrpc.getListWorkersMethod(), ListWorkersRequest.newBuilder())
                 .getWorkersList();
     }
 
     /** Deletes the session and everything it holds. */
     public void delete() {
         close();
-        var request = DeleteSessionRequest.newBuilder().setName(name).setRequestId(requestId(""));
-        connection.call(SessionServiceGrpc.getDeleteSessionMethod(), request.build());
+        call(SessionServiceGrpc.getDeleteSessionMethod(), DeleteSessionRequest.newBuilder());
     }
 
     /** Ends the handle's stream. The session stays on the server, and a membership ends with its lease. */
@@ -327,7 +288,24 @@ public final class TrainingSession implements AutoCloseable {
         engine.close();
     }
 
-    private static String requestId(String stated) {
-        return stated.isEmpty() ? UUID.randomUUID().toString() : stated;
+    /** Makes a call with the session's name, the worker's and a request id where the request has none. */
+    private <A> A call(MethodDescriptor<? extends Message, A> method, Message.Builder request) {
+        for (var field : request.getDescriptorForType().getFields()) {
+            String value =
+                    switch (field.getName()) {
+                        case "name", "session" -> name;
+                        case "worker" -> worker;
+                        case "request_id" -> newId();
+                        default -> "";
+                    };
+            if (!value.isEmpty() && "".equals(request.getField(field))) request.setField(field, value);
+        }
+        @SuppressWarnings("unchecked") // callers pair methods and their requests
+        var typed = (MethodDescriptor<Message, A>) method;
+        return connection.call(typed, request.build());
+    }
+
+    private static String newId() {
+        return UUID.randomUUID().toString();
     }
 }

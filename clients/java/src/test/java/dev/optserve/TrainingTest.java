@@ -194,7 +194,8 @@ class TrainingTest {
                 assertThrows(CompletionException.class, behind::join).getCause();
         assertEquals(Status.Code.ABORTED, error.code());
         assertEquals(Applied.NO, error.applied());
-        StepAnswer answer = stream.submit(step(1)).join();
+        assertThrows(CompletionException.class, stream.submit(step(1))::join);
+        StepAnswer answer = session.stream(8).submit(step(1)).join();
         assertEquals(1, answer.step());
         assertEquals(1, answer.result().getSequence());
     }

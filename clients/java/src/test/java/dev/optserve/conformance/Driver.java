@@ -313,6 +313,7 @@ public final class Driver {
         StepsAnswer.Builder answer = StepsAnswer.newBuilder();
         List<CompletableFuture<StepAnswer>> inFlight = new ArrayList<>();
         StepStream stream = session.stream(Math.max(1, call.getWindow()));
+        OptserveException failure = null;
         try {
             for (int i = 0; i < call.getGradientsCount(); i++) {
                 Step step = step(call.getGradients(i)).pull();
@@ -321,10 +322,15 @@ public final class Driver {
                 if (call.getWindow() > 0) inFlight.add(stream.submit(step));
                 else answer.addOutcomes(outcome(session.step(step)));
             }
+        } catch (OptserveException error) {
+            failure = error;
+        }
+        try {
             for (var future : inFlight) answer.addOutcomes(outcome(result(future)));
         } catch (OptserveException error) {
-            answer.setRefusal(refusal(error));
+            failure = error; // it is the earlier one
         }
+        if (failure != null) answer.setRefusal(refusal(failure));
         return answer.build();
     }
 
@@ -357,6 +363,7 @@ public final class Driver {
         if (timing == null) {
             timing = call.getWay() == Way.WAY_ECHO ? exchanges(call) : steps(call);
             timings.put(key, timing);
+            timing.repeat(); // connects, and has the server prepare its kernels
         }
         long begun = System.nanoTime();
         for (int i = 0; i < call.getRepeats(); i++) timing.repeat();

@@ -180,7 +180,8 @@ final class StepEngine {
         }
         if (error.reason().name().contains("SEQUENCE")) next = expected(error);
         for (PendingStep step : failed) {
-            OptserveException own = step == failed.get(0) ? error : behind(error, step.isSent ? error.applied() : Applied.NO);
+            OptserveException own =
+                    step == failed.get(0) ? error : behind(error, step.isSent ? error.applied() : Applied.NO);
             if (step.stream != null) step.stream.failure = own;
             step.future.completeExceptionally(own);
         }

@@ -70,7 +70,7 @@ test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint a
 	npm run --silent --prefix $(TYPESCRIPT) docs
 
 # What builds the clients' drivers.
-DRIVERS := driver-go driver-rust $(TYPESCRIPT)/build/.made
+DRIVERS := driver-go driver-rust driver-java $(TYPESCRIPT)/build/.made
 
 .PHONY: conformance
 conformance: $(VENV)/.test $(DRIVERS) ## Print how far oracle, executors, server and clients are from the corpus
@@ -194,6 +194,24 @@ endef
 rust-found:
 	@cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && cc --version >/dev/null 2>&1 || \
 	    { echo "the Rust client needs Rust 1.88 or newer with clippy and rustfmt, and a C compiler" >&2; exit 1; }
+# ---- The Java client -------------------------------------------------------
+
+MAVEN := mvn --batch-mode --quiet --no-transfer-progress --file clients/java
+
+# Formatter, lints, tests, jars and API documentation are in one build.
+.PHONY: test-client-java
+test-client-java: $(VENV)/.test java-found ## Check, build, test and document the Java client (JDK 17, Maven)
+	$(MAVEN) verify
+	$(PY) -m tests.conformance --client java
+
+.PHONY: driver-java
+driver-java: java-found
+	$(MAVEN) process-test-classes
+
+.PHONY: java-found
+java-found:
+	@javac --version >/dev/null 2>&1 && mvn --version >/dev/null 2>&1 || \
+	    { echo "the Java client needs a JDK, 17 or newer, and Maven 3.8 or newer" >&2; exit 1; }
 
 # ---- Documentation ---------------------------------------------------------
 

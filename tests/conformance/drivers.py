@@ -29,6 +29,7 @@ DRIVERS: Mapping[str, Sequence[str]] = {
     "go": ("build/clients/go/conformance",),
     "typescript": ("node", "clients/typescript/build/conformance/driver.js"),
     "rust": ("build/clients/rust/debug/examples/conformance",),
+    "java": ("java", "@clients/java/target/java.args", "dev.optserve.conformance.Driver"),
 }
 """Command lines by client, to be run from the root of the repository."""
 

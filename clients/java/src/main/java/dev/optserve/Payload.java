@@ -1,0 +1,110 @@
+package dev.optserve;
+
+import com.google.protobuf.MessageLite;
+import dev.optserve.v1.DataType;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.Iterator;
+import java.util.List;
+import java.util.stream.Stream;
+
+/** The bytes of arrays, one after the other, each in its element type on the wire. */
+final class Payload {
+    private static final int CHUNK_BYTES = 1 << 20;
+    private static final int SCRATCH_BYTES = 1 << 15; // stays in a cache of the processor
+
+    /** An array and its element type on the wire. */
+    record Part(NdArray array, DataType wire) {}
+
+    private final List<Part> parts;
+    private final long byteCount;
+
+    Payload(List<Part> parts) {
+        this.parts = parts;
+        byteCount = parts.stream().mapToLong(p -> p.array.byteCount(p.wire)).sum();
+    }
+
+    long byteCount() {
+        return byteCount;
+    }
+
+    /** Returns the first chunk; null if there are no bytes. */
+    Chunk first() {
+        return byteCount == 0 ? null : new Chunk(0, 0, 0);
+    }
+
+    /** Returns messages for all bytes, of which the first begins with a header. */
+    Iterator<Frames.Outgoing> messages(MessageLite header) {
+        MessageLite none = header.getDefaultInstanceForType();
+        Stream<Chunk> others = Stream.iterate(first() == null ? null : first().next(), c -> c != null, Chunk::next);
+        return Stream.concat(
+                        Stream.of(new Frames.Outgoing(header, first())), others.map(c -> new Frames.Outgoing(none, c)))
+                .iterator();
+    }
+
+    /** A range of the bytes, of whole elements. */
+    final class Chunk {
+        private final long offset;
+        private final int part; // where it begins
+        private final int element;
+        private int length;
+        private int endPart; // where the next one begins
+        private int endElement;
+
+        private Chunk(long offset, int part, int element) {
+            this.offset = offset;
+            this.part = part;
+            this.element = element;
+            endPart = part;
+            endElement = element;
+            while (endPart < parts.size()) {
+                Part current = parts.get(endPart);
+                int size = Elements.sizeOf(current.wire);
+                int some = Math.min(current.array.size() - endElement, (CHUNK_BYTES - length) / size);
+                length += some * size;
+                endElement += some;
+                if (endElement < current.array.size()) break;
+                endPart++;
+                endElement = 0;
+            }
+        }
+
+        long offset() {
+            return offset;
+        }
+
+        int length() {
+            return length;
+        }
+
+        /** Returns the chunk behind this one; null if this is the last. */
+        Chunk next() {
+            return offset + length == byteCount ? null : new Chunk(offset + length, endPart, endElement);
+        }
+
+        /** Writes the bytes. The arrays are read now. */
+        void writeTo(OutputStream target) throws IOException {
+            ByteBuffer scratch =
+                    ByteBuffer.allocate(Math.min(SCRATCH_BYTES, length)).order(ByteOrder.LITTLE_ENDIAN);
+            int begin = element;
+            for (int i = part; i <= endPart && i < parts.size(); i++, begin = 0) {
+                Part current = parts.get(i);
+                int end = i == endPart ? endElement : current.array.size();
+                while (begin < end) {
+                    int some = Math.min(end - begin, scratch.remaining() / Elements.sizeOf(current.wire));
+                    Elements.encode(current.array.elements(), begin, some, current.wire, scratch);
+                    begin += some;
+                    if (begin < end) drain(scratch, target);
+                }
+            }
+            drain(scratch, target);
+        }
+
+        private static void drain(ByteBuffer scratch, OutputStream target) throws IOException {
+            target.write(scratch.array(), 0, scratch.position());
+            scratch.clear();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+package dev.optserve;
+
+import dev.optserve.v1.*;
+import io.grpc.Deadline;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+
+/** A step that was handed over. The engine owns it, and completes its future. */
+final class PendingStep {
+    /** What steps of a stream have in common; answer is null until the server has sent it. */
+    static final class Plan {
+        final StepPlan message;
+        StepPlanned answer;
+
+        Plan(StepPlan message) {
+            this.message = message;
+        }
+    }
+
+    final CompletableFuture<StepAnswer> future = new CompletableFuture<>();
+    final StepStream stream;
+    final Deadline deadline;
+    final StepPlan planMessage;
+    final Map<String, NdArray> into;
+    Plan plan;
+    long sequence; // 0 until it is sent, and for a validation
+    boolean isSent;
+    private final StepStart.Builder start;
+    private final Map<String, NdArray> gradients;
+    private final List<Payload.Part> rows = new ArrayList<>();
+
+    /**
+     * Takes what a step holds, and checks it.
+     *
+     * @param stream whose later steps fail with this one; may be null
+     * @param plan session, worker and epoch
+     * @param parametersStep of the parameters that a member received last
+     * @throws OptserveException it cannot be sent
+     */
+    PendingStep(
+            Step step,
+            StepStream stream,
+            StepPlan.Builder plan,
+            long parametersStep,
+            Layout layout,
+            Deadline deadline) {
+        this.stream = stream;
+        this.deadline = deadline;
+        gradients = Map.copyOf(step.gradients);
+        into = Map.copyOf(step.into);
+        start = step.options.toBuilder().clearRowIndices();
+        layout.check("gradients", gradients);
+        layout.check("into", into);
+        if (gradients.isEmpty() && step.rows.isEmpty()) {
+            throw OptserveException.invalid(ErrorReason.ERROR_REASON_FIELD_REQUIRED, "gradients", "there is none");
+        }
+        if (plan.getWorkerEpoch() > 0 && !start.hasParametersStep()) start.setParametersStep(parametersStep);
+        if (isValidation()) plan.clearWorker().clearWorkerEpoch(); // it has no sequence
+        plan.addAllTensors(layout.names(gradients));
+        step.rows.forEach((name, some) -> {
+            TensorLayout tensor = layout.find("rows", name);
+            List<Long> shape = new ArrayList<>(tensor.getShapeList());
+            if (shape.isEmpty()) {
+                throw OptserveException.invalid(
+                        ErrorReason.ERROR_REASON_SHAPE_MISMATCH, "rows." + name, "a scalar has no rows");
+            }
+            shape.set(0, (long) some.indices().size());
+            some.values().check("rows." + name, shape, tensor.getDtype());
+            plan.addSparseTensors(name);
+            start.addRowIndices(some.indices().toTensor());
+            boolean isConverted = step.wireType != DataType.DATA_TYPE_UNSPECIFIED;
+            rows.add(new Payload.Part(some.values(), isConverted ? step.wireType : tensor.getDtype()));
+        });
+        if (step.pull != null) plan.setPull(step.pull);
+        planMessage = plan.setGradientDtype(step.wireType)
+                .setPerTensorNorms(step.hasTensorNorms)
+                .build();
+    }
+
+    boolean isValidation() {
+        return start.getValidateOnly();
+    }
+
+    /** Returns the gradient's bytes, as the answer to the plan lays them out. */
+    Payload payload() {
+        List<Payload.Part> parts = new ArrayList<>();
+        for (TensorLayout tensor : plan.answer.getGradients().getTensorsList()) {
+            parts.add(new Payload.Part(gradients.get(tensor.getName()), tensor.getDtype()));
+        }
+        parts.addAll(rows); // behind the whole tensors, in the order of the plan
+        return new Payload(parts);
+    }
+
+    /** Returns the message that begins the step. */
+    StepStreamRequest begin(long byteCount) {
+        start.setSequence(sequence).setByteCount(byteCount);
+        return StepStreamRequest.newBuilder().setStep(start).build();
+    }
+}

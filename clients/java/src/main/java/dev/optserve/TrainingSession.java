@@ -1,0 +1,311 @@
+package dev.optserve;
+
+import com.google.protobuf.Message;
+import dev.optserve.Frames.Incoming;
+import dev.optserve.Frames.Outgoing;
+import dev.optserve.v1.*;
+import io.grpc.CallOptions;
+import io.grpc.Deadline;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import io.grpc.StatusException;
+import io.grpc.stub.ClientCalls;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.*;
+import java.util.function.Predicate;
+
+/**
+ * A handle of a session on a server. Each handle is one worker, which numbers its steps; any number of threads may use
+ * it. Methods wait for the server's answer, and throw {@link OptserveException}; an interrupt cancels a call.
+ *
+ * <p>Requests of the contract may leave out the session's name and the request id.
+ */
+public final class TrainingSession implements AutoCloseable {
+    private static final MethodDescriptor<PullParametersRequest, Incoming<PullParametersResponse>> PULL =
+            Frames.receiving(SessionServiceGrpc.getPullParametersMethod());
+    private static final MethodDescriptor<Outgoing, PushParametersResponse> PUSH =
+            Frames.sending(SessionServiceGrpc.getPushParametersMethod());
+
+    private final Connection connection;
+    private final String name;
+    private final String worker;
+    private final Layout layout;
+    private final StepEngine engine;
+    private final StepStream oneByOne = new StepStream(this, 1);
+    private volatile long epoch; // 0 if the worker is no member
+    private volatile long parametersStep; // of the parameters that were received last
+
+    TrainingSession(Connection connection, Session session, String worker) {
+        this.connection = connection;
+        this.worker = worker;
+        name = session.getName();
+        layout = new Layout(session.getLayoutList());
+        engine = new StepEngine(connection);
+    }
+
+    /** Returns the resource name, sessions/{id}. */
+    public String name() {
+        return name;
+    }
+
+    /** Returns the name under which the handle numbers its steps. */
+    public String worker() {
+        return worker;
+    }
+
+    /** Returns the tensors in the order of their bytes. */
+    public List<TensorLayout> layout() {
+        return layout.tensors();
+    }
+
+    /** Reads the session's state and specification. */
+    public Session get() {
+        return call(SessionServiceGrpc.getGetSessionMethod(), GetSessionRequest.newBuilder())
+                .getSession();
+    }
+
+    /**
+     * Takes a step of any size, and repeats it until its deadline; it is applied once.
+     *
+     * @throws OptserveException the step was rejected, or has no answer; if {@link OptserveException#applied} is
+     *     UNKNOWN, a step with the same content settles whether it was applied
+     */
+    public StepAnswer step(Step step) {
+        return oneByOne.take(step);
+    }
+
+    /** Returns a stream of this handle's worker that has several steps in flight, at most 64. */
+    public StepStream stream(int window) {
+        return new StepStream(this, window);
+    }
+
+    PendingStep prepare(Step step, StepStream stream) {
+        StepPlan.Builder plan =
+                StepPlan.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
+        Deadline deadline = connection.deadline(step.timeout, 2 * layout.byteCount());
+        return new PendingStep(step, stream, plan, parametersStep, layout, deadline);
+    }
+
+    void submit(PendingStep pending) {
+        pending.future.thenAccept(answer -> {
+            if (pending.planMessage.hasPull())
+                parametersStep = answer.parameters().step();
+        });
+        engine.submit(pending);
+    }
+
+    void withdraw(PendingStep pending, String message) {
+        engine.withdraw(pending, Status.Code.CANCELLED, message);
+    }
+
+    void execute(Runnable callback) {
+        connection.callbacks.execute(callback);
+    }
+
+    Deadline deadline() {
+        return connection.deadline(null, layout.byteCount());
+    }
+
+    /** Reads all parameters. */
+    public Parameters pull() {
+        return pull(PullParametersRequest.getDefaultInstance(), Map.of());
+    }
+
+    /**
+     * Reads parameters: which, of which point, in which type on the wire, and whether to wait for a later step.
+     *
+     * @param into arrays by name that are filled; new ones are made for other tensors
+     */
+    public Parameters pull(PullParametersRequest request, Map<String, NdArray> into) {
+        layout.check("into", into);
+        var named = request.toBuilder().setName(name).build();
+        Parameters found = connection.call(deadline(), options -> {
+            var header = ParametersHeader.newBuilder();
+            var reception = new Reception[1]; // begins with the header
+            connection.download(PULL, options, named, answer -> {
+                if (answer.head().hasHeader()) {
+                    header.mergeFrom(answer.head().getHeader());
+                    reception[0] = new Reception(header.getLayoutList(), header.getByteCount(), into);
+                }
+                reception[0].add(answer);
+            });
+            if (!reception[0].isComplete()) throw OptserveException.malformed("an early end");
+            return new Parameters(header.getStep(), reception[0].arrays());
+        });
+        parametersStep = found.step();
+        return found;
+    }
+
+    /** Writes parameters: all given ones, or none. */
+    public Session push(Map<String, NdArray> values) {
+        return push(PushHeader.getDefaultInstance(), values);
+    }
+
+    /** Writes parameters: all given ones, or none. The client sets names, types and number of bytes. */
+    public Session push(PushHeader options, Map<String, NdArray> values) {
+        layout.check("values", values);
+        List<String> names = layout.names(values);
+        Payload payload = new Payload(names.stream()
+                .map(each -> new Payload.Part(
+                        values.get(each), layout.find("values", each).getDtype()))
+                .toList());
+        PushHeader.Builder header = options.toBuilder()
+                .setName(name)
+                .setRequestId(options.getRequestId().isEmpty() ? newId() : options.getRequestId())
+                .clearTensors()
+                .addAllTensors(names)
+                .clearWireDtype()
+                .setByteCount(payload.byteCount());
+        var head = PushParametersRequest.newBuilder().setHeader(header).build();
+        return connection
+                .call(deadline(), call -> connection.upload(PUSH, call, payload.messages(head)))
+                .getSession();
+    }
+
+    /** Reports metrics of the current model by name, such as the loss on a validation set. */
+    public ReportMetricsResponse reportMetrics(Map<String, Double> metrics) {
+        var request = ReportMetricsRequest.newBuilder();
+        metrics.forEach((metric, value) ->
+                request.addMetrics(Metric.newBuilder().setName(metric).setValue(value)));
+        return reportMetrics(request.build());
+    }
+
+    /** Reports metrics of the current model. */
+    public ReportMetricsResponse reportMetrics(ReportMetricsRequest request) {
+        return call(SessionServiceGrpc.getReportMetricsMethod(), request.toBuilder());
+    }
+
+    /** Replaces the specification between two steps. The answer says which state was carried over. */
+    public UpdateSessionResponse update(UpdateSessionRequest request) {
+        return call(SessionServiceGrpc.getUpdateSessionMethod(), request.toBuilder());
+    }
+
+    /**
+     * Reads the session's events, from its current state until it is deleted, onEvent returns false, or the thread is
+     * interrupted. A lost connection is an error: watch again.
+     */
+    public void watch(Predicate<WatchSessionResponse> onEvent) {
+        var request = WatchSessionRequest.newBuilder().setName(name).build();
+        var method = SessionServiceGrpc.getWatchSessionMethod();
+        var call = ClientCalls.blockingV2ServerStreamingCall(connection.channel, method, CallOptions.DEFAULT, request);
+        try {
+            while (call.hasNext() && onEvent.test(call.read())) {}
+        } catch (StatusException failure) {
+            throw OptserveException.of(failure.getStatus(), failure.getTrailers());
+        } catch (InterruptedException interrupt) {
+            throw OptserveException.interrupted(OptserveException.Applied.NO);
+        } finally {
+            call.cancel("no more events are read", null); // has no effect if the call has ended
+        }
+    }
+
+    /** Saves the session on the server's disk. */
+    public Snapshot createSnapshot() {
+        return call(SessionServiceGrpc.getCreateSnapshotMethod(), CreateSnapshotRequest.newBuilder())
+                .getSnapshot();
+    }
+
+    /** Lists the session's snapshots, the latest first. */
+    public List<Snapshot> listSnapshots() {
+        return call(SessionServiceGrpc.getListSnapshotsMethod(), ListSnapshotsRequest.newBuilder())
+                .getSnapshotsList();
+    }
+
+    /** Deletes a snapshot. */
+    public void deleteSnapshot(Snapshot snapshot) {
+        var request = DeleteSnapshotRequest.newBuilder().setName(snapshot.getName());
+        call(SessionServiceGrpc.getDeleteSnapshotMethod(), request);
+    }
+
+    /** Restores the session, or its parameters alone, from one of its snapshots, which the request names. */
+    public Session restoreSnapshot(RestoreSnapshotRequest request) {
+        return call(SessionServiceGrpc.getRestoreSnapshotMethod(), request.toBuilder())
+                .getSession();
+    }
+
+    /** Creates a copy of the session. The request may name a snapshot, and an id of the copy. */
+    public TrainingSession fork(ForkSessionRequest request) {
+        var copy = call(SessionServiceGrpc.getForkSessionMethod(), request.toBuilder())
+                .getSession();
+        return new TrainingSession(connection, copy, newId());
+    }
+
+    /** Writes the session to a safetensors file, and returns its step. */
+    public long export(Path file) {
+        return SnapshotFiles.write(connection, deadline(), name, file);
+    }
+
+    /** Writes a snapshot to a safetensors file, and returns its step. */
+    public long export(Snapshot snapshot, Path file) {
+        return SnapshotFiles.write(connection, deadline(), snapshot.getName(), file);
+    }
+
+    /**
+     * Makes the worker a member of the session, whose steps carry the epoch of the membership until it leaves. Join again
+     * after FENCED or NOT_A_MEMBER.
+     *
+     * @param lease time without a step or {@link #renewLease} after which the membership ends; the server's default if
+     *     null
+     */
+    public JoinSessionResponse join(Duration lease) {
+        var request = JoinSessionRequest.newBuilder();
+        if (lease != null) request.setLeaseSeconds(lease.toNanos() / 1e9);
+        JoinSessionResponse joined = call(WorkerServiceGrpc.getJoinSessionMethod(), request);
+        epoch = joined.getEpoch();
+        parametersStep = joined.getSession().getStep();
+        return joined;
+    }
+
+    /** Renews the lease, which a member should do three times within it unless it takes steps; returns the step. */
+    public long renewLease() {
+        var request = RenewLeaseRequest.newBuilder().setWorkerEpoch(epoch);
+        return call(WorkerServiceGrpc.getRenewLeaseMethod(), request).getStep();
+    }
+
+    /** Ends the membership; steps that wait for other members are rejected. */
+    public void leave() {
+        var request = LeaveSessionRequest.newBuilder().setWorkerEpoch(epoch);
+        call(WorkerServiceGrpc.getLeaveSessionMethod(), request);
+        epoch = 0;
+    }
+
+    /** Lists the members, and those that were members, by rank and then by name. */
+    public List<Worker> workers() {
+        return call(WorkerServiceGrpc.getListWorkersMethod(), ListWorkersRequest.newBuilder())
+                .getWorkersList();
+    }
+
+    /** Deletes the session and everything it holds. */
+    public void delete() {
+        close();
+        call(SessionServiceGrpc.getDeleteSessionMethod(), DeleteSessionRequest.newBuilder());
+    }
+
+    /** Ends the handle's stream. The session stays on the server, and a membership ends with its lease. */
+    @Override
+    public void close() {
+        engine.close();
+    }
+
+    /** Makes a call with the session's name, the worker's and a request id where the request has none. */
+    private <A> A call(MethodDescriptor<? extends Message, A> method, Message.Builder request) {
+        for (var field : request.getDescriptorForType().getFields()) {
+            String value =
+                    switch (field.getName()) {
+                        case "name", "session" -> name;
+                        case "worker" -> worker;
+                        case "request_id" -> newId();
+                        default -> "";
+                    };
+            if (!value.isEmpty() && "".equals(request.getField(field))) request.setField(field, value);
+        }
+        @SuppressWarnings("unchecked") // callers pair methods and their requests
+        var typed = (MethodDescriptor<Message, A>) method;
+        return connection.call(typed, request.build());
+    }
+
+    private static String newId() {
+        return UUID.randomUUID().toString();
+    }
+}

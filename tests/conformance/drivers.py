@@ -28,6 +28,7 @@ DRIVERS: Mapping[str, Sequence[str]] = {
     "python": (sys.executable, "clients/python/conformance/driver.py"),
     "go": ("build/clients/go/conformance",),
     "typescript": ("node", "clients/typescript/build/conformance/driver.js"),
+    "cpp": ("build/clients/cpp/conformance/optserve_conformance",),
 }
 """Command lines by client, to be run from the root of the repository."""
 

@@ -70,7 +70,7 @@ test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint a
 	npm run --silent --prefix $(TYPESCRIPT) docs
 
 .PHONY: conformance
-conformance: $(VENV)/.test driver-go $(TYPESCRIPT)/build/.made ## Print how far oracle, executors, server and clients are from the corpus
+conformance: $(VENV)/.test driver-go driver-cpp $(TYPESCRIPT)/build/.made ## Print how far oracle, executors, server and clients are from the corpus
 	$(PY) -m tests.conformance $(ARGS)
 
 .PHONY: conformance-sources
@@ -138,6 +138,40 @@ $(GO_TOOLS)/.installed: clients/go/tools/go.sum | go-found
 .PHONY: go-found
 go-found:
 	@go version >/dev/null 2>&1 || { echo "the Go client needs Go 1.26 or newer; none was found" >&2; exit 1; }
+
+# ---- The C++ client --------------------------------------------------------
+
+CPP := clients/cpp
+CPP_BUILD := build/clients/cpp
+CPP_FILES = $(wildcard $(CPP)/include/optserve/*.h $(CPP)/*/*.h $(CPP)/*/*.cc)
+
+.PHONY: test-client-cpp
+test-client-cpp: $(VENV)/.test cpp-found ## Check, build and test the C++ client (CMake, g++, libgrpc++-dev and others)
+	clang-format --dry-run --Werror $(CPP_FILES)
+	$(call cpp_build,all)
+	clang-tidy --quiet -p $(CPP_BUILD) $(CPP_BUILD)/CMakeFiles/optserve.dir/Unity/unity_0_cxx.cxx
+	$(CPP)/test/installed.sh $(CPP_BUILD)
+	ctest --test-dir $(CPP_BUILD) --output-on-failure
+	$(PY) -m tests.conformance --client cpp
+	(cat $(CPP)/Doxyfile; echo "OUTPUT_DIRECTORY = $(CPP_BUILD)/docs") | doxygen -
+
+.PHONY: driver-cpp
+driver-cpp: cpp-found
+	$(call cpp_build,optserve_conformance)
+
+define cpp_build
+	cmake -S $(CPP) -B $(CPP_BUILD) -G Ninja -DOPTSERVE_BUILD_TESTS=ON > $(CPP_BUILD).log || { cat $(CPP_BUILD).log; exit 1; }
+	cmake --build $(CPP_BUILD) --target $(1)
+endef
+
+CPP_TOOLS := cmake ninja g++ protoc grpc_cpp_plugin clang-format clang-tidy doxygen pkg-config
+
+.PHONY: cpp-found
+cpp-found:
+	@for tool in $(CPP_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	    pkg-config --exists grpc++ protobuf gtest 2>/dev/null || missing="$$missing libgrpc++-dev libprotobuf-dev libgtest-dev"; \
+	    test -z "$$missing" || { echo "the C++ client needs what was not found:$$missing" >&2; exit 1; }
+	@mkdir -p $(CPP_BUILD)
 
 # ---- Documentation ---------------------------------------------------------
 

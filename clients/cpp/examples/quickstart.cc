@@ -27,13 +27,13 @@ constexpr int kEpochs = 500;
 
 /// The shuffle of the Python demo, numpy.random.default_rng(0).permutation(150), so that the numbers are the same.
 constexpr std::array<std::size_t, 150> kOrder{
-    71,  108, 54,  118, 130, 52,  64,  110, 119, 42,  87,  72,  116, 85,  5,   91,  53,  16,  39,  123, 106, 98,
-    99,  97,  102, 13,  129, 140, 74,  134, 136, 148, 147, 1,   84,  2,   132, 11,  37,  122, 93,  131, 23,  139,
-    48,  38,  36,  68,  20,  145, 34,  10,  27,  50,  124, 25,  43,  144, 8,   117, 44,  9,   111, 92,  22,  19,
-    125, 90,  142, 126, 88,  4,   55,  75,  17,  80,  3,   83,  109, 15,  100, 30,  66,  35,  107, 81,  137, 28,
-    82,  18,  6,   67,  65,  94,  24,  133, 57,  21,  105, 114, 103, 47,  0,   60,  70,  62,  45,  86,  63,  26,
-    51,  101, 112, 49,  128, 146, 41,  40,  96,  135, 61,  12,  79,  141, 32,  56,  89,  46,  58,  14,  73,  138,
-    143, 115, 31,  104, 77,  76,  7,   149, 69,  113, 127, 121, 78,  120, 59,  29,  33,  95};
+    71,  108, 54,  118, 130, 52,  64, 110, 119, 42,  87,  72,  116, 85,  5,   91,  53, 16,  39,  123, 106, 98,
+    99,  97,  102, 13,  129, 140, 74, 134, 136, 148, 147, 1,   84,  2,   132, 11,  37, 122, 93,  131, 23,  139,
+    48,  38,  36,  68,  20,  145, 34, 10,  27,  50,  124, 25,  43,  144, 8,   117, 44, 9,   111, 92,  22,  19,
+    125, 90,  142, 126, 88,  4,   55, 75,  17,  80,  3,   83,  109, 15,  100, 30,  66, 35,  107, 81,  137, 28,
+    82,  18,  6,   67,  65,  94,  24, 133, 57,  21,  105, 114, 103, 47,  0,   60,  70, 62,  45,  86,  63,  26,
+    51,  101, 112, 49,  128, 146, 41, 40,  96,  135, 61,  12,  79,  141, 32,  56,  89, 46,  58,  14,  73,  138,
+    143, 115, 31,  104, 77,  76,  7,  149, 69,  113, 127, 121, 78,  120, 59,  29,  33, 95};
 
 /// A flower.
 struct Example {
@@ -187,7 +187,8 @@ std::vector<std::pair<const char*, v1::OptimizerSpec>> optimizers() {
 /// Trains with each optimizer and prints the table.
 void run(const std::string& path, const std::string& server, int epochs) {
   optserve::Client client(server);
-  const Examples all = load(path), training(all.begin(), all.end() - kTestCount), test(all.end() - kTestCount, all.end());
+  const Examples all = load(path), training(all.begin(), all.end() - kTestCount),
+                 test(all.end() - kTestCount, all.end());
   std::ostringstream table;
   const auto print_line = [&table](const char* format, auto... values) {
     std::array<char, 128> line{};
@@ -215,7 +216,8 @@ void run(const std::string& path, const std::string& server, int epochs) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::cerr << "usage: optserve_quickstart iris.csv [HOST:PORT] [EPOCHS]; without a server, OPTSERVE_SERVER is used\n";
+    std::cerr
+        << "usage: optserve_quickstart iris.csv [HOST:PORT] [EPOCHS]; without a server, OPTSERVE_SERVER is used\n";
     return 2;
   }
   try {

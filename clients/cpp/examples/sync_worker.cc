@@ -70,7 +70,8 @@ void run(const std::string& id, int number, const std::string& server, int steps
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::cerr << "usage: optserve_sync_worker ID NUMBER [HOST:PORT] [STEPS]; without a server, OPTSERVE_SERVER is used\n";
+    std::cerr
+        << "usage: optserve_sync_worker ID NUMBER [HOST:PORT] [STEPS]; without a server, OPTSERVE_SERVER is used\n";
     return 2;
   }
   try {

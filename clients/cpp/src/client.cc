@@ -10,14 +10,11 @@ namespace optserve {
 namespace {
 
 using Functions = v1::FunctionService::Stub;
-using Stub = v1::SessionService::Stub;
+using Sessions = v1::SessionService::Stub;
 
 /// Values of a new session in more bytes are uploaded after it is created.
 constexpr std::size_t kInlineBytes = std::size_t{1} << 20;
 constexpr std::chrono::seconds kCleanupTimeout{5};
-
-// Fields of ImportSnapshotRequest.
-constexpr int kHeaderField = 1, kChunkField = 2;
 
 }  // namespace
 
@@ -60,7 +57,7 @@ Session Client::create_session(const v1::SessionSpec& spec, std::vector<v1::Para
     *request.add_parameters() = std::move(init);
   }
   const Deadline end = connection_->end_of(deadline, byte_count);
-  Session session(connection_, connection_->call(&Stub::CreateSession, request, end).session(), options.worker, 1);
+  Session session(connection_, connection_->call(&Sessions::CreateSession, request, end).session(), options.worker, 1);
   try {
     if (!uploads.empty()) session.push({uploads.begin(), uploads.end()}, {}, end);
   } catch (const Error&) {
@@ -77,7 +74,7 @@ Session Client::open_session(const std::string& name, const std::string& worker,
   v1::GetSessionRequest request;
   request.set_name(name.rfind("sessions/", 0) == 0 ? name : "sessions/" + name);
   request.set_worker(worker);
-  const auto answer = connection_->call(&Stub::GetSession, request, deadline);
+  const auto answer = connection_->call(&Sessions::GetSession, request, deadline);
   return {connection_, answer.session(), worker, std::max<std::uint64_t>(answer.next_sequence(), 1)};
 }
 
@@ -90,13 +87,13 @@ Session Client::import_session(std::istream& file, const std::string& id, Deadli
   v1::ImportSnapshotResponse response;
   std::vector<char> buffer;
   const auto write = [&](const internal::Send& send) {
-    std::string head = internal::encode_field(kHeaderField, header);
+    std::string head = internal::encode_field(internal::kHeaderField, header);
     file.seekg(0);
     for (std::uint64_t offset = 0; offset < header.byte_count(); offset += buffer.size()) {
       buffer.resize(std::min<std::uint64_t>(header.byte_count() - offset, internal::kChunkBytes));
       file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
       if (!file) throw internal::rejection(v1::ERROR_REASON_UNSPECIFIED, "file", "the file cannot be read");
-      head += internal::encode_chunk(kChunkField, offset, buffer.size());
+      head += internal::encode_chunk(internal::kChunkField, offset, buffer.size());
       if (!send(std::exchange(head, ""), {{buffer.data(), buffer.size()}})) return;
     }
   };
@@ -111,7 +108,7 @@ std::vector<v1::Session> Client::list_sessions(Deadline deadline) const {
   std::vector<v1::Session> found;
   v1::ListSessionsRequest request;
   do {
-    const auto page = connection_->call(&Stub::ListSessions, request, end);
+    const auto page = connection_->call(&Sessions::ListSessions, request, end);
     found.insert(found.end(), page.sessions().begin(), page.sessions().end());
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());

@@ -37,11 +37,15 @@ std::string contents(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+bool uses_tls(const ClientOptions& options) {
+  return options.tls || !options.certificate_file.empty() ||
+         !value_or_environment(options.ca_file, "OPTSERVE_CA").empty();
+}
+
 std::shared_ptr<grpc::ChannelCredentials> credentials(const ClientOptions& options) {
-  const std::string authority = value_or_environment(options.ca_file, "OPTSERVE_CA");
-  if (!options.tls && authority.empty() && options.certificate_file.empty()) return grpc::InsecureChannelCredentials();
+  if (!uses_tls(options)) return grpc::InsecureChannelCredentials();
   grpc::SslCredentialsOptions ssl;
-  ssl.pem_root_certs = contents(authority);
+  ssl.pem_root_certs = contents(value_or_environment(options.ca_file, "OPTSERVE_CA"));
   ssl.pem_cert_chain = contents(options.certificate_file);
   ssl.pem_private_key = contents(options.key_file);
   return grpc::SslCredentials(ssl);
@@ -55,6 +59,9 @@ grpc::ChannelArguments arguments() {
   found.SetUserAgentPrefix(std::string("optserve-cpp/") + kVersion);
   found.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   found.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  // Instead of windows that grow with the network's speed, and with them the bytes that wait to be read.
+  found.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  found.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 2 * static_cast<int>(kChunkBytes));
   // Soon, because calls are repeated soon.
   found.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(kFirstPause.count()));
   found.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(kLongestPause.count()));
@@ -92,7 +99,7 @@ std::chrono::system_clock::time_point system_time(Clock::time_point at) {
 }
 
 Connection::Connection(const std::string& target, const ClientOptions& options)
-    : uses_data_connections(options.data_connections),
+    : uses_data_connections(options.data_connections && !uses_tls(options)),
       target_(value_or_environment(target, "OPTSERVE_SERVER")),
       token_(value_or_environment(options.token, "OPTSERVE_TOKEN")),
       timeout_(options.timeout) {

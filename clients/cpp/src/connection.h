@@ -63,9 +63,8 @@ class Connection {
   Response call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
                 const Deadline& deadline) const {
     Response response;
-    retry(deadline, 0, [&](grpc::ClientContext& context) {
-      check((stub<Stub>().*method)(&context, request, &response), context);
-    });
+    retry(deadline, 0,
+          [&](grpc::ClientContext& context) { check((stub<Stub>().*method)(&context, request, &response), context); });
     return response;
   }
 
@@ -84,7 +83,8 @@ class Connection {
         Factory::Create(channel_.get(), method, &context, request));
     Receiver receiver;
     {
-      ChunkReader reader(field, [&]() -> auto& { return receiver.next(*call, context); });
+      ChunkReader reader(
+          field, [&]() -> auto& { return receiver.next(*call, context); });
       read(reader);
     }
     grpc::ByteBuffer rest;

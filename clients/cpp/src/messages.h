@@ -19,6 +19,9 @@ namespace optserve::internal {
 /// Bytes of a chunk, as the contract recommends.
 constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
 
+// Fields of the messages of PullParameters, PushParameters, ExportSnapshot and ImportSnapshot.
+constexpr int kHeaderField = 1, kChunkField = 2;
+
 using Layout = google::protobuf::RepeatedPtrField<v1::TensorLayout>;
 
 /// A run of bytes in memory.

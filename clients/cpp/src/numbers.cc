@@ -98,8 +98,9 @@ TensorView::TensorView(const void* data, std::size_t size, v1::DataType dtype, s
 }
 
 TensorView::TensorView(const v1::Tensor& message)
-    : TensorView(message.data().data(), message.data().size() / std::max<std::size_t>(internal::width(message.dtype()), 1),
-                 message.dtype(), Shape(message.shape().begin(), message.shape().end())) {}
+    : TensorView(message.data().data(),
+                 message.data().size() / std::max<std::size_t>(internal::width(message.dtype()), 1), message.dtype(),
+                 Shape(message.shape().begin(), message.shape().end())) {}
 
 v1::Tensor TensorView::message() const {
   v1::Tensor message;

@@ -8,12 +8,9 @@
 namespace optserve {
 namespace {
 
-using Stub = v1::SessionService::Stub;
+using Sessions = v1::SessionService::Stub;
 using Workers = v1::WorkerService::Stub;
 using internal::rejection;
-
-// Fields of the messages of PullParameters, PushParameters and ExportSnapshot.
-constexpr int kHeaderField = 1, kChunkField = 2;
 
 template <class Request>
 Request request_of(const std::string& name) {
@@ -71,7 +68,7 @@ StepStream Session::stream(int window) {
 void Session::close() { engine_->close(); }
 
 v1::Session Session::get(Deadline deadline) const {
-  return connection_->call(&Stub::GetSession, request_of<v1::GetSessionRequest>(name()), deadline).session();
+  return connection_->call(&Sessions::GetSession, request_of<v1::GetSessionRequest>(name()), deadline).session();
 }
 
 Parameters Session::pull(const ReadOptions& options, Deadline deadline) {
@@ -89,7 +86,7 @@ Parameters Session::pull(const ReadOptions& options, Deadline deadline) {
     if (found.is_modified) found.tensors = read_parameters(answer.header().layout(), options.into, reader);
   };
   connection_->retry(deadline, engine_->layout().byte_count(), [&](grpc::ClientContext& context) {
-    connection_->download(context, "/optserve.v1.SessionService/PullParameters", request, kChunkField, read);
+    connection_->download(context, "/optserve.v1.SessionService/PullParameters", request, internal::kChunkField, read);
   });
   if (found.is_modified) engine_->note_parameters(found.step);
   return found;
@@ -107,7 +104,7 @@ v1::Session Session::push(const TensorViews& values, const PushOptions& options,
   v1::PushParametersResponse response;
   connection_->retry(deadline, payload.byte_count(), [&](grpc::ClientContext& context) {
     connection_->upload(context, "/optserve.v1.SessionService/PushParameters", response, [&](const auto& send) {
-      payload.send(internal::encode_field(kHeaderField, header), kChunkField, send);
+      payload.send(internal::encode_field(internal::kHeaderField, header), internal::kChunkField, send);
     });
   });
   return response.session();
@@ -121,21 +118,20 @@ v1::ReportMetricsResponse Session::report_metrics(const std::map<std::string, do
     added->set_name(metric);
     added->set_value(value);
   }
-  return connection_->call(&Stub::ReportMetrics, request, deadline);
+  return connection_->call(&Sessions::ReportMetrics, request, deadline);
 }
 
 v1::UpdateSessionResponse Session::update(const v1::SessionSpec& spec, const ChangeOptions& options,
                                           Deadline deadline) {
   auto request = change_of<v1::UpdateSessionRequest>(name(), options);
   *request.mutable_spec() = spec;
-  return connection_->call(&Stub::UpdateSession, request, deadline);
+  return connection_->call(&Sessions::UpdateSession, request, deadline);
 }
 
 void Session::watch(const std::function<bool(const v1::WatchSessionResponse&)>& on_event, Deadline deadline) const {
   grpc::ClientContext context;
   connection_->prepare(context, connection_->end_of(deadline));
-  const auto call =
-      connection_->stub<Stub>().WatchSession(&context, request_of<v1::WatchSessionRequest>(name()));
+  const auto call = connection_->stub<Sessions>().WatchSession(&context, request_of<v1::WatchSessionRequest>(name()));
   v1::WatchSessionResponse event;
   while (call->Read(&event)) {
     if (!on_event(event)) return;
@@ -145,34 +141,35 @@ void Session::watch(const std::function<bool(const v1::WatchSessionResponse&)>& 
 
 void Session::delete_session(Deadline deadline) {
   close();
-  connection_->call(&Stub::DeleteSession, change_of<v1::DeleteSessionRequest>(name()), deadline);
+  connection_->call(&Sessions::DeleteSession, change_of<v1::DeleteSessionRequest>(name()), deadline);
 }
 
 v1::Snapshot Session::create_snapshot(Deadline deadline) {
   const auto request = change_of<v1::CreateSnapshotRequest>(name());
-  return connection_->call(&Stub::CreateSnapshot, request, deadline).snapshot();
+  return connection_->call(&Sessions::CreateSnapshot, request, deadline).snapshot();
 }
 
 std::vector<v1::Snapshot> Session::list_snapshots(Deadline deadline) const {
-  const auto answer = connection_->call(&Stub::ListSnapshots, request_of<v1::ListSnapshotsRequest>(name()), deadline);
+  const auto answer =
+      connection_->call(&Sessions::ListSnapshots, request_of<v1::ListSnapshotsRequest>(name()), deadline);
   return {answer.snapshots().begin(), answer.snapshots().end()};
 }
 
 void Session::delete_snapshot(std::int64_t step, Deadline deadline) {
-  connection_->call(&Stub::DeleteSnapshot, change_of<v1::DeleteSnapshotRequest>(snapshot_name(step)), deadline);
+  connection_->call(&Sessions::DeleteSnapshot, change_of<v1::DeleteSnapshotRequest>(snapshot_name(step)), deadline);
 }
 
 v1::Session Session::restore_snapshot(std::int64_t step, bool weights_only, const ChangeOptions& options,
                                       Deadline deadline) {
   auto request = change_of<v1::RestoreSnapshotRequest>(snapshot_name(step), options);
   request.set_weights_only(weights_only);
-  return connection_->call(&Stub::RestoreSnapshot, request, deadline).session();
+  return connection_->call(&Sessions::RestoreSnapshot, request, deadline).session();
 }
 
 Session Session::fork(const std::string& id, std::optional<std::int64_t> step, Deadline deadline) {
   auto request = change_of<v1::ForkSessionRequest>(snapshot_name(step));
   request.set_session_id(id);
-  return {connection_, connection_->call(&Stub::ForkSession, request, deadline).session(), "", 1};
+  return {connection_, connection_->call(&Sessions::ForkSession, request, deadline).session(), "", 1};
 }
 
 std::int64_t Session::export_to(std::ostream& file, std::optional<std::int64_t> step, Deadline deadline) const {
@@ -181,7 +178,7 @@ std::int64_t Session::export_to(std::ostream& file, std::optional<std::int64_t> 
   v1::ExportSnapshotResponse answer;
   std::vector<char> buffer(internal::kChunkBytes);
   connection_->download(context, "/optserve.v1.SessionService/ExportSnapshot",
-                        request_of<v1::ExportSnapshotRequest>(snapshot_name(step)), kChunkField,
+                        request_of<v1::ExportSnapshotRequest>(snapshot_name(step)), internal::kChunkField,
                         [&](internal::ChunkReader& reader) {
                           reader.read(answer);
                           for (std::size_t left = answer.header().byte_count(); left > 0;) {

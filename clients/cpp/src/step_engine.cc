@@ -4,6 +4,7 @@
 #include <charconv>
 #include <utility>
 
+#include "data_channel.h"
 #include "numbers.h"
 
 namespace optserve::internal {
@@ -41,7 +42,8 @@ std::uint64_t expected_sequence(const Failure& failure) {
 
 /// Receives the answer to a step, and that to its plan before it.
 StepResult receive_result(StepChannel& channel, PendingStep& step) {
-  ChunkReader reader(kResponseChunkField, [&]() -> auto& { return channel.receive(); });
+  ChunkReader reader(
+      kResponseChunkField, [&]() -> auto& { return channel.receive(); });
   v1::StepStreamResponse answer;
   reader.read(answer);
   if (answer.has_planned()) {
@@ -158,7 +160,8 @@ std::shared_ptr<PendingStep> StepEngine::prepare(const TensorViews& gradients, c
     if (shape.empty()) throw rejection(v1::ERROR_REASON_SHAPE_MISMATCH, name, "the tensor has no rows");
     shape[0] = static_cast<std::int64_t>(rows.indices.size());
     check_shape(name, rows.values, shape);
-    step->payload.add(name, rows.values, options.wire_dtype == v1::DATA_TYPE_UNSPECIFIED ? own.dtype() : options.wire_dtype);
+    step->payload.add(name, rows.values,
+                      options.wire_dtype == v1::DATA_TYPE_UNSPECIFIED ? own.dtype() : options.wire_dtype);
     plan.add_sparse_tensors(name);
     *start.add_row_indices() = rows.indices.message();
   }
@@ -214,7 +217,7 @@ void StepEngine::write(Lock& lock, std::size_t limit) {
   is_writing_ = true;
   set_alarm(waiting_.front()->end);
   if (channel_ == nullptr) {
-    channel_ = std::make_shared<GrpcStepChannel>(*connection_);
+    channel_ = open_step_channel(*connection_);
     announced_.reset();
   }
   const std::shared_ptr<StepChannel> channel = channel_;

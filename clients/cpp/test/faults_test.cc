@@ -43,7 +43,9 @@ std::vector<float> train(Client& client, int steps, const Before& before) {
   std::vector<std::future<StepResult>> results;
   for (int step = 0; step < steps; ++step) {
     before(step);
-    if (step > kWindow) EXPECT_EQ(results[step - kWindow - 1].get().result.step(), step - kWindow);
+    if (step > kWindow) {
+      EXPECT_EQ(results[step - kWindow - 1].get().result.step(), step - kWindow);
+    }
     std::vector<float>& gradient = gradients[step % gradients.size()];
     for (int i = 0; i < kElements; ++i) gradient[i] = static_cast<float>((step * 31 + i * 17) % 101) - 50;
     results.push_back(stream.submit({{"w", gradient}}, pulling()));
@@ -116,7 +118,7 @@ TEST(Security, WrongTokenAndRightOne) {
   const TemporaryFolder folder;
   ASSERT_EQ(wait_for(start({python(), "-m", "optserve_server", "token", "--tokens-file", folder / "tokens",
                             "--namespace", "alice", "--name", "test"},
-                           {}, folder / "printed")),
+                           folder / "printed")),
             0);
   std::ifstream printed(folder / "printed");
   std::string token;
@@ -139,7 +141,7 @@ TEST(Security, TlsAndMutualTls) {
 import sys; from pathlib import Path; from tests.support.certificates import Authority
 authority, folder = Authority(), Path(sys.argv[1])
 (folder / "ca.pem").write_bytes(authority.pem); authority.pair().write(folder, "own"))";
-  ASSERT_EQ(wait_for(start({python(), "-c", script, folder / ""})), 0);
+  ASSERT_EQ(wait_for(start({python(), "-c", script, folder / ""}, folder / "made")), 0);
   const std::vector<std::string> own{"--tls-certificate=" + (folder / "own.pem"), "--tls-key=" + (folder / "own.key")};
   ClientOptions options;
   options.timeout = seconds(5);

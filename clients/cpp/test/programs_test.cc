@@ -23,13 +23,13 @@ std::vector<std::vector<std::string>> words(const std::string& path) {
 TEST(Examples, QuickstartHasTheNumbersOfThePythonDemo) {
   const TemporaryFolder folder;
   const std::string& address = Server::shared().address();
-  ASSERT_EQ(wait_for(start({PROGRAMS "/optserve_quickstart", "data/iris.csv", address, "25"}, {}, folder / "found")), 0);
+  ASSERT_EQ(wait_for(start({PROGRAMS "/optserve_quickstart", "data/iris.csv", address, "25"}, folder / "found")), 0);
   const std::string demo = R"(
 import sys; sys.path.insert(0, "examples"); import optserve; from demo import iris
 with optserve.connect(sys.argv[1]) as client:
     for run in iris.train_all(client, 25):
         print(run.optimizer, run.losses[-1], 100*run.accuracies[-1]))";
-  ASSERT_EQ(wait_for(start({python(), "-c", demo, address}, {}, folder / "expected")), 0);
+  ASSERT_EQ(wait_for(start({python(), "-c", demo, address}, folder / "expected")), 0);
   const auto found = words(folder / "found"), expected = words(folder / "expected");
   ASSERT_EQ(found.size(), 6);
   ASSERT_EQ(expected.size(), 5);
@@ -48,9 +48,9 @@ TEST(Examples, SyncWorkersFindTheSameLine) {
   const TemporaryFolder folder;
   std::vector<pid_t> processes;
   for (int number = 0; number < kWorkers; ++number) {
-    processes.push_back(start({PROGRAMS "/optserve_sync_worker", "sync-line", std::to_string(number),
-                               Server::shared().address()},
-                              {}, folder / std::to_string(number)));
+    processes.push_back(
+        start({PROGRAMS "/optserve_sync_worker", "sync-line", std::to_string(number), Server::shared().address()},
+              folder / std::to_string(number)));
   }
   for (const pid_t process : processes) EXPECT_EQ(wait_for(process), 0);
   for (int number = 0; number < kWorkers; ++number) {

@@ -68,8 +68,8 @@ std::string python() {
   return path != nullptr ? path : REPOSITORY "/.venv/bin/python";
 }
 
-pid_t start(const std::vector<std::string>& command, const std::map<std::string, std::string>& environment,
-            const std::string& output) {
+pid_t start(const std::vector<std::string>& command, const std::string& output,
+            const std::map<std::string, std::string>& environment) {
   std::vector<std::string> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
     if (std::string(*variable).rfind("OPTSERVE_", 0) != 0) variables.emplace_back(*variable);
@@ -83,11 +83,11 @@ pid_t start(const std::vector<std::string>& command, const std::map<std::string,
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addchdir_np(&actions, REPOSITORY);
-  if (!output.empty()) {
-    posix_spawn_file_actions_addopen(&actions, 1, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  }
+  posix_spawn_file_actions_addopen(&actions, 1, output.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  posix_spawn_file_actions_addopen(&actions, 2, (output + ".log").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   pid_t process = 0;
-  const int failure = posix_spawn(&process, arguments[0], &actions, nullptr, arguments.data(), variable_pointers.data());
+  const int failure =
+      posix_spawn(&process, arguments[0], &actions, nullptr, arguments.data(), variable_pointers.data());
   posix_spawn_file_actions_destroy(&actions);
   if (failure != 0) throw std::runtime_error(command[0] + " cannot be started; run make .venv/.test");
   return process;
@@ -101,15 +101,16 @@ int wait_for(pid_t process) {
 
 Server::Server(const std::vector<std::string>& flags, const std::map<std::string, std::string>& environment) {
   const std::string port_file = folder_ / "port";
-  std::vector<std::string> command{python(), "-m", "optserve_server", "--port=0", "--port-file=" + port_file,
-                                   "--metrics-port=off", "--backend=numpy"};
+  std::vector<std::string> command{
+      python(),         "-m", "optserve_server", "--port=0", "--port-file=" + port_file, "--metrics-port=off",
+      "--backend=numpy"};
   command.insert(command.end(), flags.begin(), flags.end());
-  process_ = start(command, environment);
+  process_ = start(command, folder_ / "printed", environment);
   const auto end = std::chrono::steady_clock::now() + kReadyTimeout;
   std::string port;
   while ((port = contents(port_file)).empty() || port.back() != '\n') {
     if (std::chrono::steady_clock::now() > end || waitpid(process_, nullptr, WNOHANG) != 0) {
-      throw std::runtime_error("the server did not start");
+      throw std::runtime_error("the server did not start: " + contents(folder_ / "printed.log"));
     }
     std::this_thread::sleep_for(kPollInterval);
   }

@@ -37,10 +37,10 @@ std::string python();
 
 /// Starts a program in the folder of the repository.
 ///
+/// @param output file that standard output goes to; standard error goes to a file beside it, with .log
 /// @param environment variables that are added to this process', from which those of optserve are left out
-/// @param output file that standard output goes to; that of this process if empty
-pid_t start(const std::vector<std::string>& command, const std::map<std::string, std::string>& environment = {},
-            const std::string& output = "");
+pid_t start(const std::vector<std::string>& command, const std::string& output,
+            const std::map<std::string, std::string>& environment = {});
 
 /// Waits for the end of a program, and returns its exit status; -1 if it was killed.
 int wait_for(pid_t process);

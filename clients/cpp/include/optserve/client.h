@@ -26,28 +26,21 @@ inline constexpr char kVersion[] = "0.1.0";
 
 /// Options of a client.
 struct ClientOptions {
-  /// Bearer token; OPTSERVE_TOKEN if empty. Without TLS it is not encrypted.
-  std::string token;
-  /// Encrypts the connection; implied by any of the following files.
-  bool tls = false;
+  std::string token;  ///< Bearer token; OPTSERVE_TOKEN if empty. Without TLS it is not encrypted.
+  bool tls = false;   ///< Encrypts the connection; implied by any of the following files.
   /// PEM file with the authorities to trust; OPTSERVE_CA if empty, and the system's if that is not set.
   std::string ca_file;
-  /// PEM file with the client's certificate and its chain, for mutual TLS.
-  std::string certificate_file;
-  /// PEM file with the key of the client's certificate.
-  std::string key_file;
-  /// Deadline of calls that state none.
-  std::chrono::milliseconds timeout = std::chrono::minutes(1);
+  std::string certificate_file;  ///< PEM file with the client's certificate and its chain, for mutual TLS.
+  std::string key_file;          ///< PEM file with the key of the client's certificate.
+  std::chrono::milliseconds timeout = std::chrono::minutes(1);  ///< Deadline of calls that state none.
   /// Whether steps use a TCP connection beside gRPC if the server offers one, which it does without TLS only.
   bool data_connections = true;
 };
 
 /// Options of a new session.
 struct SessionOptions {
-  /// Last part of the session's name; chosen by the server if empty.
-  std::string id;
-  /// Seed of the initializers.
-  std::uint64_t seed = 0;
+  std::string id;          ///< Last part of the session's name; chosen by the server if empty.
+  std::uint64_t seed = 0;  ///< Seed of the initializers.
   /// Name under which the handle numbers its steps; a random one if empty. No two processes may use one at a time.
   std::string worker;
 };
@@ -68,8 +61,8 @@ class Client {
   /// @throws Error INVALID_ARGUMENT if there is no target, or a file cannot be read
   explicit Client(const std::string& target = "", const ClientOptions& options = {});
 
-  /// Creates a session. Values of more than 1 MiB in total are uploaded after the session is created; if that fails, the
-  /// session is deleted.
+  /// Creates a session. Values of more than 1 MiB in total are uploaded after the session is created; if that fails,
+  /// the session is deleted.
   Session create_session(const v1::SessionSpec& spec, std::vector<v1::ParameterInit> parameters,
                          const SessionOptions& options = {}, Deadline deadline = {});
   /// Opens an existing session.
@@ -88,16 +81,19 @@ class Client {
   v1::GetCapabilitiesResponse capabilities(Deadline deadline = {}) const;
 
   /// Computes the learning rates of steps; the first update is step 0.
-  v1::EvaluateScheduleResponse evaluate_schedule(const v1::EvaluateScheduleRequest& request, Deadline deadline = {}) const;
+  v1::EvaluateScheduleResponse evaluate_schedule(const v1::EvaluateScheduleRequest& request,
+                                                 Deadline deadline = {}) const;
   /// Computes a loss and its gradient.
   v1::ComputeLossResponse compute_loss(const v1::ComputeLossRequest& request, Deadline deadline = {}) const;
   /// Computes an activation.
-  v1::ComputeActivationResponse compute_activation(const v1::ComputeActivationRequest& request, Deadline deadline = {}) const;
+  v1::ComputeActivationResponse compute_activation(const v1::ComputeActivationRequest& request,
+                                                   Deadline deadline = {}) const;
   /// Computes the gradient with respect to an activation's input, from that with respect to its output.
   v1::ComputeActivationGradientResponse compute_activation_gradient(const v1::ComputeActivationGradientRequest& request,
                                                                     Deadline deadline = {}) const;
   /// Computes the operations and the memory of a network, layer by layer.
-  v1::EstimateComplexityResponse estimate_complexity(const v1::EstimateComplexityRequest& request, Deadline deadline = {}) const;
+  v1::EstimateComplexityResponse estimate_complexity(const v1::EstimateComplexityRequest& request,
+                                                     Deadline deadline = {}) const;
 
   /// The gRPC channel, for services that this client does not cover.
   std::shared_ptr<grpc::Channel> channel() const;

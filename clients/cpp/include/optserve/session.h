@@ -28,10 +28,8 @@ class StepEngine;
 
 /// Gradients of some rows of a tensor.
 struct SparseRows {
-  /// The rows, int32 or int64. Rows that are given more than once are summed.
-  TensorView indices;
-  /// A row of the tensor for each index.
-  TensorView values;
+  TensorView indices;  ///< The rows, int32 or int64. Rows that are given more than once are summed.
+  TensorView values;   ///< A row of the tensor for each index.
 };
 
 /// Options of a step.
@@ -41,34 +39,25 @@ struct StepOptions {
   /// Arrays that are filled with the parameters; others are returned as tensors. They must not overlap the gradients.
   /// After an error they may hold a part of the new values.
   MutableTensorViews into;
-  /// Gradients of some rows of tensors, by name.
-  std::map<std::string, SparseRows> sparse;
+  std::map<std::string, SparseRows> sparse;  ///< Gradients of some rows of tensors, by name.
   /// Element type in which gradients are sent: float16 to float64; that of the session's tensors if unspecified.
   v1::DataType wire_dtype = v1::DATA_TYPE_UNSPECIFIED;
-  /// The step that the session must have.
-  std::optional<std::int64_t> expected_step;
-  /// The factor of the loss, by which gradients are divided.
-  std::optional<double> loss_scale;
-  /// Hyperparameters that have other values in this step alone.
-  std::vector<v1::HyperparameterOverride> overrides;
-  /// Checks and measures the step, and applies nothing.
-  bool validate_only = false;
-  /// Requests the norm of each tensor's gradient.
-  bool per_tensor_norms = false;
-  /// Number of examples that the gradient was computed of.
-  std::optional<std::uint64_t> example_count;
+  std::optional<std::int64_t> expected_step;          ///< The step that the session must have.
+  std::optional<double> loss_scale;                   ///< The factor of the loss, by which gradients are divided.
+  std::vector<v1::HyperparameterOverride> overrides;  ///< Hyperparameters that have other values in this step alone.
+  bool validate_only = false;                         ///< Checks and measures the step, and applies nothing.
+  bool per_tensor_norms = false;                      ///< Requests the norm of each tensor's gradient.
+  std::optional<std::uint64_t> example_count;         ///< Number of examples that the gradient was computed of.
   /// Of a member: the step of the parameters at which the gradient was computed; that of the parameters which the
   /// handle received last if it is unset.
   std::optional<std::int64_t> parameters_step;
-  /// Shards of the session's data plan that the gradient was computed of.
-  std::vector<std::int64_t> completed_shards;
+  std::vector<std::int64_t> completed_shards;  ///< Shards of the session's data plan that the gradient was computed of.
 };
 
 /// The result of a step.
 struct StepResult {
   v1::StepResult result;
-  /// The parameters that were pulled, without those of StepOptions::into.
-  Tensors parameters;
+  Tensors parameters;  ///< The parameters that were pulled, without those of StepOptions::into.
   /// The step that they belong to. Later than the result's if this is a stored result, sent again.
   std::int64_t parameters_step = 0;
 
@@ -96,40 +85,30 @@ class StepStream {
 
 /// Options of Session::pull.
 struct ReadOptions {
-  /// Tensors, point and element type; all parameters in their own type by default.
-  v1::PullOptions pull;
-  /// Sends no values unless the session's step is greater.
-  std::optional<std::int64_t> if_newer_than;
-  /// Waits until the session's step is greater.
-  std::optional<std::int64_t> newer_than;
-  /// Arrays that are filled; others are returned as tensors.
-  MutableTensorViews into;
+  v1::PullOptions pull;  ///< Tensors, point and element type; all parameters in their own type by default.
+  std::optional<std::int64_t> if_newer_than;  ///< Sends no values unless the session's step is greater.
+  std::optional<std::int64_t> newer_than;     ///< Waits until the session's step is greater.
+  MutableTensorViews into;                    ///< Arrays that are filled; others are returned as tensors.
 };
 
 /// Parameters of a session.
 struct Parameters {
-  /// The values, without those of ReadOptions::into.
-  Tensors tensors;
-  /// The step that they belong to.
-  std::int64_t step = 0;
-  /// Whether there are values; false only with ReadOptions::if_newer_than.
-  bool is_modified = true;
+  Tensors tensors;          ///< The values, without those of ReadOptions::into.
+  std::int64_t step = 0;    ///< The step that they belong to.
+  bool is_modified = true;  ///< Whether there are values; false only with ReadOptions::if_newer_than.
 };
 
 /// Options of a change of a session.
 struct ChangeOptions {
-  /// The step that the session must have.
-  std::optional<std::int64_t> expected_step;
-  /// Name of the change, so that another process can repeat it; a random one if empty.
-  std::string request_id;
+  std::optional<std::int64_t> expected_step;  ///< The step that the session must have.
+  std::string request_id;  ///< Name of the change, so that another process can repeat it; a random one if empty.
 };
 
 /// Options of Session::push.
 struct PushOptions : ChangeOptions {
   /// Element type in which values are sent; that of the session's tensors if unspecified.
   v1::DataType wire_dtype = v1::DATA_TYPE_UNSPECIFIED;
-  /// Whether the tensors' optimizer state is initialized.
-  bool reset_state = false;
+  bool reset_state = false;  ///< Whether the tensors' optimizer state is initialized.
 };
 
 /// A handle of a session on a server.
@@ -150,7 +129,8 @@ class Session {
   /// Takes one step of any size and waits for its result.
   ///
   /// @param gradients by tensor name; tensors that are left out do not change
-  /// @throws Error if it was rejected, or its result is not known at the deadline; applied() is then unknown, and a step
+  /// @throws Error if it was rejected, or its result is not known at the deadline; applied() is then unknown, and a
+  /// step
   ///   with the same gradients and options settles whether it was applied, and applies it once
   StepResult step(const TensorViews& gradients, const StepOptions& options = {}, Deadline deadline = {});
   /// Returns a stream for many steps, which are numbered with those of the handle.

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -102,9 +103,11 @@ int wait_for(pid_t process) {
 Server::Server(const std::vector<std::string>& flags, const std::map<std::string, std::string>& environment) {
   const std::string port_file = folder_ / "port";
   std::vector<std::string> command{
-      python(),         "-m", "optserve_server", "--port=0", "--port-file=" + port_file, "--metrics-port=off",
-      "--backend=numpy"};
+      python(), "-m", "optserve_server", "--port-file=" + port_file, "--metrics-port=off", "--backend=numpy"};
   command.insert(command.end(), flags.begin(), flags.end());
+  if (std::none_of(flags.begin(), flags.end(), [](const auto& flag) { return flag.rfind("--port=", 0) == 0; })) {
+    command.emplace_back("--port=0");
+  }
   process_ = start(command, folder_ / "printed", environment);
   const auto end = std::chrono::steady_clock::now() + kReadyTimeout;
   std::string port;

@@ -146,10 +146,11 @@ CPP_BUILD := build/clients/cpp
 CPP_FILES = $(wildcard $(CPP)/include/optserve/*.h $(CPP)/*/*.h $(CPP)/*/*.cc)
 
 .PHONY: test-client-cpp
-test-client-cpp: $(VENV)/.test cpp-found ## Check, build and test the C++ client (CMake, g++, libgrpc++-dev and others)
+test-client-cpp: $(VENV)/.test cpp-found cpp-checks-found ## Check, build and test the C++ client (CMake, g++, libgrpc++-dev and others)
 	clang-format --dry-run --Werror $(CPP_FILES)
 	$(call cpp_build,all)
-	clang-tidy --quiet -p $(CPP_BUILD) $(CPP_BUILD)/CMakeFiles/optserve.dir/Unity/unity_0_cxx.cxx
+	clang-tidy --quiet --config-file=$(CPP)/.clang-tidy --extra-arg=-Wno-unknown-warning-option -p $(CPP_BUILD) \
+	    $(CPP_BUILD)/CMakeFiles/optserve.dir/Unity/unity_0_cxx.cxx
 	$(CPP)/test/installed.sh $(CPP_BUILD)
 	ctest --test-dir $(CPP_BUILD) --output-on-failure
 	$(PY) -m tests.conformance --client cpp
@@ -164,14 +165,17 @@ define cpp_build
 	cmake --build $(CPP_BUILD) --target $(1)
 endef
 
-CPP_TOOLS := cmake ninja g++ protoc grpc_cpp_plugin clang-format clang-tidy doxygen pkg-config
-
-.PHONY: cpp-found
+.PHONY: cpp-found cpp-checks-found
 cpp-found:
-	@for tool in $(CPP_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
-	    pkg-config --exists grpc++ protobuf gtest 2>/dev/null || missing="$$missing libgrpc++-dev libprotobuf-dev libgtest-dev"; \
-	    test -z "$$missing" || { echo "the C++ client needs what was not found:$$missing" >&2; exit 1; }
+	$(call find_tools,cmake ninja g++ protoc grpc_cpp_plugin pkg-config)
+	@pkg-config --exists grpc++ protobuf gtest || { echo "the C++ client needs libgrpc++-dev, libprotobuf-dev and libgtest-dev" >&2; exit 1; }
 	@mkdir -p $(CPP_BUILD)
+
+cpp-checks-found:
+	$(call find_tools,clang-format clang-tidy doxygen)
+
+find_tools = @for tool in $(1); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+    test -z "$$missing" || { echo "the C++ client needs what was not found:$$missing" >&2; exit 1; }
 
 # ---- Documentation ---------------------------------------------------------
 

@@ -335,8 +335,7 @@ void StepEngine::reject(const Failure& failure) {
 void StepEngine::set_alarm(Clock::time_point at) {
   if (at >= alarm_at_) return;
   alarm_at_ = at;
-  alarm_ = grpc::Alarm();
-  alarm_.Set(system_time(at), [weak = weak_from_this()](bool is_expired) {
+  alarm_.emplace().Set(system_time(at), [weak = weak_from_this()](bool is_expired) {
     if (const auto engine = weak.lock(); engine != nullptr && is_expired) engine->on_alarm();
   });
 }

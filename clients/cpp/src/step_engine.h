@@ -103,8 +103,8 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
   std::int64_t parameters_step_;
   bool is_writing_ = false, is_reading_ = false;  // whether a thread does
   bool is_recovering_ = false, is_closing_ = false, is_ended_ = false;
-  std::thread thread_;  // settles steps of futures
-  grpc::Alarm alarm_;   // gRPC's streams have no deadline of a message
+  std::thread thread_;                // settles steps of futures
+  std::optional<grpc::Alarm> alarm_;  // gRPC's streams have no deadline of a message
   Clock::time_point alarm_at_ = Clock::time_point::max();
 };
 

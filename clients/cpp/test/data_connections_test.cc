@@ -35,11 +35,11 @@ class DataConnections : public testing::Test {
 TEST_F(DataConnections, CarryStepsOfAnySize) {
   Server server({data_});
   for (const std::size_t elements : {std::size_t{1}, std::size_t{10'000}, std::size_t{3'000'001}}) {
-    open(server.address(), sgd(-1), elements);
+    open(server.address(), sgd(1), elements);
     std::vector<float> gradient(elements), expected(elements);
     for (int i = 1; i <= 3; ++i) {
       std::iota(gradient.begin(), gradient.end(), static_cast<float>(i));
-      for (std::size_t j = 0; j < elements; ++j) expected[j] += gradient[j];
+      for (std::size_t j = 0; j < elements; ++j) expected[j] -= gradient[j];
       EXPECT_EQ(to_vector<float>(step(gradient).parameters.at("w")), expected);
     }
     EXPECT_TRUE(connection_->uses_data_connections);
@@ -93,7 +93,7 @@ TEST_F(DataConnections, DeadlineWhileAStepWaits) {
 TEST_F(DataConnections, ServerKilledInAStep) {
   Server first({data_}, {{"OPTSERVE_FAILPOINT", "after-journal-fsync:5"}});
   const std::string port = first.address().substr(first.address().rfind(':') + 1);
-  open(first.address(), sgd(-1), 1000);
+  open(first.address(), sgd(1), 1000);
   std::unique_ptr<Server> second;
   std::thread restart([&] {
     first.wait();
@@ -101,7 +101,7 @@ TEST_F(DataConnections, ServerKilledInAStep) {
   });
   const std::vector<float> gradient(1000, 1);
   for (int i = 1; i <= 10; ++i) {
-    EXPECT_EQ(to_vector<float>(step(gradient).parameters.at("w")), std::vector<float>(1000, static_cast<float>(i)));
+    EXPECT_EQ(to_vector<float>(step(gradient).parameters.at("w")), std::vector<float>(1000, static_cast<float>(-i)));
   }
   first.kill();
   restart.join();

@@ -191,6 +191,7 @@ TEST(Faults, DeadlineWhileTheWindowIsFull) {
   Client client(proxy.address());
   Session session = new_session(client, sgd(1), kOne);
   StepStream stream = session.stream(2);
+  stream.step({{"w", kOne}});  // connects
   proxy.stall(true);
   std::vector<std::future<StepResult>> results;
   for (int i = 0; i < 2; ++i) results.push_back(stream.submit({{"w", kOne}}));
@@ -198,19 +199,20 @@ TEST(Faults, DeadlineWhileTheWindowIsFull) {
   EXPECT_EQ(error.code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_EQ(error.applied(), Applied::no);
   proxy.stall(false);
-  for (int i = 0; i < 2; ++i) EXPECT_EQ(results[i].get()->step(), i + 1);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(results[i].get()->step(), i + 2);
 }
 
 TEST(Faults, CloseEndsStepsInFlight) {
   Proxy proxy(Server::shared().address());
   Client client(proxy.address());
   Session session = new_session(client, sgd(1), kOne);
+  session.step({{"w", kOne}});  // connects
   proxy.stall(true);
   auto result = session.stream().submit({{"w", kOne}});
   session.close();
   EXPECT_EQ(error_of([&] { result.get(); }).code(), grpc::StatusCode::CANCELLED);
   proxy.stall(false);
-  EXPECT_EQ(session.step({{"w", kOne}})->step(), 1);  // the same one, once
+  EXPECT_EQ(session.step({{"w", kOne}})->step(), 2);  // the same one, once
 }
 
 TEST(Faults, CutConnectionsLeaveTheSameBits) {

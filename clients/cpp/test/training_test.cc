@@ -99,12 +99,15 @@ TEST(Training, ManyTensorsInSeveralChunks) {
     options.into.emplace(name, filled[name]);
   }
   parameters.push_back(parameter("d", std::vector<double>(3)));  // wider elements come first
-  Session session = client.create_session(sgd(-1), parameters);
+  Session session = client.create_session(sgd(1), parameters);
   const std::vector<double> d{1, 2, 3};
   views.emplace("d", d);
   const StepResult result = session.step(views, options);
+  for (auto& [name, values] : filled) {
+    for (float& value : values) value = -value;
+  }
   EXPECT_EQ(filled, gradients);
-  EXPECT_EQ(to_vector<double>(result.parameters.at("d")), d);
+  EXPECT_EQ(to_vector<double>(result.parameters.at("d")), (std::vector<double>{-1, -2, -3}));
   session.delete_session();
 }
 
@@ -133,7 +136,7 @@ TEST(Training, ValidationChangesNothing) {
 
 TEST(Training, StreamKeepsOrder) {
   Client client = shared_client();
-  Session session = new_session(client, sgd(-1), std::vector<float>(1000));
+  Session session = new_session(client, sgd(1), std::vector<float>(1000));
   StepStream stream = session.stream(4);
   std::vector<std::vector<float>> gradients;
   std::vector<std::future<StepResult>> results;
@@ -142,7 +145,7 @@ TEST(Training, StreamKeepsOrder) {
   float sum = 0;
   for (int i = 0; i < 20; ++i) {
     const StepResult result = results[i].get();
-    sum += static_cast<float>(i);
+    sum -= static_cast<float>(i);
     EXPECT_EQ(result->step(), i + 1);
     EXPECT_EQ(result->sequence(), i + 1);
     EXPECT_EQ(to_vector<float>(result.parameters.at("w"))[999], sum);
@@ -153,7 +156,7 @@ TEST(Training, StreamKeepsOrder) {
 
 TEST(Training, ThreadsShareAHandle) {
   Client client = shared_client();
-  Session session = new_session(client, sgd(-1), std::vector<float>{0});
+  Session session = new_session(client, sgd(1), std::vector<float>{0});
   StepStream stream = session.stream(3);
   const std::vector<float> gradient{1};
   std::vector<std::thread> threads;
@@ -171,7 +174,7 @@ TEST(Training, ThreadsShareAHandle) {
   for (std::thread& thread : threads) thread.join();
   const Parameters found = session.pull();
   EXPECT_EQ(found.step, 100);
-  EXPECT_EQ(to_vector<float>(found.tensors.at("w")), std::vector<float>{100});
+  EXPECT_EQ(to_vector<float>(found.tensors.at("w")), std::vector<float>{-100});
 }
 
 TEST(Sessions, PushPullMetricsAndUpdate) {
@@ -226,9 +229,10 @@ TEST(Sessions, SnapshotsForksAndFiles) {
   EXPECT_EQ(session.export_to(file, 1), 1);
   Session import = client.import_session(file);
   EXPECT_EQ(to_vector<float>(import.pull().tensors.at("w")), std::vector<float>{-1});
-  EXPECT_EQ(session.restore_snapshot(1).step(), 1);
   session.delete_snapshot(1);
   EXPECT_EQ(session.list_snapshots().size(), 1);
+  session.step({{"w", one}});
+  EXPECT_EQ(session.restore_snapshot(2).step(), 2);
 }
 
 TEST(Sessions, WatchUntilTheSessionIsDeleted) {

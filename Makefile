@@ -70,7 +70,7 @@ test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint a
 	npm run --silent --prefix $(TYPESCRIPT) docs
 
 # What builds the clients' drivers.
-DRIVERS := driver-go driver-rust driver-java $(TYPESCRIPT)/build/.made
+DRIVERS := driver-go driver-rust driver-java driver-cpp $(TYPESCRIPT)/build/.made
 
 .PHONY: conformance
 conformance: $(VENV)/.test $(DRIVERS) ## Print how far oracle, executors, server and clients are from the corpus
@@ -212,6 +212,43 @@ driver-java: java-found
 java-found:
 	@javac --version >/dev/null 2>&1 && mvn --version >/dev/null 2>&1 || \
 	    { echo "the Java client needs a JDK, 17 or newer, and Maven 3.8 or newer" >&2; exit 1; }
+# ---- The C++ client --------------------------------------------------------
+
+CPP := clients/cpp
+CPP_BUILD := build/clients/cpp
+CPP_FILES = $(wildcard $(CPP)/include/optserve/*.h $(CPP)/*/*.h $(CPP)/*/*.cc)
+
+.PHONY: test-client-cpp
+test-client-cpp: $(VENV)/.test cpp-found cpp-checks-found ## Check, build and test the C++ client (CMake, g++, libgrpc++-dev and others)
+	clang-format --dry-run --Werror $(CPP_FILES)
+	$(call cpp_build,all)
+	clang-tidy --quiet --config-file=$(CPP)/.clang-tidy --extra-arg=-Wno-unknown-warning-option -p $(CPP_BUILD) \
+	    $(CPP_BUILD)/CMakeFiles/optserve.dir/Unity/unity_0_cxx.cxx
+	$(CPP)/test/installed.sh $(CPP_BUILD)
+	ctest --test-dir $(CPP_BUILD) --output-on-failure
+	$(PY) -m tests.conformance --client cpp
+	(cat $(CPP)/Doxyfile; echo "OUTPUT_DIRECTORY = $(CPP_BUILD)/docs") | doxygen -
+
+.PHONY: driver-cpp
+driver-cpp: cpp-found
+	$(call cpp_build,optserve_conformance)
+
+define cpp_build
+	cmake -S $(CPP) -B $(CPP_BUILD) -G Ninja -DOPTSERVE_BUILD_TESTS=ON > $(CPP_BUILD).log || { cat $(CPP_BUILD).log; exit 1; }
+	cmake --build $(CPP_BUILD) --target $(1)
+endef
+
+.PHONY: cpp-found cpp-checks-found
+cpp-found:
+	$(call find_tools,cmake ninja g++ protoc grpc_cpp_plugin pkg-config)
+	@pkg-config --exists grpc++ protobuf gtest || { echo "the C++ client needs libgrpc++-dev, libprotobuf-dev and libgtest-dev" >&2; exit 1; }
+	@mkdir -p $(CPP_BUILD)
+
+cpp-checks-found:
+	$(call find_tools,clang-format clang-tidy doxygen)
+
+find_tools = @for tool in $(1); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+    test -z "$$missing" || { echo "the C++ client needs what was not found:$$missing" >&2; exit 1; }
 
 # ---- Documentation ---------------------------------------------------------
 

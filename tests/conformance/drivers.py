@@ -30,6 +30,7 @@ DRIVERS: Mapping[str, Sequence[str]] = {
     "typescript": ("node", "clients/typescript/build/conformance/driver.js"),
     "rust": ("build/clients/rust/debug/examples/conformance",),
     "java": ("java", "@clients/java/target/java.args", "dev.optserve.conformance.Driver"),
+    "cpp": ("build/clients/cpp/conformance/optserve_conformance",),
 }
 """Command lines by client, to be run from the root of the repository."""
 

@@ -1,0 +1,148 @@
+#include "optserve/client.h"
+
+#include <algorithm>
+#include <istream>
+
+#include "connection.h"
+#include "numbers.h"
+
+namespace optserve {
+namespace {
+
+using Functions = v1::FunctionService::Stub;
+using Sessions = v1::SessionService::Stub;
+
+/// Values of a new session in more bytes are uploaded after it is created.
+constexpr std::size_t kInlineBytes = std::size_t{1} << 20;
+constexpr std::chrono::seconds kCleanupTimeout{5};
+
+}  // namespace
+
+v1::ParameterInit parameter(const std::string& name, const TensorView& value) {
+  v1::ParameterInit init;
+  init.set_name(name);
+  *init.mutable_value() = value.message();
+  return init;
+}
+
+v1::ParameterInit parameter(const std::string& name, const v1::InitializerSpec& initializer, const Shape& shape,
+                            v1::DataType dtype) {
+  v1::ParameterInit init;
+  init.set_name(name);
+  init.mutable_initializer()->set_dtype(dtype);
+  init.mutable_initializer()->mutable_shape()->Add(shape.begin(), shape.end());
+  *init.mutable_initializer()->mutable_spec() = initializer;
+  return init;
+}
+
+Client::Client(const std::string& target, const ClientOptions& options)
+    : connection_(std::make_shared<internal::Connection>(target, options)) {}
+
+Session Client::create_session(const v1::SessionSpec& spec, std::vector<v1::ParameterInit> parameters,
+                               const SessionOptions& options, Deadline deadline) {
+  std::size_t byte_count = 0;
+  for (const v1::ParameterInit& init : parameters) byte_count += init.value().data().size();
+  Tensors uploads;
+  v1::CreateSessionRequest request;
+  request.set_request_id(internal::random_name());
+  request.set_session_id(options.id);
+  *request.mutable_spec() = spec;
+  request.set_seed(options.seed);
+  for (v1::ParameterInit& init : parameters) {
+    if (init.has_value() && byte_count > kInlineBytes) {
+      v1::Tensor& value = uploads[init.name()] = std::move(*init.mutable_value());
+      init.mutable_upload()->set_dtype(value.dtype());
+      *init.mutable_upload()->mutable_shape() = value.shape();
+    }
+    *request.add_parameters() = std::move(init);
+  }
+  const Deadline end = connection_->end_of(deadline, byte_count);
+  Session session(connection_, connection_->call(&Sessions::CreateSession, request, end).session(), options.worker, 1);
+  try {
+    if (!uploads.empty()) session.push({uploads.begin(), uploads.end()}, {}, end);
+  } catch (const Error&) {
+    try {
+      session.delete_session(kCleanupTimeout);
+    } catch (const Error&) {  // the first error says more
+    }
+    throw;
+  }
+  return session;
+}
+
+Session Client::open_session(const std::string& name, const std::string& worker, Deadline deadline) {
+  v1::GetSessionRequest request;
+  request.set_name(name.rfind("sessions/", 0) == 0 ? name : "sessions/" + name);
+  request.set_worker(worker);
+  const auto answer = connection_->call(&Sessions::GetSession, request, deadline);
+  return {connection_, answer.session(), worker, std::max<std::uint64_t>(answer.next_sequence(), 1)};
+}
+
+Session Client::import_session(std::istream& file, const std::string& id, Deadline deadline) {
+  file.seekg(0, std::ios::end);
+  v1::ImportHeader header;
+  header.set_request_id(internal::random_name());
+  header.set_session_id(id);
+  header.set_byte_count(static_cast<std::uint64_t>(file.tellg()));
+  v1::ImportSnapshotResponse response;
+  std::vector<char> buffer;
+  const auto write = [&](const internal::Send& send) {
+    std::string head = internal::encode_field(internal::kHeaderField, header);
+    file.seekg(0);
+    for (std::uint64_t offset = 0; offset < header.byte_count(); offset += buffer.size()) {
+      buffer.resize(std::min<std::uint64_t>(header.byte_count() - offset, internal::kChunkBytes));
+      file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+      if (!file) throw internal::rejection(v1::ERROR_REASON_UNSPECIFIED, "file", "the file cannot be read");
+      head += internal::encode_chunk(internal::kChunkField, offset, buffer.size());
+      if (!send(std::exchange(head, ""), {{buffer.data(), buffer.size()}})) return;
+    }
+  };
+  connection_->retry(deadline, header.byte_count(), [&](grpc::ClientContext& context) {
+    connection_->upload(context, "/optserve.v1.SessionService/ImportSnapshot", response, write);
+  });
+  return {connection_, response.session(), "", 1};
+}
+
+std::vector<v1::Session> Client::list_sessions(Deadline deadline) const {
+  const Deadline end = connection_->end_of(deadline);
+  std::vector<v1::Session> found;
+  v1::ListSessionsRequest request;
+  do {
+    const auto page = connection_->call(&Sessions::ListSessions, request, end);
+    found.insert(found.end(), page.sessions().begin(), page.sessions().end());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return found;
+}
+
+v1::GetCapabilitiesResponse Client::capabilities(Deadline deadline) const {
+  return connection_->call(&v1::CapabilitiesService::Stub::GetCapabilities, v1::GetCapabilitiesRequest(), deadline);
+}
+
+v1::EvaluateScheduleResponse Client::evaluate_schedule(const v1::EvaluateScheduleRequest& request,
+                                                       Deadline deadline) const {
+  return connection_->call(&Functions::EvaluateSchedule, request, deadline);
+}
+
+v1::ComputeLossResponse Client::compute_loss(const v1::ComputeLossRequest& request, Deadline deadline) const {
+  return connection_->call(&Functions::ComputeLoss, request, deadline);
+}
+
+v1::ComputeActivationResponse Client::compute_activation(const v1::ComputeActivationRequest& request,
+                                                         Deadline deadline) const {
+  return connection_->call(&Functions::ComputeActivation, request, deadline);
+}
+
+v1::ComputeActivationGradientResponse Client::compute_activation_gradient(
+    const v1::ComputeActivationGradientRequest& request, Deadline deadline) const {
+  return connection_->call(&Functions::ComputeActivationGradient, request, deadline);
+}
+
+v1::EstimateComplexityResponse Client::estimate_complexity(const v1::EstimateComplexityRequest& request,
+                                                           Deadline deadline) const {
+  return connection_->call(&Functions::EstimateComplexity, request, deadline);
+}
+
+std::shared_ptr<grpc::Channel> Client::channel() const { return connection_->channel(); }
+
+}  // namespace optserve

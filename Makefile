@@ -62,6 +62,10 @@ crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled ste
 crash-workers: $(VENV)/.test ## Kill the server of 64 workers and a quarter of them for 5 minutes (ARGS="--seconds 60 --workers 16")
 	$(PY) -m chaos.crash_workers $(ARGS)
 
+.PHONY: federated
+federated: $(VENV)/.test ## Train 1,000 simulated clients, 30 % of which drop out of each round (ARGS="--rounds 2")
+	$(PY) -m chaos.federated $(ARGS)
+
 .PHONY: test-client-typescript
 test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint and test the TypeScript client (Node.js 20, npm)
 	npm run --silent --prefix $(TYPESCRIPT) lint

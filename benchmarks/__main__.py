@@ -22,6 +22,7 @@ GROUPS = {
     "kernels": "kernels.everything",
     "end-to-end": "end_to_end",
     "clients": "clients",
+    "workers": "workers",
     "journal": "journal",
     "memory": "memory",
     "growth": "growth",

@@ -68,11 +68,11 @@ class Remote:
         """The seconds of each step that `goes_on` asked for."""
         return list(self._answer(ANSWER_SECONDS)["seconds"])
 
-    def check(self) -> Parameters:
-        """The parameters after three steps on `benchmarks.contenders.worker.gradients`."""
+    def check(self, **request: object) -> Parameters:
+        """The parameters after three steps on `benchmarks.contenders.worker.gradients`, or what is asked."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "values.npy")
-            self.ask(do="check", path=str(path))
+            self.ask(do="check", path=str(path), **request)
             values: Parameters = np.load(path)
             return values
 
@@ -105,18 +105,21 @@ class Remote:
 
 
 @contextlib.contextmanager
-def contender(module: str, *arguments: object, **variables: str) -> Iterator[Remote]:
+def contender(
+    module: str, *arguments: object, python: Path | None = None, **variables: str
+) -> Iterator[Remote]:
     """Runs a contender until the block ends.
 
     Args:
         module: its module in this package.
         arguments: of its command line.
+        python: its interpreter; this one when None.
         variables: of its environment.
 
     Raises:
         ContenderError: it does not start.
     """
-    command = [sys.executable, "-m", f"benchmarks.contenders.{module}", *map(str, arguments)]
+    command = [str(python or sys.executable), "-m", f"benchmarks.contenders.{module}", *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
             command,

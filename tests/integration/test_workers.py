@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from optserve.v1 import worker_service_pb2 as workers
 from optserve.v1.session_pb2 import LATE_CONTRIBUTION_CARRY, Session, SessionSpec
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.integration.client import Client, expect_refusal, plan_message, sgd, step_messages, unpack
+from tests.support.server import running_server
 
 ONES: dict[str, np.ndarray] = {"w": np.ones(4, np.float32), "b": np.ones(2, np.float64)}
 WAIT = 20.0
@@ -259,12 +261,12 @@ def test_a_round_closes_at_its_deadline(client: Client) -> None:
     spec = sgd(1.0)
     spec.coordination.rounds.buffer_size = 10
     spec.coordination.rounds.deadline_seconds = 0.4
-    spec.coordination.rounds.max_active = 1
+    spec.coordination.rounds.max_active = 2
     name = client.create(ONES, spec).name
-    member = Member(client, name, "a")
+    member, _ = Member(client, name, "a"), Member(client, name, "silent")
     with expect_refusal() as told:
         Member(client, name, "b")
-    assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_active", "value": "1"})
+    assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_active", "value": "2"})
     begun = time.monotonic()
     member.step(2.0, 0)
     request = pb.PullParametersRequest(name=name, newer_than_step=0)
@@ -274,6 +276,37 @@ def test_a_round_closes_at_its_deadline(client: Client) -> None:
     values = unpack(header.layout, b"".join(m.chunk.data for m in messages))
     assert header.step == 1
     np.testing.assert_array_equal(values["w"], np.full(4, 3.0, np.float32))
+
+
+def test_a_round_does_not_wait_for_members_that_are_lost(client: Client) -> None:
+    """There is no deadline, and the buffer cannot be filled any more."""
+    spec = sgd(1.0)
+    spec.coordination.rounds.buffer_size = 4
+    name = client.create(ONES, spec).name
+    a, lost, left = Member(client, name, "a"), Member(client, name, "b", lease=0.5), Member(client, name, "c")
+    a.step(2.0, 0)
+    left.leave()
+    assert client.get(name).step == 0
+    request = pb.PullParametersRequest(name=name, newer_than_step=0)
+    messages = list(client.sessions.PullParameters(request, timeout=WAIT))
+    assert messages[0].header.step == 1
+    assert list_workers(client, name)[lost.worker].state == workers.WORKER_STATE_EXPIRED
+
+
+def test_a_pull_that_waits_is_answered_when_a_snapshot_is_restored(tmp_path: Path) -> None:
+    """The worker that waits is perhaps the one that is to take the step that it waits for."""
+    with running_server(data_dir=tmp_path) as server, Client(server.address) as own:
+        name = own.create(ONES, sgd()).name
+        made = own.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=name), timeout=WAIT)
+        own.step(name, ONES)
+        request = pb.PullParametersRequest(name=name, newer_than_step=1)
+        with ThreadPoolExecutor(1) as pool:
+            pulled = pool.submit(lambda: list(own.sessions.PullParameters(request, timeout=WAIT)))
+            with pytest.raises(TimeoutError):
+                pulled.result(0.3)
+            restore = pb.RestoreSnapshotRequest(name=made.snapshot.name)
+            own.sessions.RestoreSnapshot(restore, timeout=WAIT)
+            assert pulled.result(WAIT)[0].header.step == 0
 
 
 def test_a_pull_that_waits_ends_with_its_deadline(client: Client) -> None:

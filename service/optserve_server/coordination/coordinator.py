@@ -99,7 +99,7 @@ class Round:
         self.total, self.count, self.weight, self.since = total, 0, 0.0, math.inf
 
     def clear(self) -> None:
-        """Begins the next round."""
+        """Removes the contributions."""
         self.count, self.weight, self.since = 0, 0.0, math.inf
 
 
@@ -135,6 +135,7 @@ class Coordinator:
         """Takes another specification, while no round is open; what waits is decided on again."""
         self.spec, self.mode = spec, _mode_of(spec)
         self.round = self._target = None  # of other tensors, perhaps
+        self.membership.begin_round()
         self.decide_again()
 
     def hold(self, held: Held) -> Held:
@@ -216,9 +217,15 @@ class Coordinator:
         return self.progress
 
     def complete_shards(self, worker: str, numbers: Sequence[int]) -> None:
-        """Completes shards with the step that was computed of them."""
+        """Completes the shards that a step was computed of."""
         if self.progress is not None:
             self.progress.complete(worker, numbers)
+
+    def close_round(self) -> None:
+        """Begins the next round."""
+        if self.round is not None:
+            self.round.clear()
+        self.membership.begin_round()
 
     def target(self, make: Callable[[], Staging]) -> Staging:
         """Where contributions are aggregated."""
@@ -232,13 +239,13 @@ class Coordinator:
         now = self.membership.clock()
         if not gathered.count or now < self._not_before:
             return False
-        return self.mode.is_complete(gathered, self.membership.working_count, now)
+        return self.mode.is_complete(gathered, now)
 
     def due_at(self) -> float:
         """When something is to be done without a call: a lease runs out, or a step is to be taken."""
         gathered = self._gather()
         step_at = self.mode.due_at(gathered) if gathered.count else math.inf
-        if gathered.count and self.mode.is_complete(gathered, self.membership.working_count, -math.inf):
+        if gathered.count and self.mode.is_complete(gathered, -math.inf):
             step_at = -math.inf
         return max(min(step_at, self.membership.expires_at()), self._not_before)
 
@@ -297,9 +304,12 @@ class Coordinator:
             self.progress.restore(facts["data"])
 
     def _gather(self) -> Gathered:
+        membership = self.membership
+        count, since = len(self.held), self._since
         if self.round is not None:
-            return Gathered(self.round.count, self.round.since)
-        return Gathered(len(self.held), self._since)
+            count, since = self.round.count, self.round.since
+        idle = len(membership.active) - len(membership.working)
+        return Gathered(count, since, membership.count_awaited(), idle)
 
 
 class CoordinatedSession(SessionState):

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from optserve_server.state.step_result import StepOutcome
+from optserve_server.state.step_result import StepOutcome, StepResult
 
 EVENTS_KEPT = 1024
 """Events that wait for a watcher before the oldest are dropped."""
@@ -24,6 +24,13 @@ class Pushed:
     """Parameters were written; the session's step."""
 
     step: int
+
+
+@dataclass(frozen=True)
+class Contributed:
+    """A worker's step became a part of a step of several; its own result."""
+
+    result: StepResult
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optserve.v1 import initializer_spec_pb2 as _initializer_spec_pb2
 from optserve.v1 import session_pb2 as _session_pb2
 from optserve.v1 import tensor_pb2 as _tensor_pb2
+from optserve.v1 import worker_service_pb2 as _worker_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1483,8 +1484,8 @@ class PullParametersRequest(_message.Message):
     if_newer_than_step: _builtins.int
     """Sends no values unless the session's step is greater."""
     newer_than_step: _builtins.int
-    """Waits until the session's step is greater, at most until the call's
-    deadline, and then sends the values.
+    """Waits until the session's step is greater, or a snapshot of an earlier step
+    is restored, at most until the call's deadline, and then sends the values.
     """
     @_builtins.property
     def pull(self) -> Global___PullOptions:
@@ -1685,6 +1686,9 @@ class WatchSessionResponse(_message.Message):
     PUSHED_FIELD_NUMBER: _builtins.int
     REPORTED_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    CONTRIBUTED_FIELD_NUMBER: _builtins.int
     dropped: _builtins.int
     """Number of events that were dropped between the previous message and this
     one.
@@ -1717,6 +1721,23 @@ class WatchSessionResponse(_message.Message):
     def deleted(self) -> Global___SessionDeleted:
         """The session was deleted. The last event."""
 
+    @_builtins.property
+    def joined(self) -> _worker_service_pb2.Worker:
+        """A worker became a member; an earlier epoch of it has ended."""
+
+    @_builtins.property
+    def ended(self) -> _worker_service_pb2.Worker:
+        """A membership ended: its state says whether the worker left, or its lease
+        ran out.
+        """
+
+    @_builtins.property
+    def contributed(self) -> Global___StepResult:
+        """Under SYNC: a worker's step became a part of one of several, which is an
+        event of its own, without a worker. Under other modes, step alone has the
+        worker and the sequence.
+        """
+
     def __init__(
         self,
         *,
@@ -1728,12 +1749,15 @@ class WatchSessionResponse(_message.Message):
         pushed: Global___ParametersPushed | None = ...,
         reported: Global___ReportMetricsResponse | None = ...,
         deleted: Global___SessionDeleted | None = ...,
+        joined: _worker_service_pb2.Worker | None = ...,
+        ended: _worker_service_pb2.Worker | None = ...,
+        contributed: Global___StepResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "deleted", b"deleted", "event", b"event", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "contributed", b"contributed", "deleted", b"deleted", "ended", b"ended", "event", b"event", "joined", b"joined", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "deleted", b"deleted", "dropped", b"dropped", "event", b"event", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "contributed", b"contributed", "deleted", b"deleted", "dropped", b"dropped", "ended", b"ended", "event", b"event", "joined", b"joined", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["began", "step", "updated", "pushed", "reported", "deleted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["began", "step", "updated", "pushed", "reported", "deleted", "joined", "ended", "contributed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

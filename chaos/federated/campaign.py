@@ -40,13 +40,15 @@ class Round:
         contributed: clients whose changes were accumulated, with their example counts.
         too_late: clients whose changes came after the end.
         first_sent: when the first change was sent, by the monotonic clock.
-        closed: when its end was seen.
+        closed: when the first client had the next parameters.
+        received: when the last client had them.
     """
 
     contributed: dict[int, int] = field(default_factory=dict)
     too_late: int = 0
     first_sent: float = float("inf")
-    closed: float = 0.0
+    closed: float = float("inf")
+    received: float = 0.0
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Findings:
 
     @property
     def latest(self) -> float:
-        """Seconds from a deadline until the end of the round was seen, at most."""
+        """Seconds from a deadline until the round was closed, at most."""
         return max(one.closed - one.first_sent for one in self.rounds) - self.deadline
 
     def lines(self) -> Iterator[str]:
@@ -78,6 +80,8 @@ class Findings:
         yield f"{min(counts):9}  clients in the smallest round, {max(counts)} in the largest"
         yield f"{sum(one.too_late for one in self.rounds):9}  changes too late"
         yield f"{self.latest:9.3f}  seconds after its deadline until a round was closed, at most"
+        last = max(one.received - one.closed for one in self.rounds)
+        yield f"{last:9.3f}  seconds from then until the last client had the parameters, at most"
         yield f"{self.farthest:9.1e}  difference of the parameters to the means in float64, at most"
 
 
@@ -202,7 +206,8 @@ class Campaign:
         else:
             current.too_late += 1
         await client.next_round(step)
-        current.closed = max(current.closed, time.monotonic())
+        current.closed = min(current.closed, time.monotonic())
+        current.received = max(current.received, time.monotonic())
 
     def _change(self, number: int) -> Array:
         change: Array = self._directions[number % len(self._directions)] * np.float32(0.01 * (number % 7))

@@ -304,12 +304,10 @@ class Coordinator:
             self.progress.restore(facts["data"])
 
     def _gather(self) -> Gathered:
-        membership = self.membership
         count, since = len(self.held), self._since
         if self.round is not None:
             count, since = self.round.count, self.round.since
-        idle = len(membership.active) - len(membership.working)
-        return Gathered(count, since, membership.count_awaited(), idle)
+        return Gathered(count, since, *self.membership.count_awaited())
 
 
 class CoordinatedSession(SessionState):

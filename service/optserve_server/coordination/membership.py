@@ -207,9 +207,15 @@ class Membership:
         """Notes that the next step, or the open round, does not wait for a contribution of a member."""
         member.round_number = self.round_number
 
-    def count_awaited(self) -> int:
-        """Number of the members whose contributions the next step, or the open round, may wait for."""
-        return sum(m.round_number < self.round_number and not m.waiting for m in self.working)
+    def count_awaited(self) -> tuple[int, int]:
+        """Number of members whose contributions the next step, or round, may wait for; of those that are idle."""
+        awaited = idle = 0
+        for member in self.active.values():
+            if member.is_idle and not member.waiting:
+                idle += 1
+            elif member.round_number < self.round_number and not member.waiting:
+                awaited += 1
+        return awaited, idle
 
     def begin_round(self) -> None:
         """Notes that no member has taken part in the next step, or round."""

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 
 import optserve
 from optserve import errors, events
+from optserve.v1.worker_service_pb2 import ReleaseShardsRequest
+from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.integration.python_client.conftest import connect_remotely
 from tests.integration.python_client.proxy import running_proxy
 from tests.support.server import RunningServer
@@ -124,13 +127,17 @@ def test_a_member_of_a_round_that_is_closed_takes_part_in_the_next(client: optse
     assert session.join("c").rank == 1
 
 
-def test_a_worker_that_lost_a_shard_goes_on_with_others(client: optserve.Client) -> None:
+def test_a_worker_that_lost_a_shard_goes_on_with_others(
+    server: RunningServer, client: optserve.Client
+) -> None:
     plan = optserve.DataPlan(4, 1)
     session = client.create_session(START, optserve.optimizers.SGD(learning_rate=1.0), data_plan=plan)
     member = session.join("w")
     shards = member.shards()
     next(shards)
-    member.release_shards()
+    with grpc.insecure_channel(server.address) as channel:
+        request = ReleaseShardsRequest(session=session.name, worker="w", worker_epoch=member.epoch)
+        WorkerServiceStub(channel).ReleaseShards(request, timeout=20)
     with pytest.raises(errors.ShardNotHeld, match="acquire shards, and compute another contribution"):
         member.step(gradient(0.0))
     done = sum(member.step(gradient(0.0)).outcome is optserve.StepOutcome.APPLIED for _ in member.shards())

@@ -54,8 +54,8 @@ MODES: dict[str, tuple[CoordinationSpec, int]] = {
 """By name: the coordination, and the number of workers that it needs."""
 
 SETTINGS = settings(
-    max_examples=20,
-    stateful_step_count=30,
+    max_examples=12,
+    stateful_step_count=25,
     deadline=None,
     phases=[Phase.generate],
     report_multiple_bugs=False,

@@ -23,7 +23,7 @@ async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
         DomainError: SESSION_NOT_FOUND, or SHUTTING_DOWN.
     """
     interruptible = drain.interruptible()
-    watcher = session.activity.watch()
+    watcher = session.activity.watch(is_for_steps=True)
     try:
         before = session.step
         while before <= session.step < step:

@@ -80,6 +80,7 @@ conformance: $(VENV)/.test driver-go $(TYPESCRIPT)/build/.made ## Print how far 
 .PHONY: conformance-sources
 conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
 	$(FRAMEWORKS_PY) -m tests.conformance.generate $(or $(ARGS),--write)
+	$(FRAMEWORKS_PY) -m tests.service.coordination.flower_rounds $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
@@ -99,6 +100,10 @@ test-install: ## Install server and client with pip in a new environment, and ru
 	$(PYTHON) -m venv --clear build/install
 	build/install/bin/python -m pip --disable-pip-version-check install --quiet ./clients/python '.[numba,uvloop]'
 	build/install/bin/python -m tests.support.pages README.md
+
+.PHONY: workers-frameworks
+workers-frameworks: $(FRAMEWORKS_VENV)/.made ## Train with torch DDP and with four workers of a session, and compare
+	$(FRAMEWORKS_PY) -m tests.integration.ddp
 
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy

@@ -16,6 +16,7 @@ from typing import Any
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import flwr
+import grpc
 import numpy as np
 from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
 from flwr.server.strategy import FedAvg
@@ -25,6 +26,7 @@ from benchmarks.contenders.worker import Parameters
 
 ROUNDS = 10**9
 MESSAGE_BYTES = 512 << 20
+RETRY_SECONDS = 0.2
 
 
 class Client(flwr.client.NumPyClient):  # type: ignore[misc]  # Flower's environment has no types here
@@ -84,17 +86,20 @@ def make_step(rank: int, arguments: Sequence[str]) -> fleet.Step:
     """A client, which takes part in rounds until its process is ended."""
     address, size = arguments
     client = Client(fleet.gradient_of(rank, int(size))).to_client()
-    start = flwr.client.start_client
-    threading.Thread(
-        target=start,
-        kwargs={
-            "server_address": address,
-            "client": client,
-            "insecure": True,
-            "grpc_max_message_length": MESSAGE_BYTES,
-        },
-        daemon=True,
-    ).start()
+
+    def take_part() -> None:
+        while True:
+            try:
+                flwr.client.start_client(
+                    server_address=address,
+                    client=client,
+                    insecure=True,
+                    grpc_max_message_length=MESSAGE_BYTES,
+                )
+            except grpc.RpcError:  # the server is not there yet
+                time.sleep(RETRY_SECONDS)
+
+    threading.Thread(target=take_part, daemon=True).start()
     return lambda: np.zeros(0)
 
 

@@ -1,9 +1,9 @@
 """Workers that train one model together, beside what one would use instead; and with a slow one.
 
-Every contender is a process with a process for each worker, and all are stopped while others have their turn.
-A step has a gradient of every worker, and each worker gets the parameters; under ASYNC and BOUNDED it has that of
-one. Gradients differ by worker, and before anything is timed, the parameters are compared with the formula
-in float64.
+Every contender is a process with a process for each worker, and all are stopped while others have their
+turn. A step has a gradient of every worker, and each worker gets the parameters; under ASYNC and BOUNDED
+it has that of one. Gradients differ by worker, and before anything is timed, the parameters are compared with
+the formula in float64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from benchmarks.timing import interleave
 from tests.support.server import running_server
 
 GROUP, SLOW_GROUP = "workers", "workers, one of them slow"
-WORKERS = 16
 SIZES = (100_000, 1_000_000)
 FLOWER_PYTHON = ROOT / ".venv-flower/bin/python"
 CHECKED_STEPS = 3
@@ -47,22 +46,22 @@ class Fleet:
         module: of `benchmarks.contenders`.
         arguments: of its command line.
         python: its interpreter; None for this one.
-        contributions: of a step; 1 where each worker's gradient is a step of its own.
+        has_own_steps: whether each worker's gradient is a step of its own.
         is_round: whether the parameters are the mean of the workers' after training.
     """
 
     module: str
     arguments: tuple[str, ...] = ()
     python: Path | None = None
-    contributions: int = WORKERS
+    has_own_steps: bool = False
     is_round: bool = False
 
 
 SYNC, ROUNDS, DDP, RAY, FLOWER = "SYNC", "ROUNDS", "torch DDP", "Ray parameter server", "Flower FedAvg"
 FLEETS = {
     SYNC: Fleet("fleet_ours", ("--mode=sync",)),
-    "ASYNC": Fleet("fleet_ours", ("--mode=async",), contributions=1),
-    "BOUNDED": Fleet("fleet_ours", ("--mode=bounded",), contributions=1),
+    "ASYNC": Fleet("fleet_ours", ("--mode=async",), has_own_steps=True),
+    "BOUNDED": Fleet("fleet_ours", ("--mode=bounded",), has_own_steps=True),
     ROUNDS: Fleet("fleet_ours", ("--mode=rounds",), is_round=True),
     DDP: Fleet("fleet_ddp"),
     RAY: Fleet("fleet_ray"),
@@ -70,6 +69,7 @@ FLEETS = {
 }
 PEERS = {SYNC: (DDP, RAY), ROUNDS: (FLOWER,)}
 """What each mode is compared with."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -113,40 +113,40 @@ def _beside(n: int, options: Options) -> Iterator[Finding]:
             if not options.heavy and fleet.module != "fleet_ours":
                 continue
             try:
-                remote = stack.enter_context(_running(fleet, n))
-                _check(remote, fleet, n)
+                remote = stack.enter_context(_running(fleet, n, options.workers))
+                _check(remote, fleet, n, options.workers)
                 remote.rest()
                 timed[name] = remote
             except (ContenderError, AssertionError, OSError) as error:
                 yield Failure(GROUP, name, n, str(error))
         times = interleave({k: r.time_alone for k, r in timed.items()}, options.rounds, options.seconds)
         for name in timed:
-            steps = WORKERS / FLEETS[name].contributions
+            steps = options.workers if FLEETS[name].has_own_steps else 1
             unit = "rounds/s" if FLEETS[name].is_round else "steps/s"
             peers = [peer for peer in PEERS.get(name, ()) if peer in timed]
             for peer in peers or [""]:
                 yield from times.rates(GROUP, name, n, unit, steps, peer)
 
 
-def _running(fleet: Fleet, n: int) -> contextlib.AbstractContextManager[Remote]:
-    arguments = n, *fleet.arguments, f"--workers={WORKERS}"
+def _running(fleet: Fleet, n: int, count: int) -> contextlib.AbstractContextManager[Remote]:
+    arguments = n, *fleet.arguments, f"--workers={count}"
     return contender(fleet.module, *arguments, python=fleet.python, OMP_NUM_THREADS="1")
 
 
-def _check(remote: Remote, fleet: Fleet, n: int) -> None:
+def _check(remote: Remote, fleet: Fleet, n: int, count: int) -> None:
     """Compares the parameters after some steps, where they do not depend on the order of arrival.
 
     Raises:
         AssertionError: they differ.
     """
     values = remote.check(steps=CHECKED_STEPS)
-    if fleet.contributions == WORKERS:
-        agree(values, _expected(n, fleet.is_round), TOLERANCE)
+    if not fleet.has_own_steps:
+        agree(values, _expected(n, count, fleet.is_round), TOLERANCE)
 
 
-def _expected(n: int, is_round: bool) -> Parameters:
-    """The parameters after some steps of the mean, by the formula in float64."""
-    mean = sum(gradient_of(rank, n).astype(np.float64) for rank in range(WORKERS)) / WORKERS
+def _expected(n: int, count: int, is_round: bool) -> Parameters:
+    """The parameters after some steps of the mean of so many workers, by the formula in float64."""
+    mean = sum(gradient_of(rank, n).astype(np.float64) for rank in range(count)) / count
     if is_round:
         moved: Parameters = CHECKED_STEPS * mean
         return moved

@@ -67,8 +67,8 @@ def take_steps(workers: Sequence[Connection], repeats: int) -> Parameters:
     """The parameters of the first worker after so many steps of each."""
     for worker in workers:
         worker.send(-repeats)
-    values: Parameters = [worker.recv() for worker in workers][0]
-    return values
+    values: list[Parameters] = [worker.recv() for worker in workers]
+    return values[0]
 
 
 def serve(time_steps: Callable[[int], float], check: Callable[[int], Parameters]) -> None:

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     stated = parser.parse_args()
     with running_server("numba") as server, optserve.connect(server.address) as client:
-        optimizer = optserve.optimizers.Adam()
+        optimizer = optserve.optimizers.Adam(convention=optserve.TORCH)
         if stated.mode == "rounds":
             optimizer = optserve.optimizers.SGD(learning_rate=1.0)
         coordination = MODES[stated.mode](stated.workers)

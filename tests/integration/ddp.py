@@ -2,9 +2,9 @@
 
     python -m tests.integration.ddp
 
-It needs PyTorch, so it is no test of ``make test``; ``make workers-frameworks`` runs it. Four workers train the same
-network on their own batches of the same data, with the same rule, for 50 steps; of DDP each is a process,
-of the session a member.
+It needs PyTorch, so it is no test of ``make test``; ``make workers-frameworks`` runs it. Four workers train the
+same network on their own batches of the same data, with the same rule, for 50 steps; of DDP each is a
+process, of the session a member.
 """
 
 from __future__ import annotations
@@ -57,9 +57,13 @@ def adamw(parameters: Any) -> torch.optim.Optimizer:
 
 
 CASES = {
-    "SGD with momentum, float32": Case(sgd, optserve.optimizers.Momentum(learning_rate=0.05, convention=optserve.TORCH)),
+    "SGD with momentum, float32": Case(
+        sgd, optserve.optimizers.Momentum(learning_rate=0.05, convention=optserve.TORCH)
+    ),
     "AdamW, float32": Case(adamw, optserve.optimizers.AdamW(learning_rate=1e-3, convention=optserve.TORCH)),
-    "AdamW, float64": Case(adamw, optserve.optimizers.AdamW(learning_rate=1e-3, convention=optserve.TORCH), torch.float64),
+    "AdamW, float64": Case(
+        adamw, optserve.optimizers.AdamW(learning_rate=1e-3, convention=optserve.TORCH), torch.float64
+    ),
 }
 
 

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from optserve_server.coordination.aggregation import Weighted, add
 from optserve_server.coordination.coordinator import CoordinatedSession, Coordinator, Held, Round
-from optserve_server.coordination.membership import Member
 from optserve_server.coordination.mode import Action, Decision, Offer
 from optserve_server.errors import DomainError, Reason, conflict_error
 from optserve_server.spec.spec_codec import SpecCodec

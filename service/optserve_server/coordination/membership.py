@@ -208,7 +208,7 @@ class Membership:
         member.round_number = self.round_number
 
     def count_awaited(self) -> tuple[int, int]:
-        """Number of members whose contributions the next step, or round, may wait for; of those that are idle."""
+        """Number of members that the next step, or round, may wait for, and of those that are idle."""
         awaited = idle = 0
         for member in self.active.values():
             if member.is_idle and not member.waiting:

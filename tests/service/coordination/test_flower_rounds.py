@@ -1,4 +1,4 @@
-"""ROUNDS and Flower beside exact arithmetic: a round of ours is within an ulp of it, and nearer than Flower's.
+"""ROUNDS and Flower beside exact arithmetic: a round is within an ulp of it, and nearer than Flower's.
 
 Flower averages the clients' parameters in their type, so that each product and sum is rounded at the scale of
 the parameters; FedAdam subtracts the parameters afterwards, which leaves those errors alone. ROUNDS adds up
@@ -30,7 +30,7 @@ DIGITS = 80
 ULPS = 0.6
 """Distance of our parameters from the exact ones, in units in the last place, that a round adds at most.
 
-A half is the rounding of the sum; the rest is that of the changes, which are smaller by a factor of 25 to 100.
+A half is the rounding of the sum; the rest is that of the changes, which are much smaller.
 """
 
 

@@ -12,6 +12,7 @@ from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.calls import Call
 from optserve_server.rpc.context.drain import RETRY_AFTER_S, Drain
 
+
 class Admission:
     """Admits calls, counts them, and ends those that may not continue.
 

@@ -13,6 +13,9 @@ from benchmarks.contenders import fleet
 from benchmarks.contenders.worker import Parameters
 from tests.support.server import running_server
 
+LEASE = 1e5
+"""Seconds: all processes are stopped while others have their turn."""
+
 MODES = {
     "sync": lambda count: optserve.CoordinationSync(min_replicas=count),
     "async": lambda count: optserve.CoordinationAsync(),
@@ -26,7 +29,7 @@ def make_step(rank: int, arguments: Sequence[str]) -> fleet.Step:
     """The step of a worker, or its part of a round, after which it waits for the next one."""
     address, name, size, mode = arguments
     client = optserve.connect(address)
-    member = client.session(name).join(f"worker-{rank}")
+    member = client.session(name).join(f"worker-{rank}", lease=LEASE)
     gradient = fleet.gradient_of(rank, int(size))
 
     def step() -> Parameters:

@@ -2,8 +2,8 @@
 
     python -m tests.integration.ddp
 
-It needs PyTorch, so it is no test of ``make test``; ``make workers-frameworks`` runs it. Four workers train the
-same network on their own batches of the same data, with the same rule, for 50 steps; of DDP each is a
+It needs PyTorch, so it is no test of ``make test``; ``make workers-frameworks`` runs it. Four workers train
+the same network on their own batches of the same data, with the same rule, for 50 steps; of DDP each is a
 process, of the session a member.
 """
 

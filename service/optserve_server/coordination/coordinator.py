@@ -17,6 +17,7 @@ from optserve_server.coordination.mode import Gathered, Mode
 from optserve_server.coordination.rounds import Rounds
 from optserve_server.coordination.solo import Solo
 from optserve_server.coordination.sync import Sync
+from optserve_server.coordination.uploads import Uploads
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Budget
 from optserve_server.spec.coordination import (
@@ -116,6 +117,7 @@ class Coordinator:
         held: contributions that are to be aggregated, by worker.
         waiting: contributions that are to be decided on again.
         progress: progress of the data plan; None without one.
+        uploads: uploads that broke off.
         round: the round of ROUNDS; None before its first contribution.
     """
 
@@ -124,6 +126,7 @@ class Coordinator:
         self.held: dict[str, Held] = {}
         self.waiting: list[Held] = []
         self.progress: DataProgress | None = None
+        self.uploads = Uploads()
         self._waiting_for_shards: dict[str, Held] = {}
         self.round: Round | None = None
         self._target: Staging | None = None
@@ -194,6 +197,7 @@ class Coordinator:
 
         Its shards are given back.
         """
+        self.uploads.drop(worker)
         if self.progress is not None:
             self.progress.give_back(worker)
         held = self.held.pop(worker, None)

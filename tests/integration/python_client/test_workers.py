@@ -204,3 +204,28 @@ def test_a_step_that_waits_survives_a_lost_connection(
         assert b.step(gradient(3.0)).contributions == 2
         assert first.result(20).step == 1
     assert session.get().step == 1
+
+
+@pytest.mark.parametrize("wire_dtype", [None, "float16"])
+def test_an_upload_that_breaks_off_is_resumed(
+    server: RunningServer, client: optserve.Client, wire_dtype: str | None
+) -> None:
+    """The connection is lost after 15 MB; only what was on its way is sent again."""
+    change = np.arange(10_000_000, dtype=np.float32) % 1000
+    session = client.create_session(
+        {"w": np.zeros_like(change)},
+        optserve.optimizers.SGD(learning_rate=1.0),
+        coordination=optserve.CoordinationRounds(1),
+    )
+    host, _, port = server.address.rpartition(":")
+    with (
+        running_proxy((host, int(port))) as proxy,
+        connect_remotely(proxy.address, data_connections=False) as other,
+    ):
+        member = other.session(session.name).join("w")
+        proxy.upstream_budget = 15_000_000
+        result = member.step({"w": change}, pull=None, wire_dtype=wire_dtype, timeout=60)
+        assert result.outcome is optserve.StepOutcome.ACCUMULATED
+        assert (result.replayed, proxy.cuts) == (False, 1)
+        assert proxy.upstream_bytes < change.size * np.dtype(wire_dtype or np.float32).itemsize + 12_000_000
+    np.testing.assert_array_equal(session.pull()["w"], change)

@@ -1157,12 +1157,20 @@ class StepPlanned(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The session's step."""
     next_sequence: _builtins.int
     """The sequence that the worker's next step MUST carry; 0 without a worker. A
     restarted worker continues from here.
     """
+    upload_id: _builtins.int
+    """The upload_id of a step of this member whose stream broke off before its last
+    byte; 0 for none.
+    """
+    received_bytes: _builtins.int
+    """How many of its first bytes have arrived."""
     @_builtins.property
     def gradients(self) -> _tensor_pb2.ByteLayout:
         """Where the gradients of whole tensors are in a step's bytes. The rows of
@@ -1183,10 +1191,12 @@ class StepPlanned(_message.Message):
         parameters: _tensor_pb2.ByteLayout | None = ...,
         step: _builtins.int = ...,
         next_sequence: _builtins.int = ...,
+        upload_id: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "next_sequence", b"next_sequence", "parameters", b"parameters", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "next_sequence", b"next_sequence", "parameters", b"parameters", "received_bytes", b"received_bytes", "step", b"step", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1209,6 +1219,8 @@ class StepStart(_message.Message):
     EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     PARAMETERS_STEP_FIELD_NUMBER: _builtins.int
     COMPLETED_SHARDS_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    RESUME_FROM_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the step within the plan's worker, as in StepOptions."""
     byte_count: _builtins.int
@@ -1233,6 +1245,17 @@ class StepStart(_message.Message):
     parameters_step: _builtins.int
     """The step of the parameters at which the gradient was computed, as in
     StepOptions.
+    """
+    upload_id: _builtins.int
+    """A random number that identifies the upload of these bytes, of a member; 0 for
+    none. If the stream breaks off before the last of them, the server keeps
+    those that have arrived until the membership ends. Another gradient MUST have
+    another number.
+    """
+    resume_from: _builtins.int
+    """How many of the first bytes are not sent, because they have arrived on an
+    earlier stream: at most StepPlanned.received_bytes, and 0 unless
+    StepPlanned.upload_id is this upload's. The first chunk begins there.
     """
     @_builtins.property
     def row_indices(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
@@ -1262,10 +1285,12 @@ class StepStart(_message.Message):
         example_count: _builtins.int | None = ...,
         parameters_step: _builtins.int | None = ...,
         completed_shards: _abc.Iterable[_builtins.int] | None = ...,
+        upload_id: _builtins.int = ...,
+        resume_from: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "parameters_step", b"parameters_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "byte_count", b"byte_count", "completed_shards", b"completed_shards", "example_count", b"example_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "row_indices", b"row_indices", "sequence", b"sequence", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "byte_count", b"byte_count", "completed_shards", b"completed_shards", "example_count", b"example_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "resume_from", b"resume_from", "row_indices", b"row_indices", "sequence", b"sequence", "upload_id", b"upload_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__example_count: _TypeAlias = _typing.Literal["example_count"]  # noqa: Y015
     _WhichOneofArgType__example_count: _TypeAlias = _typing.Literal["_example_count", b"_example_count"]  # noqa: Y015

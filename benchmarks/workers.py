@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 
 import optserve
 from benchmarks.contenders.fleet import gradient_of
-from benchmarks.contenders.remote import ROOT, ContenderError, Remote, contender
+from benchmarks.contenders.remote import ROOT, ContenderError, Remote, contender, contender_of
 from benchmarks.contenders.worker import Parameters
 from benchmarks.end_to_end import agree
 from benchmarks.options import Options
@@ -45,14 +46,14 @@ class Fleet:
     Attributes:
         module: of `benchmarks.contenders`.
         arguments: of its command line.
-        python: its interpreter; None for this one.
+        python: its interpreter.
         has_own_steps: whether each worker's gradient is a step of its own.
         is_round: whether the parameters are the mean of the workers' after training.
     """
 
     module: str
     arguments: tuple[str, ...] = ()
-    python: Path | None = None
+    python: Path = Path(sys.executable)
     has_own_steps: bool = False
     is_round: bool = False
 
@@ -130,7 +131,7 @@ def _beside(n: int, options: Options) -> Iterator[Finding]:
 
 def _running(fleet: Fleet, n: int, count: int) -> contextlib.AbstractContextManager[Remote]:
     arguments = n, *fleet.arguments, f"--workers={count}"
-    return contender(fleet.module, *arguments, python=fleet.python, OMP_NUM_THREADS="1")
+    return contender_of(fleet.python, fleet.module, *arguments, OMP_NUM_THREADS="1")
 
 
 def _check(remote: Remote, fleet: Fleet, n: int, count: int) -> None:
@@ -146,14 +147,14 @@ def _check(remote: Remote, fleet: Fleet, n: int, count: int) -> None:
 
 def _expected(n: int, count: int, is_round: bool) -> Parameters:
     """The parameters after some steps of the mean of so many workers, by the formula in float64."""
-    mean = sum(gradient_of(rank, n).astype(np.float64) for rank in range(count)) / count
+    mean: Parameters = np.stack([gradient_of(rank, n) for rank in range(count)]).mean(0, np.float64)
     if is_round:
         moved: Parameters = CHECKED_STEPS * mean
         return moved
-    p = m = v = np.zeros(n)
+    p, m, v = (np.zeros_like(mean) for _ in range(3))
     for t in range(1, CHECKED_STEPS + 1):
         m, v = 0.9 * m + 0.1 * mean, 0.999 * v + 0.001 * mean * mean
-        p = p - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        p -= 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
     return p
 
 

@@ -17,7 +17,7 @@ from benchmarks.contenders.worker import Parameters
 LIMIT = datetime.timedelta(seconds=120)
 
 
-class Model(torch.nn.Module):
+class Model(torch.nn.Module):  # type: ignore[misc]  # torch is not installed where types are checked
     """Parameters whose gradient is a given one: the loss is their product."""
 
     def __init__(self, n: int) -> None:

@@ -71,7 +71,7 @@ class Paced(FedAvg):  # type: ignore[misc]
         for _ in range(rounds):
             self._permits.release()
             self._closed.acquire()
-        (values,) = parameters_to_ndarrays(self._last)
+        values: Parameters = parameters_to_ndarrays(self._last)[0]
         return values
 
     def time_steps(self, repeats: int) -> float:

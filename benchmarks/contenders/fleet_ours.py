@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from benchmarks.contenders import fleet
 from benchmarks.contenders.worker import Parameters
 from tests.support.server import running_server
 
+TIMEOUT = 300.0
+"""Seconds of a call: all workers start at the same time."""
+
 LEASE = 1e5
 """Seconds: all processes are stopped while others have their turn."""
 
-MODES = {
+MODES: Mapping[str, Callable[[int], optserve.Coordination]] = {
     "sync": lambda count: optserve.CoordinationSync(min_replicas=count),
     "async": lambda count: optserve.CoordinationAsync(),
     "bounded": lambda count: optserve.CoordinationBounded(4),
@@ -28,7 +31,7 @@ MODES = {
 def make_step(rank: int, arguments: Sequence[str]) -> fleet.Step:
     """The step of a worker, or its part of a round, after which it waits for the next one."""
     address, name, size, mode = arguments
-    client = optserve.connect(address)
+    client = optserve.connect(address, timeout=TIMEOUT)
     member = client.session(name).join(f"worker-{rank}", lease=LEASE)
     gradient = fleet.gradient_of(rank, int(size))
 
@@ -52,8 +55,8 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument("--workers", type=int, required=True)
     stated = parser.parse_args()
-    with running_server("numba") as server, optserve.connect(server.address) as client:
-        optimizer = optserve.optimizers.Adam(convention=optserve.TORCH)
+    with running_server("numba") as server, optserve.connect(server.address, timeout=TIMEOUT) as client:
+        optimizer: optserve.optimizers.Optimizer = optserve.optimizers.Adam(convention=optserve.TORCH)
         if stated.mode == "rounds":
             optimizer = optserve.optimizers.SGD(learning_rate=1.0)
         coordination = MODES[stated.mode](stated.workers)

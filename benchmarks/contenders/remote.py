@@ -104,22 +104,25 @@ class Remote:
         return lines[-1][-200:] if lines else "it ended without a word"
 
 
+def contender(module: str, *arguments: object, **variables: str) -> contextlib.AbstractContextManager[Remote]:
+    """Runs a contender until the block ends; see `contender_of`."""
+    return contender_of(Path(sys.executable), module, *arguments, **variables)
+
+
 @contextlib.contextmanager
-def contender(
-    module: str, *arguments: object, python: Path | None = None, **variables: str
-) -> Iterator[Remote]:
+def contender_of(python: Path, module: str, *arguments: object, **variables: str) -> Iterator[Remote]:
     """Runs a contender until the block ends.
 
     Args:
+        python: its interpreter.
         module: its module in this package.
         arguments: of its command line.
-        python: its interpreter; this one when None.
         variables: of its environment.
 
     Raises:
         ContenderError: it does not start.
     """
-    command = [str(python or sys.executable), "-m", f"benchmarks.contenders.{module}", *map(str, arguments)]
+    command = [str(python), "-m", f"benchmarks.contenders.{module}", *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
             command,

@@ -120,7 +120,7 @@ class Client:
         try:
             await self._sessions.Step(request, timeout=CALL_SECONDS)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.ABORTED:  # type: ignore[attr-defined]
+            if error.code() is not grpc.StatusCode.ABORTED:
                 raise
             return False
         self._sequence += 1
@@ -191,7 +191,9 @@ class Campaign:
         current = Round()
         self.found.rounds.append(current)
         tasks = [self._take_part(one, step, current, self._rng.uniform(*TRAINING)) for one in taking_part]
-        values, *_ = await asyncio.gather(clients[0].next_round(step), *tasks)
+        others = asyncio.gather(*tasks)
+        values = await clients[0].next_round(step)
+        await others
         expected = self._mean(current)
         self.found.farthest = max(self.found.farthest, float(np.max(np.abs(values - before - expected))))
         assert self.found.farthest < TOLERANCE, f"round {step} is not the mean of what was accumulated"
@@ -214,7 +216,7 @@ class Campaign:
         return change
 
     def _mean(self, current: Round) -> npt.NDArray[np.float64]:
-        total = np.zeros(self._size)
+        total = np.zeros(self._size, np.float64)
         for number, examples in current.contributed.items():
             total += examples * self._change(number).astype(np.float64)
         return total / sum(current.contributed.values())

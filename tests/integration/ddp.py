@@ -44,7 +44,7 @@ class Case:
     """
 
     torch_rule: Callable[[Any], torch.optim.Optimizer]
-    rule: optserve.Optimizer
+    rule: optserve.optimizers.Optimizer
     dtype: torch.dtype = torch.float32
 
 

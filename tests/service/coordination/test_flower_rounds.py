@@ -65,7 +65,8 @@ def mean_changes(given: FlowerRounds, number: int) -> list[Fraction]:
     clients = [[Fraction(value) for value in sent.tolist()] for sent in given.sent(number)]
     total = sum(given.examples)
     return [
-        sum(count * (client[i] - p) for client, count in zip(clients, given.examples, strict=True)) / total
+        sum((n * (client[i] - p) for client, n in zip(clients, given.examples, strict=True)), Fraction())
+        / total
         for i, p in enumerate(before)
     ]
 

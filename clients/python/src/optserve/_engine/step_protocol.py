@@ -96,7 +96,7 @@ class StepProtocol:
 
     @property
     def may_resume(self) -> bool:
-        """Whether nothing but a plan was sent, whose answer may say that the oldest step has arrived in part."""
+        """Whether a plan alone was sent, whose answer may say that the oldest step has arrived in part."""
         return not self._sent and bool(self.due) and self.waiting[0].upload_id in self._begun
 
     @property

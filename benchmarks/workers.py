@@ -142,11 +142,11 @@ def _check(remote: Remote, fleet: Fleet, n: int, count: int) -> None:
     """
     values = remote.check(steps=CHECKED_STEPS)
     if not fleet.has_own_steps:
-        agree(values, _expected(n, count, fleet.is_round), TOLERANCE)
+        agree(values, compute_mean_steps(n, count, fleet.is_round), TOLERANCE)
 
 
-def _expected(n: int, count: int, is_round: bool) -> Parameters:
-    """The parameters after some steps of the mean of so many workers, by the formula in float64."""
+def compute_mean_steps(n: int, count: int, is_round: bool) -> Parameters:
+    """The parameters after some steps of the mean of ``count`` workers, by the formula in float64."""
     mean: Parameters = np.stack([gradient_of(rank, n) for rank in range(count)]).mean(0, np.float64)
     if is_round:
         moved: Parameters = CHECKED_STEPS * mean

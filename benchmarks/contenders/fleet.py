@@ -53,7 +53,7 @@ def workers_of(make: MakeStep, count: int, arguments: Sequence[str]) -> Iterator
 
 
 def time_together(workers: Sequence[Connection], repeats: int) -> float:
-    """Seconds in which each worker takes so many steps, after some that do not count."""
+    """Seconds in which each worker takes a number of steps, after some that do not count."""
     for some in (max(1, round(WARM_UP_SHARE * repeats)), repeats):
         begun = time.perf_counter()
         for worker in workers:
@@ -64,7 +64,7 @@ def time_together(workers: Sequence[Connection], repeats: int) -> float:
 
 
 def take_steps(workers: Sequence[Connection], repeats: int) -> Parameters:
-    """The parameters of the first worker after so many steps of each."""
+    """The parameters of the first worker after a number of steps of each."""
     for worker in workers:
         worker.send(-repeats)
     values: list[Parameters] = [worker.recv() for worker in workers]
@@ -75,8 +75,8 @@ def serve(time_steps: Callable[[int], float], check: Callable[[int], Parameters]
     """Answers requests on standard input, as `benchmarks.contenders.worker.serve` does.
 
     Args:
-        time_steps: the seconds of so many steps.
-        check: the parameters after so many steps.
+        time_steps: the seconds of a number of steps.
+        check: the parameters after a number of steps.
     """
     answers = private_output()
     say(answers, ready=True)

@@ -62,7 +62,7 @@ class Fleet:
         self._parameters = ray.put(np.zeros(n, np.float32))
 
     def take(self, steps: int) -> Parameters:
-        """The parameters after so many steps."""
+        """The parameters after a number of steps."""
         for _ in range(steps):
             gradients = [worker.compute.remote(self._parameters) for worker in self._workers]
             self._parameters = self._server.step.remote(*gradients)
@@ -70,7 +70,7 @@ class Fleet:
         return values
 
     def time_steps(self, repeats: int) -> float:
-        """The seconds of so many steps, after some that do not count."""
+        """The seconds of a number of steps, after some that do not count."""
         self.take(max(1, round(fleet.WARM_UP_SHARE * repeats)))
         begun = time.perf_counter()
         self.take(repeats)

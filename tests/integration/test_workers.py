@@ -304,7 +304,7 @@ def test_a_round_does_not_wait_for_members_that_are_lost(client: Client) -> None
 
 
 def test_a_pull_that_waits_is_answered_when_a_snapshot_is_restored(tmp_path: Path) -> None:
-    """The worker that waits is perhaps the one that is to take the step that it waits for."""
+    """Perhaps the worker waits that is to take the step."""
     with running_server(data_dir=tmp_path) as server, Client(server.address) as own:
         name = own.create(ONES, sgd()).name
         made = own.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=name), timeout=WAIT)

@@ -12,10 +12,10 @@ from optserve_server.spec.coordination import CoordinationRounds
 
 
 class Rounds(Mode):
-    """A round closes when it is full, when nobody is awaited, or when its deadline passes.
+    """A round closes when it is full, when no member is awaited, or when its deadline passes.
 
-    Nobody is awaited when each member has contributed. So a round whose members are fewer than its buffer,
-    because some are lost, does not wait for ever for others.
+    No member is awaited when each has contributed. So a round whose members are fewer than its buffer,
+    because some are lost, does not wait for others without a limit.
 
     With a buffer as large as the number of members and max_staleness 0 it is FedAvg (McMahan et al.
     2017); with a smaller buffer and stale contributions FedBuff (Nguyen et al. 2022).
@@ -35,7 +35,7 @@ class Rounds(Mode):
         )
 
     def is_complete(self, gathered: Gathered, now: float) -> bool:
-        """Whether the round is full, nobody is awaited, or its deadline has passed."""
+        """Whether the round is full, no member is awaited, or its deadline has passed."""
         if gathered.count >= self._spec.buffer_size or now >= self.due_at(gathered):
             return True
         return self._is_enough(gathered) and not gathered.awaited

@@ -15,8 +15,8 @@ class Sync(Mode):
 
     Enough are ``replicas_to_aggregate``, or as many as there are members if these are fewer; never fewer
     than ``min_replicas``. After the straggler time-out, ``min_replicas`` are enough. A member whose
-    contribution was skipped is not waited for. One that waits for shards counts for ``min_replicas``:
-    those that hold the shards would wait for it in vain.
+    contribution was skipped is not waited for. One that waits for shards counts for ``min_replicas``,
+    because it has nothing to contribute.
     """
 
     def __init__(self, spec: CoordinationSync) -> None:

@@ -27,7 +27,7 @@ NOTHING = Upload(0, np.empty(0, np.uint8))
 
 
 class Uploads:
-    """The last upload of each member that broke off, until it goes on or the membership ends."""
+    """The last upload of each member that broke off, until it is resumed or the membership ends."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Upload] = {}

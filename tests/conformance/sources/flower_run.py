@@ -38,7 +38,7 @@ def answer(clients: Any, examples: Any = (1, 1)) -> list[tuple[None, FitRes]]:
     return [(None, FitRes(okay, ndarrays_to_parameters([q]), count, {})) for q, count in both]
 
 
-def federated(strategy: Any, job: dict[str, Any], p: Any) -> list[list[float]]:
+def run_federated(strategy: Any, job: dict[str, Any], p: Any) -> list[list[float]]:
     """The parameters after each round of clients that change them."""
     path = []
     for number, changes in enumerate(job["changes"], 1):
@@ -69,7 +69,7 @@ def run(job: dict[str, Any]) -> list[list[float]]:
     make = getattr(flwr.server.strategy, job["strategy"])
     strategy = make(initial_parameters=ndarrays_to_parameters([start]), **job["options"])
     if "changes" in job:
-        return federated(strategy, job, start)
+        return run_federated(strategy, job, start)
     for name, value in job["attributes"].items():
         setattr(strategy, name, value)
     if job["initial"] is not None:

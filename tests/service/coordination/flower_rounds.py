@@ -48,7 +48,7 @@ class FlowerRounds:
     examples: list[int]
     path: list[list[float]]
 
-    def sent(self, number: int) -> list[Array]:
+    def list_sent(self, number: int) -> list[Array]:
         """What each client has after its training in a round, from 0: what Flower is sent."""
         before = np.array(self.path[number - 1] if number else self.parameters, self.dtype)
         return [before + np.array(change, self.dtype) for change in self.changes[number]]

@@ -50,7 +50,7 @@ def close_rounds(given: FlowerRounds) -> Array:
     made = Coordinated(spec_of(rule, coordination=mode), {"w": np.array(given.parameters, given.dtype)})
     epochs = [made.join(f"client-{number:02}").epoch for number in range(len(given.examples))]
     for number in range(len(given.changes)):
-        for client, (sent, count) in enumerate(zip(given.sent(number), given.examples, strict=True)):
+        for client, (sent, count) in enumerate(zip(given.list_sent(number), given.examples, strict=True)):
             change = {"w": sent - given.before(number)}
             name = f"client-{client:02}"
             done = made.contribute(name, epochs[client], number + 1, change, number, count)
@@ -62,7 +62,7 @@ def close_rounds(given: FlowerRounds) -> Array:
 def mean_changes(given: FlowerRounds, number: int) -> list[Fraction]:
     """The exact mean of what the clients' training added to the parameters that they were given."""
     before = [Fraction(value) for value in given.before(number).tolist()]
-    clients = [[Fraction(value) for value in sent.tolist()] for sent in given.sent(number)]
+    clients = [[Fraction(value) for value in sent.tolist()] for sent in given.list_sent(number)]
     total = sum(given.examples)
     return [
         sum((n * (client[i] - p) for client, n in zip(clients, given.examples, strict=True)), Fraction())

@@ -1,4 +1,4 @@
-"""Nobody waits in vain: if each worker does what the contract says, there is always a next step.
+"""If each worker does what the contract says, there is always a next step.
 
 Workers that join, leave, crash, contribute, and send nothing but NaN, a server that restarts, and data
 plans that come to their end. Whatever has happened, those that live get to the next step on their own: no
@@ -190,7 +190,7 @@ class Progress(RuleBasedStateMachine):
         raise AssertionError(f"no step after {before}")
 
     def position(self) -> int:
-        """What grows when the training goes on."""
+        """What grows when the training continues."""
         step: int = self.made.session.step
         return step
 
@@ -199,7 +199,7 @@ class Progress(RuleBasedStateMachine):
         return progress is not None and progress.is_finished
 
     def teardown(self) -> None:
-        """Training goes on, and a plan comes to its end."""
+        """Training continues, and a plan comes to its end."""
         if not hasattr(self, "made"):
             return
         for _ in range(3 * PLAN.shard_count if self.plan else 3):

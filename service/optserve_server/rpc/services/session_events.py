@@ -17,7 +17,7 @@ from optserve_server.wire.messages.events import event_to, first_event_to
 async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
     """Returns when the session has reached a step, or was restored at an earlier one.
 
-    Those that were to take that step may wait for it themselves, and would do so for ever.
+    The workers that are to take that step may wait for it themselves.
 
     Raises:
         DomainError: SESSION_NOT_FOUND, or SHUTTING_DOWN.

@@ -401,13 +401,13 @@ class CoordinationRounds(Coordination, field="rounds"):
     StepOutcome.ACCUMULATED. A round closes when buffer_size contributions are there, when every member
     has contributed, or when its deadline passes. Every member means every one that may contribute: not
     one that has left, whose lease has run out, or that waits for shards of the data plan. So a round
-    without a deadline waits for its members, and for nobody else. A member that joins again has
-    contributed if its earlier epoch has. Then the mean of the changes, weighted by example_count, is
-    negated and becomes the gradient of one step of the session's optimizer. SGD with a learning rate of 1
-    is FedAvg; FedAvgM, FedAdagrad, FedAdam and FedYogi are optimizers; Nesterov momentum is DiLoCo. A
-    member whose contribution was accumulated MAY wait for the next round by
-    PullParametersRequest.newer_than_step, or contribute again. One whose contribution was skipped or
-    rejected, or that has not contributed, MUST NOT wait so: the round may be waiting for it.
+    without a deadline waits for its members alone. A member that joins again has contributed if its
+    earlier epoch has. Then the mean of the changes, weighted by example_count, is negated and becomes the
+    gradient of one step of the session's optimizer. SGD with a learning rate of 1 is FedAvg; FedAvgM,
+    FedAdagrad, FedAdam and FedYogi are optimizers; Nesterov momentum is DiLoCo. A member whose
+    contribution was accumulated MAY wait for the next round by PullParametersRequest.newer_than_step, or
+    contribute again. One whose contribution was skipped or rejected, or that has not contributed, MUST
+    NOT wait so: the round may be waiting for it.
 
     Attributes:
         buffer_size: Number of contributions that close a round, even if there are members that have

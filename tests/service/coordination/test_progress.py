@@ -54,7 +54,6 @@ MODES: dict[str, tuple[CoordinationSpec, int]] = {
 """By name: the coordination, and the number of workers that it needs."""
 
 SETTINGS = settings(
-    max_examples=12,
     stateful_step_count=25,
     deadline=None,
     phases=[Phase.generate],
@@ -212,10 +211,10 @@ class Progress(RuleBasedStateMachine):
         assert gathered is None or gathered.count < self.least, "contributions were left behind"
 
 
-def run(mode: str, plan: DataPlanSpec | None) -> None:
+def run(mode: str, plan: DataPlanSpec | None, max_examples: int = 12) -> None:
     spec, least = MODES[mode]
     machine = type("Machine", (Progress,), {"mode": spec, "least": least, "plan": plan})
-    run_state_machine_as_test(machine, settings=SETTINGS)
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=max_examples))
 
 
 @pytest.mark.parametrize("plan", [None, PLAN], ids=["", "plan"])
@@ -265,4 +264,4 @@ def test_a_planted_wait_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> N
     plant, mode, plan = BUGS[bug]
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="no step after"):
-        run(mode, plan)
+        run(mode, plan, max_examples=200)  # it ends with the first failure

@@ -62,6 +62,10 @@ crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled ste
 crash-workers: $(VENV)/.test ## Kill the server of 64 workers and a quarter of them for 5 minutes (ARGS="--seconds 60 --workers 16")
 	$(PY) -m chaos.crash_workers $(ARGS)
 
+.PHONY: federated
+federated: $(VENV)/.test ## Train 1,000 simulated clients, 30 % of which drop out of each round (ARGS="--rounds 2")
+	$(PY) -m chaos.federated $(ARGS)
+
 .PHONY: test-client-typescript
 test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint and test the TypeScript client (Node.js 20, npm)
 	npm run --silent --prefix $(TYPESCRIPT) lint
@@ -79,6 +83,7 @@ conformance: $(VENV)/.test $(DRIVERS) ## Print how far oracle, executors, server
 .PHONY: conformance-sources
 conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the frameworks and rewrite the corpus (ARGS=--check compares only)
 	$(FRAMEWORKS_PY) -m tests.conformance.generate $(or $(ARGS),--write)
+	$(FRAMEWORKS_PY) -m tests.service.coordination.flower_rounds $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
@@ -98,6 +103,10 @@ test-install: ## Install server and client with pip in a new environment, and ru
 	$(PYTHON) -m venv --clear build/install
 	build/install/bin/python -m pip --disable-pip-version-check install --quiet ./clients/python '.[numba,uvloop]'
 	build/install/bin/python -m tests.support.pages README.md
+
+.PHONY: workers-frameworks
+workers-frameworks: $(FRAMEWORKS_VENV)/.made ## Train with torch DDP and with four workers of a session, and compare
+	$(FRAMEWORKS_PY) -m tests.integration.ddp
 
 .PHONY: snapshot-frameworks
 snapshot-frameworks: $(FRAMEWORKS_VENV)/.made ## Open a snapshot in PyTorch, JAX and NumPy

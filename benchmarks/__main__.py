@@ -23,6 +23,7 @@ GROUPS = {
     "end-to-end": "end_to_end",
     "clients": "clients",
     "languages": "languages",
+    "workers": "workers",
     "journal": "journal",
     "memory": "memory",
     "growth": "growth",
@@ -91,12 +92,13 @@ def _tell(finding: Result | Failure) -> None:
 
 def _options(arguments: argparse.Namespace) -> Options:
     if arguments.quick:
-        return Options(heavy=False, rounds=5, seconds=0.1, sizes=arguments.sizes, largest=10**6)
+        return Options(heavy=False, rounds=5, seconds=0.1, sizes=arguments.sizes, largest=10**6, workers=4)
     return Options(
         rounds=arguments.rounds,
         sizes=arguments.sizes,
         dry_run=arguments.dry_run,
         against=arguments.against,
+        workers=arguments.workers,
     )
 
 
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_names, metavar="GROUP,...", help=f"of {', '.join(GROUPS)}")
     parser.add_argument("--sizes", type=_sizes, metavar="N,...", help="in place of each group's own")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender is measured")
+    parser.add_argument("--workers", type=int, default=16, help="how many train together")
     parser.add_argument("--against", default=BASELINE, metavar="REVISION", help="the earlier revision")
     parser.add_argument("--quick", action="store_true", help="up to a million, without heavy peers")
     parser.add_argument("--dry-run", action="store_true", help="the GPU's group, small and on the host")

@@ -19,8 +19,9 @@ class Options:
         seconds: about how long one measurement lasts.
         sizes: the only sizes to measure; None for each group's own.
         largest: the largest size to measure.
-    against: the earlier revision to compare with.
+        against: the earlier revision to compare with.
         dry_run: whether the GPU's group runs small on the host, where it has no GPU.
+        workers: how many train together.
     """
 
     heavy: bool = True
@@ -30,6 +31,7 @@ class Options:
     largest: int = 10**9
     against: str = BASELINE
     dry_run: bool = False
+    workers: int = 16
 
     def sizes_of(self, own: Sequence[int]) -> list[int]:
         """The sizes that a group is to measure; ``own`` are those that it has."""

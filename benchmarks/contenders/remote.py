@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.contenders.worker import Parameters
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 90.0
+START_SECONDS = 300.0
 ANSWER_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
@@ -68,11 +68,11 @@ class Remote:
         """The seconds of each step that `goes_on` asked for."""
         return list(self._answer(ANSWER_SECONDS)["seconds"])
 
-    def check(self) -> Parameters:
-        """The parameters after three steps on `benchmarks.contenders.worker.gradients`."""
+    def check(self, **request: object) -> Parameters:
+        """The parameters after three steps on `benchmarks.contenders.worker.gradients`, or what is asked."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "values.npy")
-            self.ask(do="check", path=str(path))
+            self.ask(do="check", path=str(path), **request)
             values: Parameters = np.load(path)
             return values
 
@@ -104,11 +104,17 @@ class Remote:
         return lines[-1][-200:] if lines else "it ended without a word"
 
 
+def contender(module: str, *arguments: object, **variables: str) -> contextlib.AbstractContextManager[Remote]:
+    """Runs a contender until the block ends; see `contender_of`."""
+    return contender_of(Path(sys.executable), module, *arguments, **variables)
+
+
 @contextlib.contextmanager
-def contender(module: str, *arguments: object, **variables: str) -> Iterator[Remote]:
+def contender_of(python: Path, module: str, *arguments: object, **variables: str) -> Iterator[Remote]:
     """Runs a contender until the block ends.
 
     Args:
+        python: its interpreter.
         module: its module in this package.
         arguments: of its command line.
         variables: of its environment.
@@ -116,7 +122,7 @@ def contender(module: str, *arguments: object, **variables: str) -> Iterator[Rem
     Raises:
         ContenderError: it does not start.
     """
-    command = [sys.executable, "-m", f"benchmarks.contenders.{module}", *map(str, arguments)]
+    command = [str(python), "-m", f"benchmarks.contenders.{module}", *map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
         process = subprocess.Popen(
             command,

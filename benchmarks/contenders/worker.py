@@ -48,9 +48,9 @@ def serve(
         check: called after the steps of every request; raises if they were not what is measured.
         drain: waits for the steps in flight; returns the last one's parameters if there were any.
     """
-    answers = _private_output()
+    answers = private_output()
     own = gradient(n, dtype)
-    _say(answers, ready=True, pid=os.getpid())
+    say(answers, ready=True, pid=os.getpid())
     for line in sys.stdin:
         request = json.loads(line)
         found: dict[str, object] = {}
@@ -63,7 +63,7 @@ def serve(
         else:
             found["seconds"] = _time_steps(step, drain, own, request["repeats"])
         check()
-        _say(answers, **found)
+        say(answers, **found)
 
 
 def _save(
@@ -118,13 +118,14 @@ def _going_on(step: Step, own: Parameters, seconds: float) -> list[float]:
     return found
 
 
-def _private_output() -> TextIO:
+def private_output() -> TextIO:
     """Standard output, taken away from libraries that print to it."""
     own = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return own
 
 
-def _say(answers: TextIO, **content: object) -> None:
+def say(answers: TextIO, **content: object) -> None:
+    """Sends an answer, a line of JSON."""
     answers.write(json.dumps(content) + "\n")
     answers.flush()

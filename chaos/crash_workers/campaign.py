@@ -41,9 +41,6 @@ DISTURBANCES: dict[str, tuple[Callable[[Fleet, list[int], float], None], float, 
 
 SERVER = "server killed"
 
-RECONNECT_SECONDS = 3.0 * 1.5 + 3.0 * 1.2
-"""Longest pause of a client between two attempts of a call, and of gRPC between two connections."""
-
 
 @dataclass
 class Findings:
@@ -78,18 +75,18 @@ class Findings:
     dropped: int = 0
     fenced: int = 0
 
-    def compute_bound(self, kind: str) -> float:
+    @property
+    def bound(self) -> float:
         """Seconds from a death to the next step, at most: a lease and a step.
 
-        After that of the server, clients connect again first.
+        Clients connect to a server that is there again within less than a lease.
         """
-        reconnect = RECONNECT_SECONDS if kind == SERVER else 0.0
-        return reconnect + self.lease + max(self.longest_step, STEP_SECONDS)
+        return self.lease + max(self.longest_step, STEP_SECONDS)
 
     @property
     def is_timely(self) -> bool:
         """Whether no death stopped the training for longer."""
-        return all(seconds <= self.compute_bound(kind) for kind, seconds in self.longest.items())
+        return all(seconds <= self.bound for kind, seconds in self.longest.items())
 
     def lines(self) -> Iterator[str]:
         """The findings for people."""
@@ -103,9 +100,9 @@ class Findings:
         yield f"{self.fenced:9}  contributions rejected because their epoch had ended"
         yield f"{self.longest_start:9.2f}  seconds until a server was there again, at most"
         for kind, seconds in sorted(self.longest.items()):
-            late = " TOO LATE" if seconds > self.compute_bound(kind) else ""
+            late = " TOO LATE" if seconds > self.bound else ""
             yield f"{seconds:9.2f}  seconds without a step, at most, {kind}{late}"
-            yield f"{self.compute_bound(kind):9.2f}  seconds that this may be"
+            yield f"{self.bound:9.2f}  seconds that this may be"
         yield f"{self.longest_step:9.2f}  seconds of a step while nothing was dead, at most"
 
 

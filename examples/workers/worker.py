@@ -78,7 +78,7 @@ def train_in_rounds(member: optserve.Member, batches: Batches) -> None:
             member.step(change, example_count=LOCAL_STEPS * BATCH, pull=None)
         except errors.RoundClosed:
             weights = member.pull()
-        else:
+        else:  # it was added to the round
             weights = member.pull(newer_than_step=member.parameters_step)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,8 @@ import optserve
 from optserve.optimizers import SGD
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
+from optserve.v1.worker_service_pb2 import JoinSessionRequest
+from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.integration.client import Client, expect_refusal, name_arrays, plan_message, sgd, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.integration.test_operations import samples
@@ -254,6 +257,33 @@ def test_a_watch_may_be_silent() -> None:
         assert told.reason == "STREAM_IDLE"
         client.step(name, VALUES)
         assert next(events).step.step == 1
+
+
+def test_a_step_and_a_pull_that_wait_for_others_may_be_silent() -> None:
+    """They are not idle: what they wait for may take longer than a stream may be silent."""
+    with running_server(stream_idle_seconds=1) as server, Client(server.address) as client:
+        spec = sgd()
+        spec.coordination.sync.min_replicas = 2
+        name = client.create(VALUES, spec).name
+        join = WorkerServiceStub(client.channel).JoinSession
+        epochs = [join(JoinSessionRequest(session=name, worker=worker), timeout=10).epoch for worker in "ab"]
+
+        def step(worker: str, epoch: int) -> list[pb.StepStreamResponse]:
+            plan = plan_message(name, worker=worker, worker_epoch=epoch)
+            return client.exchange([plan, *step_messages(GRADIENT, sequence=1, parameters_step=0)])
+
+        request = pb.PullParametersRequest(name=name, newer_than_step=0)
+        with ThreadPoolExecutor(2) as pool:
+            pulled = pool.submit(lambda: list(client.sessions.PullParameters(request, timeout=30)))
+            first = pool.submit(step, "a", epochs[0])
+            with RawStream(client) as silent, expect_refusal() as told:
+                next(silent.call)
+            assert told.reason == "STREAM_IDLE"
+            time.sleep(2)  # twice as long as a silent stream lives
+            assert not first.done()
+            assert step("b", epochs[1])[-1].result.contributions == 2
+            assert first.result(10)[-1].result.step == 1
+            assert pulled.result(10)[0].header.step == 1
 
 
 def test_rank_and_shape_of_a_tensor() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,7 +18,17 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import worker_service_pb2 as workers
 from optserve.v1.session_pb2 import LATE_CONTRIBUTION_CARRY, Session, SessionSpec
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
-from tests.integration.client import Client, expect_refusal, plan_message, sgd, step_messages, unpack
+from tests.integration.client import (
+    Client,
+    chunk_message,
+    expect_refusal,
+    plan_message,
+    sgd,
+    step_messages,
+    unpack,
+)
+from tests.integration.raw_stream import RawStream, frame, reset
+from tests.support.server import running_server
 
 ONES: dict[str, np.ndarray] = {"w": np.ones(4, np.float32), "b": np.ones(2, np.float64)}
 WAIT = 20.0
@@ -259,12 +271,12 @@ def test_a_round_closes_at_its_deadline(client: Client) -> None:
     spec = sgd(1.0)
     spec.coordination.rounds.buffer_size = 10
     spec.coordination.rounds.deadline_seconds = 0.4
-    spec.coordination.rounds.max_active = 1
+    spec.coordination.rounds.max_active = 2
     name = client.create(ONES, spec).name
-    member = Member(client, name, "a")
+    member, _ = Member(client, name, "a"), Member(client, name, "silent")
     with expect_refusal() as told:
         Member(client, name, "b")
-    assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_active", "value": "1"})
+    assert (told.reason, told.metadata) == ("LIMIT_EXCEEDED", {"limit": "max_active", "value": "2"})
     begun = time.monotonic()
     member.step(2.0, 0)
     request = pb.PullParametersRequest(name=name, newer_than_step=0)
@@ -274,6 +286,37 @@ def test_a_round_closes_at_its_deadline(client: Client) -> None:
     values = unpack(header.layout, b"".join(m.chunk.data for m in messages))
     assert header.step == 1
     np.testing.assert_array_equal(values["w"], np.full(4, 3.0, np.float32))
+
+
+def test_a_round_does_not_wait_for_members_that_are_lost(client: Client) -> None:
+    """There is no deadline, and the buffer cannot be filled any more."""
+    spec = sgd(1.0)
+    spec.coordination.rounds.buffer_size = 4
+    name = client.create(ONES, spec).name
+    a, lost, left = Member(client, name, "a"), Member(client, name, "b", lease=0.5), Member(client, name, "c")
+    a.step(2.0, 0)
+    left.leave()
+    assert client.get(name).step == 0
+    request = pb.PullParametersRequest(name=name, newer_than_step=0)
+    messages = list(client.sessions.PullParameters(request, timeout=WAIT))
+    assert messages[0].header.step == 1
+    assert list_workers(client, name)[lost.worker].state == workers.WORKER_STATE_EXPIRED
+
+
+def test_a_pull_that_waits_is_answered_when_a_snapshot_is_restored(tmp_path: Path) -> None:
+    """Perhaps the worker waits that is to take the step."""
+    with running_server(data_dir=tmp_path) as server, Client(server.address) as own:
+        name = own.create(ONES, sgd()).name
+        made = own.sessions.CreateSnapshot(pb.CreateSnapshotRequest(name=name), timeout=WAIT)
+        own.step(name, ONES)
+        request = pb.PullParametersRequest(name=name, newer_than_step=1)
+        with ThreadPoolExecutor(1) as pool:
+            pulled = pool.submit(lambda: list(own.sessions.PullParameters(request, timeout=WAIT)))
+            with pytest.raises(TimeoutError):
+                pulled.result(0.3)
+            restore = pb.RestoreSnapshotRequest(name=made.snapshot.name)
+            own.sessions.RestoreSnapshot(restore, timeout=WAIT)
+            assert pulled.result(WAIT)[0].header.step == 0
 
 
 def test_a_pull_that_waits_ends_with_its_deadline(client: Client) -> None:
@@ -303,6 +346,86 @@ def test_streams_of_members_with_parameters(client: Client, pool: ThreadPoolExec
         assert [answer.result.step for answer in answers] == [1, 2, 3]
         last = np.frombuffer(answers[-1].chunk.data, np.float64, 2)
         np.testing.assert_array_equal(last, np.full(2, 1 - 3 * 0.5 * 2.0))
+
+
+def break_off(client: Client, plan: pb.StepStreamRequest, messages: list[pb.StepStreamRequest]) -> None:
+    """Sends the beginning of a step, and ends the call before the rest."""
+    ended = threading.Event()
+
+    def send() -> Iterator[pb.StepStreamRequest]:
+        yield from (plan, *messages)
+        ended.wait(0.5)  # until they have arrived
+        call.cancel()
+
+    call = client.sessions.StepStream(send(), timeout=WAIT)
+    with pytest.raises(grpc.RpcError):
+        list(call)
+
+
+def break_off_within_a_chunk(
+    client: Client, plan: pb.StepStreamRequest, messages: list[pb.StepStreamRequest]
+) -> None:
+    """The same over a data connection, which is lost within the chunk that follows."""
+    with RawStream(client) as stream:
+        stream.go_over().plan(plan).send(*messages)
+        begun = frame([chunk_message(2 << 20, bytes(1 << 20))])
+        stream.socket.sendall(begun[: len(begun) // 2])
+        reset(stream.socket)
+        with pytest.raises(grpc.RpcError):
+            next(stream.call)
+
+
+@pytest.mark.parametrize("lose", [break_off, break_off_within_a_chunk])
+def test_an_upload_that_breaks_off_goes_on_where_it_did(client: Client, lose: Any) -> None:
+    values = {"w": np.zeros(1_000_000, np.float32)}
+    spec = sgd(1.0)
+    spec.coordination.rounds.buffer_size = 1
+    name = client.create(values, spec).name
+    join = workers.JoinSessionRequest(session=name, worker="w", lease_seconds=30)
+    service = WorkerServiceStub(client.channel)
+    plan = plan_message(name, worker="w", worker_epoch=service.JoinSession(join, timeout=WAIT).epoch)
+    data = np.arange(1_000_000, dtype=np.float32).tobytes()
+    messages = list(step_messages(data, sequence=1, parameters_step=0, upload_id=77))
+    lose(client, plan, messages[:3])
+    received = 2 << 20
+    ends = time.monotonic() + WAIT
+    while (planned := client.exchange([plan])[0].planned).upload_id == 0:
+        assert time.monotonic() < ends
+    assert (planned.upload_id, planned.received_bytes) == (77, received)
+    begun: dict[str, Any] = {"sequence": 1, "parameters_step": 0, "byte_count": len(data)}
+
+    def resume(upload_id: int, size: int) -> list[pb.StepStreamResponse]:
+        start = pb.StepStart(**begun, upload_id=upload_id, resume_from=size)
+        chunks = [chunk_message(at, data[at : at + (1 << 20)]) for at in range(size, len(data), 1 << 20)]
+        return client.exchange([plan, pb.StepStreamRequest(step=start), *chunks])
+
+    for upload_id, size in ((77, received + 4), (78, received)):
+        with expect_refusal() as told:
+            resume(upload_id, size)
+        assert (told.reason, told.fields, told.applied) == ("STREAM_PROTOCOL", ["step.resume_from"], "no")
+    result = resume(77, received)[1].result
+    assert (result.outcome, client.get(name).step) == (pb.STEP_OUTCOME_ACCUMULATED, 1)
+    np.testing.assert_array_equal(client.pull(name)["w"], np.frombuffer(data, np.float32))
+    assert client.exchange([plan])[0].planned.upload_id == 0
+    repeated = client.exchange([plan, *messages])[1].result
+    assert repeated.replayed  # the digest is that of the whole
+
+
+def test_what_has_arrived_is_dropped_with_the_membership(client: Client) -> None:
+    values = {"w": np.zeros(1_000_000, np.float32)}
+    name = client.create(values, spec_of(**{"async": {}})).name
+    join = workers.JoinSessionRequest(session=name, worker="w", lease_seconds=30)
+    service = WorkerServiceStub(client.channel)
+    plan = plan_message(name, worker="w", worker_epoch=service.JoinSession(join, timeout=WAIT).epoch)
+    data = bytes(values["w"].nbytes)
+    break_off(client, plan, list(step_messages(data, sequence=1, parameters_step=0, upload_id=5))[:3])
+    ends = time.monotonic() + WAIT
+    while client.exchange([plan])[0].planned.upload_id != 5:
+        assert time.monotonic() < ends
+    epoch = service.JoinSession(join, timeout=WAIT).epoch
+    again = plan_message(name, worker="w", worker_epoch=epoch)
+    planned = client.exchange([again])[0].planned
+    assert (planned.upload_id, planned.received_bytes) == (0, 0)
 
 
 def test_deleting_the_session_ends_what_waits(client: Client, pool: ThreadPoolExecutor) -> None:

@@ -12,6 +12,7 @@ from optserve_server.coordination.coordinator import CoordinatedSession, Held
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.coordination import Aggregation, CoordinationSync
 from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.session_activity import Contributed
 from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.state.staging import Staging
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
@@ -96,6 +97,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         held = {one.member.worker: one for one in session.coordinator.take_held()}
         membership = session.coordinator.membership
         now = membership.clock()
+        membership.begin_round()
         for share in self._shares:
             own = dataclasses.replace(
                 result,
@@ -109,6 +111,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
             membership.active[share.worker].count(own.step, own.staleness, now)
             if result.outcome is not StepOutcome.SKIPPED:
                 session.coordinator.complete_shards(share.worker, share.completed_shards)
+            session.activity.publish(Contributed(own))
             if share.worker in held:
                 held[share.worker].decide(own)
         session.coordinator.go_on()
@@ -183,7 +186,7 @@ class CloseRound(Change[Any, "CloseRound"]):
             session.complete_step(StepResult(session.step, StepOutcome.SKIPPED), b"")
         else:
             result = self._step.commit()
-        session.coordinator.round.clear()
+        session.coordinator.close_round()
         return result
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, Self
 
 from optserve_server.coordination.aggregation import Weighted, add
 from optserve_server.coordination.coordinator import CoordinatedSession, Coordinator, Held, Round
-from optserve_server.coordination.membership import Member
 from optserve_server.coordination.mode import Action, Decision, Offer
 from optserve_server.errors import DomainError, Reason, conflict_error
 from optserve_server.spec.spec_codec import SpecCodec
@@ -112,7 +111,10 @@ class Contribution(Step):
         decision, session = self.decision, self._coordinated
         coordinator = session.coordinator
         if decision is None:
-            return self.commit(reply)
+            result = self.commit(reply)
+            if self.changes:
+                count(session, result)
+            return result
         if decision.action is Action.WAIT:
             return coordinator.wait(Held(self._member, self.options.sequence))
         if decision.action is Action.HOLD:
@@ -124,7 +126,7 @@ class Contribution(Step):
             result = self.commit(reply)
             result.staleness, result.weight = decision.staleness, decision.factor
             result.contributions = 1
-            self._count(result)
+            count(session, result, self._options_of_member.completed_shards)
             return result
         if decision.action is Action.ACCUMULATE:
             result = self._accumulate_in_round(decision)
@@ -180,19 +182,9 @@ class Contribution(Step):
         result = self._result(session.step, 0.0)
         result.accumulated = result.contributions = current.count
         result.staleness, result.weight = decision.staleness, decision.factor
-        self._answer(result)
-        return result
-
-    def _answer(self, result: StepResult) -> None:
-        session = self._coordinated
         session.store_result(result, self._digest)
-        self._count(result)
-
-    def _count(self, result: StepResult) -> None:
-        coordinator = self._coordinated.coordinator
-        self._member.count(result.step, result.staleness, coordinator.membership.clock())
-        coordinator.complete_shards(self._member.worker, self._options_of_member.completed_shards)
-        coordinator.go_on()
+        count(session, result, self._options_of_member.completed_shards)
+        return result
 
     def _facts_of_drop(self) -> dict[str, Any]:
         assert self.decision is not None
@@ -204,9 +196,23 @@ class Contribution(Step):
         }
 
 
+def count(session: CoordinatedSession, result: StepResult, completed_shards: Sequence[int] = ()) -> None:
+    """Counts a contribution that was answered.
+
+    One that was skipped counts as well: if a worker has nothing else to contribute, others do not wait.
+    """
+    coordinator, membership = session.coordinator, session.coordinator.membership
+    member = membership.active[result.worker]
+    member.count(result.step, result.staleness, membership.clock())
+    if result.outcome in (StepOutcome.ACCUMULATED, StepOutcome.SKIPPED):
+        membership.take_part(member)
+    coordinator.complete_shards(result.worker, completed_shards)
+    coordinator.go_on()
+
+
 def drop(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> StepResult:
     """Answers a contribution that came too late, and changes nothing else."""
-    durability, coordinator = session.durability, session.coordinator
+    durability = session.durability
     result = StepResult(
         session.step,
         StepOutcome.DROPPED,
@@ -216,8 +222,7 @@ def drop(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> 
         sequence=facts["sequence"],
     )
     session.store_result(result, bytes.fromhex(facts["digest"]))
-    member: Member = coordinator.membership.active[worker]
-    member.count(session.step, result.staleness, coordinator.membership.clock())
+    count(session, result)
     return result
 
 
@@ -230,7 +235,9 @@ def replay_contribution(
     epoch, example_count, parameters_step, shards = facts["member"]
     asked = replace(options, member=MemberOptions(epoch, example_count, parameters_step, tuple(shards)))
     if recorded is None:
-        return Step(session, staging, asked).prepare(session).commit()
+        skipped = Step(session, staging, asked).prepare(session).commit()
+        count(session, skipped)
+        return skipped
     return Contribution(session, staging, asked, recorded).prepare(session).contribute()
 
 

@@ -17,6 +17,7 @@ from optserve_server.coordination.mode import Gathered, Mode
 from optserve_server.coordination.rounds import Rounds
 from optserve_server.coordination.solo import Solo
 from optserve_server.coordination.sync import Sync
+from optserve_server.coordination.uploads import Uploads
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Budget
 from optserve_server.spec.coordination import (
@@ -99,7 +100,7 @@ class Round:
         self.total, self.count, self.weight, self.since = total, 0, 0.0, math.inf
 
     def clear(self) -> None:
-        """Begins the next round."""
+        """Removes the contributions."""
         self.count, self.weight, self.since = 0, 0.0, math.inf
 
 
@@ -116,6 +117,7 @@ class Coordinator:
         held: contributions that are to be aggregated, by worker.
         waiting: contributions that are to be decided on again.
         progress: progress of the data plan; None without one.
+        uploads: uploads that broke off.
         round: the round of ROUNDS; None before its first contribution.
     """
 
@@ -124,6 +126,7 @@ class Coordinator:
         self.held: dict[str, Held] = {}
         self.waiting: list[Held] = []
         self.progress: DataProgress | None = None
+        self.uploads = Uploads()
         self._waiting_for_shards: dict[str, Held] = {}
         self.round: Round | None = None
         self._target: Staging | None = None
@@ -135,6 +138,7 @@ class Coordinator:
         """Takes another specification, while no round is open; what waits is decided on again."""
         self.spec, self.mode = spec, _mode_of(spec)
         self.round = self._target = None  # of other tensors, perhaps
+        self.membership.begin_round()
         self.decide_again()
 
     def hold(self, held: Held) -> Held:
@@ -193,6 +197,7 @@ class Coordinator:
 
         Its shards are given back.
         """
+        self.uploads.drop(worker)
         if self.progress is not None:
             self.progress.give_back(worker)
         held = self.held.pop(worker, None)
@@ -216,9 +221,15 @@ class Coordinator:
         return self.progress
 
     def complete_shards(self, worker: str, numbers: Sequence[int]) -> None:
-        """Completes shards with the step that was computed of them."""
+        """Completes the shards that a step was computed of."""
         if self.progress is not None:
             self.progress.complete(worker, numbers)
+
+    def close_round(self) -> None:
+        """Begins the next round."""
+        if self.round is not None:
+            self.round.clear()
+        self.membership.begin_round()
 
     def target(self, make: Callable[[], Staging]) -> Staging:
         """Where contributions are aggregated."""
@@ -232,13 +243,13 @@ class Coordinator:
         now = self.membership.clock()
         if not gathered.count or now < self._not_before:
             return False
-        return self.mode.is_complete(gathered, self.membership.working_count, now)
+        return self.mode.is_complete(gathered, now)
 
     def due_at(self) -> float:
         """When something is to be done without a call: a lease runs out, or a step is to be taken."""
         gathered = self._gather()
         step_at = self.mode.due_at(gathered) if gathered.count else math.inf
-        if gathered.count and self.mode.is_complete(gathered, self.membership.working_count, -math.inf):
+        if gathered.count and self.mode.is_complete(gathered, -math.inf):
             step_at = -math.inf
         return max(min(step_at, self.membership.expires_at()), self._not_before)
 
@@ -297,9 +308,10 @@ class Coordinator:
             self.progress.restore(facts["data"])
 
     def _gather(self) -> Gathered:
+        count, since = len(self.held), self._since
         if self.round is not None:
-            return Gathered(self.round.count, self.round.since)
-        return Gathered(len(self.held), self._since)
+            count, since = self.round.count, self.round.since
+        return Gathered(count, since, *self.membership.count_awaited())
 
 
 class CoordinatedSession(SessionState):

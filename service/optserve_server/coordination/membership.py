@@ -40,6 +40,7 @@ class Member:
         contributions: contributions in this epoch.
         last_step: the session's step after its last contribution.
         staleness: that of its last contribution.
+        round_number: the last round that it took part in.
         expires_at: when its lease runs out, by the membership's clock.
         waiting: contributions of it that wait; its lease does not run out meanwhile.
         last_at: when its last contribution was counted; 0 before the first since the start.
@@ -56,6 +57,7 @@ class Member:
     contributions: int = 0
     last_step: int = 0
     staleness: int = 0
+    round_number: int = 0
     expires_at: float = math.inf
     waiting: int = 0
     last_at: float = 0.0
@@ -83,7 +85,7 @@ class Member:
         self.last_at = now
 
 
-_DURABLE = tuple(Member.__dataclass_fields__)[:9]
+_DURABLE = tuple(Member.__dataclass_fields__)[:10]
 
 
 class Membership:
@@ -96,6 +98,7 @@ class Membership:
         active: the members by name.
         former: workers that were members, the last one last.
         next_epoch: the epoch of the next one that joins.
+        round_number: number of the step, or round, that contributions are gathered for.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -103,27 +106,27 @@ class Membership:
         self.active: dict[str, Member] = {}
         self.former: dict[str, Member] = {}
         self.next_epoch = 1
+        self.round_number = 1
 
     @property
     def working(self) -> list[Member]:
         """The members that others may have to wait for."""
-        return [member for member in self.active.values() if not member.is_idle]
-
-    @property
-    def working_count(self) -> int:
-        """Number of these members."""
-        return len(self.working)
+        return [member for member in self.active.values() if member.waiting or not member.is_idle]
 
     def state(self) -> dict[str, Any]:
         """What is durable, as JSON."""
         members = [*self.active.values(), *self.former.values()]
-        return {"next_epoch": self.next_epoch, "members": [member.facts() for member in members]}
+        return {
+            "next_epoch": self.next_epoch,
+            "members": [member.facts() for member in members],
+            "round_number": self.round_number,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over what `state` described; leases start again."""
-        self.next_epoch = int(state["next_epoch"])
+        self.next_epoch, self.round_number = int(state["next_epoch"]), int(state.get("round_number", 1))
         for facts in state["members"]:
-            member = Member(**dict(zip(_DURABLE, facts, strict=True)))
+            member = Member(**dict(zip(_DURABLE, facts, strict=False)))  # earlier versions have fewer
             member.state = MemberState(member.state)
             (self.active if member.state is MemberState.ACTIVE else self.former)[member.worker] = member
             self._extend(member)
@@ -131,13 +134,14 @@ class Membership:
     def join(self, worker: str, lease_seconds: float) -> Member:
         """Makes a worker a member in a new epoch; an earlier epoch of it ends."""
         before = self.active.pop(worker, None)
-        self.former.pop(worker, None)
+        former = before or self.former.pop(worker, None)
         taken = {member.rank for member in self.active.values()}
         rank = next(rank for rank in range(len(taken) + 1) if rank not in taken)
         if before is not None:
             rank = before.rank
         clock = min((member.clock for member in self.active.values()), default=0)
         member = self.active[worker] = Member(worker, self.next_epoch, rank, lease_seconds, clock=clock)
+        member.round_number = 0 if former is None else former.round_number
         self.next_epoch += 1
         self._extend(member)
         return member
@@ -147,16 +151,16 @@ class Membership:
         member = self.active.get(worker)
         return member is not None and member.epoch == epoch
 
-    def end(self, worker: str, epoch: int, state: MemberState) -> bool:
-        """Ends an epoch; False if it has ended already."""
+    def end(self, worker: str, epoch: int, state: MemberState) -> Member | None:
+        """Ends an epoch; None if it has ended already."""
         if not self.has(worker, epoch):
-            return False
+            return None
         member = self.active.pop(worker)
         member.state = state
         self.former[worker] = member
         while len(self.former) > MAX_FORMER_MEMBERS:
             del self.former[next(iter(self.former))]
-        return True
+        return member
 
     def check(self, worker: str, epoch: int) -> Member:
         """The member of that epoch, whose lease is renewed.
@@ -198,6 +202,24 @@ class Membership:
         """Notes that a contribution waits no more; the lease starts again."""
         member.waiting -= 1
         self._extend(member)
+
+    def take_part(self, member: Member) -> None:
+        """Notes that the next step, or the open round, does not wait for a contribution of a member."""
+        member.round_number = self.round_number
+
+    def count_awaited(self) -> tuple[int, int]:
+        """Number of members that the next step, or round, may wait for, and of those that are idle."""
+        awaited = idle = 0
+        for member in self.active.values():
+            if member.is_idle and not member.waiting:
+                idle += 1
+            elif member.round_number < self.round_number and not member.waiting:
+                awaited += 1
+        return awaited, idle
+
+    def begin_round(self) -> None:
+        """Notes that no member has taken part in the next step, or round."""
+        self.round_number += 1
 
     def in_order(self) -> Sequence[Member]:
         """Members by rank, then former ones by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ class Join(Change[Any, Prepared[Member]]):
         if limit is not None and self.worker not in members and len(members) >= limit:
             raise DomainError(
                 Reason.LIMIT_EXCEEDED,
-                f"there are {limit} members, as many as there may be",
+                f"there are {limit} members, as many as there may be; join when one of them has left",
                 metadata={"limit": "max_active", "value": limit},
                 retry_after=RETRY_AFTER_S,
             )
@@ -52,6 +52,7 @@ class Join(Change[Any, Prepared[Member]]):
     def _commit(self, session: CoordinatedSession) -> Member:
         member = session.coordinator.membership.join(self.worker, self.lease_seconds)
         session.coordinator.release(self.worker)
+        session.activity.publish(replace(member))
         return member
 
 
@@ -95,8 +96,10 @@ def end_memberships(
 ) -> None:
     """Ends memberships; what waits in them is rejected."""
     for worker, epoch in members:
-        session.coordinator.membership.end(worker, epoch, state)
+        member = session.coordinator.membership.end(worker, epoch, state)
         session.coordinator.release(worker)
+        if member is not None:
+            session.activity.publish(replace(member))
 
 
 def replay_end(session: CoordinatedSession, facts: Mapping[str, Any]) -> None:

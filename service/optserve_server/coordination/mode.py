@@ -87,10 +87,14 @@ class Gathered:
     Attributes:
         count: how many there are.
         since: when the first of them came; infinity without any.
+        awaited: number of members that may contribute and have not done so.
+        idle: number of members that wait for shards, and cannot contribute.
     """
 
     count: int = 0
     since: float = math.inf
+    awaited: int = 0
+    idle: int = 0
 
 
 class Mode:
@@ -112,8 +116,11 @@ class Mode:
         """
         raise NotImplementedError
 
-    def is_complete(self, gathered: Gathered, member_count: int, now: float) -> bool:
-        """Whether a step is to be taken of what is gathered."""
+    def is_complete(self, gathered: Gathered, now: float) -> bool:
+        """Whether a step is to be taken of what is gathered, of which there is at least one.
+
+        It must not wait for members that cannot contribute: that are gone, or wait themselves.
+        """
         return False
 
     def due_at(self, gathered: Gathered) -> float:

@@ -12,7 +12,10 @@ from optserve_server.spec.coordination import CoordinationRounds
 
 
 class Rounds(Mode):
-    """A round closes when it is full, or when its deadline passes (FedAvg, FedBuff).
+    """A round closes when it is full, when no member is awaited, or when its deadline passes.
+
+    No member is awaited when each has contributed. So a round whose members are fewer than its buffer,
+    because some are lost, does not wait for others without a limit.
 
     With a buffer as large as the number of members and max_staleness 0 it is FedAvg (McMahan et al.
     2017); with a smaller buffer and stale contributions FedBuff (Nguyen et al. 2022).
@@ -31,11 +34,16 @@ class Rounds(Mode):
             Action.ACCUMULATE, staleness, spec.damping.compute_factor(staleness, spec.damping_factor)
         )
 
-    def is_complete(self, gathered: Gathered, member_count: int, now: float) -> bool:
-        """Whether the round is full, or its deadline has passed."""
-        return gathered.count >= self._spec.buffer_size or now >= self.due_at(gathered)
+    def is_complete(self, gathered: Gathered, now: float) -> bool:
+        """Whether the round is full, no member is awaited, or its deadline has passed."""
+        if gathered.count >= self._spec.buffer_size or now >= self.due_at(gathered):
+            return True
+        return self._is_enough(gathered) and not gathered.awaited
 
     def due_at(self, gathered: Gathered) -> float:
         """The round's deadline."""
         seconds = self._spec.deadline_seconds
-        return math.inf if seconds is None or not gathered.count else gathered.since + seconds
+        return gathered.since + seconds if seconds is not None and self._is_enough(gathered) else math.inf
+
+    def _is_enough(self, gathered: Gathered) -> bool:
+        return gathered.count >= self._spec.min_contributions - gathered.idle

@@ -14,7 +14,9 @@ class Sync(Mode):
     """A step is taken when enough contributions are held.
 
     Enough are ``replicas_to_aggregate``, or as many as there are members if these are fewer; never fewer
-    than ``min_replicas``. After the straggler time-out, ``min_replicas`` are enough.
+    than ``min_replicas``. After the straggler time-out, ``min_replicas`` are enough. A member whose
+    contribution was skipped is not waited for. One that waits for shards counts for ``min_replicas``,
+    because it has nothing to contribute.
     """
 
     def __init__(self, spec: CoordinationSync) -> None:
@@ -26,18 +28,21 @@ class Sync(Mode):
         late = staleness > 0 and self._spec.late is LateContribution.DROP
         return Decision(Action.DROP if late else Action.HOLD, staleness)
 
-    def quorum(self, member_count: int) -> int:
+    def quorum(self, gathered: Gathered) -> int:
         """How many contributions make a step."""
-        wanted = self._spec.replicas_to_aggregate
-        wanted = member_count if wanted is None else min(wanted, member_count)
-        return max(wanted, self._spec.min_replicas)
+        possible, wanted = gathered.count + gathered.awaited, self._spec.replicas_to_aggregate
+        wanted = possible if wanted is None else min(wanted, possible)
+        return max(wanted, self._least(gathered))
 
-    def is_complete(self, gathered: Gathered, member_count: int, now: float) -> bool:
+    def is_complete(self, gathered: Gathered, now: float) -> bool:
         """Whether there are enough contributions."""
-        return gathered.count >= self.quorum(member_count) or now >= self.due_at(gathered)
+        return gathered.count >= self.quorum(gathered) or now >= self.due_at(gathered)
 
     def due_at(self, gathered: Gathered) -> float:
         """When the straggler time-out passes."""
         timeout = self._spec.straggler_timeout_seconds
-        enough = gathered.count >= self._spec.min_replicas
+        enough = gathered.count >= self._least(gathered)
         return gathered.since + timeout if timeout is not None and enough else math.inf
+
+    def _least(self, gathered: Gathered) -> int:
+        return self._spec.min_replicas - gathered.idle

@@ -93,11 +93,20 @@ class CoordinationRounds(Hyperparameters):
     """Members train on their own and send the change of the parameters."""
 
     buffer_size: int = hyper(ge=1)
+    min_contributions: int = hyper(1, ge=1)
     max_active: int | None = hyper(None, ge=1)
     deadline_seconds: float | None = hyper(None, gt=0)
     max_staleness: int = hyper(0, ge=0)
     damping: Damping = hyper(Damping.NONE)
     damping_factor: float = hyper(0.5, gt=0, le=1)
+
+    def validate(self) -> None:
+        """Rejects rounds that could never close."""
+        for name in ("buffer_size", "max_active"):
+            limit = getattr(self, name)
+            if limit is not None and self.min_contributions > limit:
+                text = f"min_contributions is {self.min_contributions}, but must be at most {name}, {limit}"
+                raise conflict("min_contributions", text)
 
 
 CoordinationSpec = (

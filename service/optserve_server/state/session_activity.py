@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from optserve_server.state.step_result import StepOutcome
+from optserve_server.state.step_result import StepOutcome, StepResult
 
 EVENTS_KEPT = 1024
 """Events that wait for a watcher before the oldest are dropped."""
@@ -24,6 +24,13 @@ class Pushed:
     """Parameters were written; the session's step."""
 
     step: int
+
+
+@dataclass(frozen=True)
+class Contributed:
+    """A worker's step became a part of a step of several; its own result."""
+
+    result: StepResult
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,25 @@ class SessionActivity:
         self.watchers: tuple[Watcher, ...] = ()
 
     def publish(self, what: object) -> None:
-        """Sends an event to all watchers; thread-safe."""
+        """Sends an event to the watchers that it concerns; thread-safe."""
+        if not self.watchers:
+            return
+        event = Event(datetime.now(UTC), what)
+        is_no_step = isinstance(what, Contributed) or (
+            isinstance(what, StepResult) and what.outcome is not StepOutcome.APPLIED
+        )
         for watcher in self.watchers:
-            watcher.add(Event(datetime.now(UTC), what))
+            if not (is_no_step and watcher.is_for_steps):
+                watcher.add(event)
 
-    def watch(self) -> Watcher:
-        """Adds a watcher, which watches until it is passed to `leave`."""
-        watcher = Watcher()
+    def watch(self, *, is_for_steps: bool = False) -> Watcher:
+        """Adds a watcher, which watches until it is passed to `leave`.
+
+        Args:
+            is_for_steps: whether it gets no events of contributions that are no step. A thousand workers
+                may wait for the end of a round that each of them contributes to.
+        """
+        watcher = Watcher(is_for_steps=is_for_steps)
         self.watchers = (*self.watchers, watcher)
         return watcher
 
@@ -82,9 +101,11 @@ class Watcher:
 
     Args:
         capacity: how many events wait before the oldest is dropped.
+        is_for_steps: whether it gets no events of contributions that are no step.
     """
 
-    def __init__(self, capacity: int = EVENTS_KEPT) -> None:
+    def __init__(self, capacity: int = EVENTS_KEPT, *, is_for_steps: bool = False) -> None:
+        self.is_for_steps = is_for_steps
         self._events: deque[Event] = deque()
         self._capacity = capacity
         self._dropped = 0

@@ -12,7 +12,11 @@ repository. It reads one object from standard input,
     rates       [rounds] of the server, or null where the strategy's own holds
 
 and writes the parameters after each round, [rounds][n], or Flower's version where the object
-is empty.
+is empty. In place of gradients, it may have
+
+    changes     [rounds][clients][n]: what training adds to the parameters, in their type
+    examples    [clients]: how many examples each client has
+    dtype       type of the parameters
 """
 
 from __future__ import annotations
@@ -27,10 +31,22 @@ import numpy as np
 from flwr.common import Code, FitRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
 
 
-def answer(clients: Any) -> list[tuple[None, FitRes]]:
-    """What each client made of the parameters, all with equally many examples."""
+def answer(clients: Any, examples: Any = (1, 1)) -> list[tuple[None, FitRes]]:
+    """What each client made of the parameters, with its number of examples."""
     okay = Status(Code.OK, "")
-    return [(None, FitRes(okay, ndarrays_to_parameters([q]), 1, {})) for q in clients]
+    both = zip(clients, examples, strict=True)
+    return [(None, FitRes(okay, ndarrays_to_parameters([q]), count, {})) for q, count in both]
+
+
+def run_federated(strategy: Any, job: dict[str, Any], p: Any) -> list[list[float]]:
+    """The parameters after each round of clients that change them."""
+    path = []
+    for number, changes in enumerate(job["changes"], 1):
+        clients = [p + np.array(change, p.dtype) for change in changes]
+        found, _ = strategy.aggregate_fit(number, answer(clients, job["examples"]), [])
+        (p,) = parameters_to_ndarrays(found)
+        path.append(p.tolist())
+    return path
 
 
 def rounds(strategy: Any, job: dict[str, Any]) -> list[list[float]]:
@@ -49,9 +65,11 @@ def rounds(strategy: Any, job: dict[str, Any]) -> list[list[float]]:
 
 def run(job: dict[str, Any]) -> list[list[float]]:
     """The answer to a job."""
-    start = np.array(job["parameters"], np.float64)
+    start = np.array(job["parameters"], job.get("dtype", "float64"))
     make = getattr(flwr.server.strategy, job["strategy"])
     strategy = make(initial_parameters=ndarrays_to_parameters([start]), **job["options"])
+    if "changes" in job:
+        return run_federated(strategy, job, start)
     for name, value in job["attributes"].items():
         setattr(strategy, name, value)
     if job["initial"] is not None:

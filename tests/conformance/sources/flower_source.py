@@ -16,13 +16,9 @@ FedAvgM is gradient descent with momentum, so that PyTorch proves it as well.
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,32 +27,15 @@ from tests.conformance import inputs
 from tests.conformance.oracle import later_optimizers as oracle
 from tests.conformance.oracle.optimizers import momentum
 from tests.conformance.sources import torch_source
+from tests.conformance.sources.flower_process import ask
 from tests.conformance.sources.row import Path as Steps
 from tests.conformance.sources.row import Row, Runner, optimizer_spec, trajectory, underscore
-
-PYTHON = Path(__file__).parents[3] / ".venv-flower" / "bin" / "python"
-SCRIPT = Path(__file__).with_name("flower_run.py")
-LONGEST = 120.0
-"""Seconds that a process may take."""
 
 NOTE = "gradients stand for the parameters minus the clients' mean"
 AHEAD = {"bias_correction": "FED_ADAM_CORRECTION_FOLDED_AHEAD"}
 BETAS = {"beta1": 0.8, "beta2": 0.95}
 TAU = {"tau": 0.0625}
 FULL = {"initial_accumulator": 0.25, **TAU}
-
-
-def ask(job: Mapping[str, Any]) -> Any:
-    """Flower's answer to a job of `flower_run`."""
-    if not PYTHON.exists():
-        raise FileNotFoundError(f"{PYTHON} is missing; make conformance-sources makes it")
-    done = subprocess.run(
-        [PYTHON, "-I", SCRIPT], input=json.dumps(job), env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
-        text=True, capture_output=True, timeout=LONGEST, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"{SCRIPT.name} failed:\n{done.stderr}")
-    return json.loads(done.stdout)
 
 
 @cache

@@ -50,9 +50,9 @@ class Proxy:
     server sees all that the client sends; ``requests`` is the same for what clients send.
     ``upstream_budget`` and ``downstream_budget`` cut every connection once that many bytes have
     passed, and then allow any number again. While ``refuses`` is set, new connections are reset at
-    once. ``delay`` is in seconds, for each block in either direction. It listens at ``at``, and may
-    `forward` what comes to further addresses, or `route` it to another server. A connection that the
-    server does not accept is reset.
+    once. ``upstream_bytes`` counts what clients have sent. ``delay`` is in seconds, for each block in
+    either direction. It listens at ``at``, and may `forward` what comes to further addresses, or `route`
+    it to another server. A connection that the server does not accept is reset.
     """
 
     def __init__(self, target: tuple[str, int], at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
@@ -68,7 +68,7 @@ class Proxy:
         self.upstream_budget: int | None = None
         self.downstream_budget: int | None = None
         self.refuses = False
-        self.cuts = 0
+        self.cuts = self.upstream_bytes = 0
         self.forward(target, at)
 
     @property
@@ -150,6 +150,8 @@ class Proxy:
                 if not gate.wait(WAIT):
                     break
                 sink.sendall(data)
+                if source is pair.near:
+                    self.upstream_bytes += len(data)
                 self._count(budget, len(data))
         pair.on_end()
 

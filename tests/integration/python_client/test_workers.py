@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 
 import optserve
-from optserve import errors
+from optserve import errors, events
+from optserve.v1.worker_service_pb2 import ReleaseShardsRequest
+from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.integration.python_client.conftest import connect_remotely
 from tests.integration.python_client.proxy import running_proxy
 from tests.support.server import RunningServer
@@ -92,17 +95,83 @@ def test_a_second_incarnation_goes_on_with_the_numbers(client: optserve.Client) 
     assert session.get().step == 2
 
 
-def test_errors_say_what_to_do(client: optserve.Client) -> None:
+def test_errors_say_what_to_do_and_it_helps(client: optserve.Client) -> None:
     session = create(client, optserve.CoordinationAsync(max_staleness=0))
-    with pytest.raises(errors.NotAMember):
+    with pytest.raises(errors.NotAMember, match="join the session"):
         session.step(gradient(1.0))
     a, b = session.join("a"), session.join("b")
     a.step(gradient(1.0))
-    with pytest.raises(errors.Stale) as stale:
+    with pytest.raises(errors.Stale, match="pull, and compute the gradient again") as stale:
         b.step(gradient(1.0))
     assert stale.value.current_step == 1
     assert b.pull().step == 1
     assert b.step(gradient(1.0)).step == 2
+    again = session.join("b")
+    with pytest.raises(errors.Fenced, match="join again and continue with next_sequence"):
+        b.step(gradient(1.0))
+    assert again.step(gradient(1.0)).step == 3
+
+
+def test_a_member_of_a_round_that_is_closed_takes_part_in_the_next(client: optserve.Client) -> None:
+    session = create(client, optserve.CoordinationRounds(1, max_active=2))
+    a, b = session.join("a"), session.join("b")
+    with pytest.raises(errors.ResourceExhausted, match="join when one of them has left"):
+        session.join("c", timeout=0.5)
+    a.step(gradient(1.0))
+    with pytest.raises(errors.RoundClosed, match="pull, and take part in the current one"):
+        b.step(gradient(1.0))
+    assert b.pull().step == 1
+    b.step(gradient(1.0))
+    assert session.get().step == 2
+    b.leave()
+    assert session.join("c").rank == 1
+
+
+def test_a_worker_that_lost_a_shard_goes_on_with_others(
+    server: RunningServer, client: optserve.Client
+) -> None:
+    plan = optserve.DataPlan(4, 1)
+    session = client.create_session(START, optserve.optimizers.SGD(learning_rate=1.0), data_plan=plan)
+    member = session.join("w")
+    shards = member.shards()
+    next(shards)
+    with grpc.insecure_channel(server.address) as channel:
+        request = ReleaseShardsRequest(session=session.name, worker="w", worker_epoch=member.epoch)
+        WorkerServiceStub(channel).ReleaseShards(request, timeout=20)
+    with pytest.raises(errors.ShardNotHeld, match="acquire shards, and compute another contribution"):
+        member.step(gradient(0.0))
+    done = sum(member.step(gradient(0.0)).outcome is optserve.StepOutcome.APPLIED for _ in member.shards())
+    assert done == 4
+
+
+def test_a_watch_shows_what_workers_do(client: optserve.Client, pool: ThreadPoolExecutor) -> None:
+    session = create(client, optserve.CoordinationSync(min_replicas=2))
+    watch = session.watch()
+    assert isinstance(next(watch).what, events.Began)
+    a, b = session.join("a"), session.join("b", lease=0.5)
+    waiting = pool.submit(a.step, gradient(1.0))
+    b.step(gradient(3.0))
+    waiting.result(20)
+    a.leave()
+    b.close()
+    seen = [next(watch).what for _ in range(7)]
+    joined = [what.worker for what in seen if isinstance(what, events.Joined)]
+    assert [(one.worker, one.epoch, one.state) for one in joined] == [
+        ("a", 1, optserve.WorkerState.ACTIVE),
+        ("b", 2, optserve.WorkerState.ACTIVE),
+    ]
+    parts = [what.result for what in seen if isinstance(what, events.Contributed)]
+    assert [(one.worker, one.sequence, one.step, one.weight) for one in parts] == [
+        ("a", 1, 1, 0.5),
+        ("b", 1, 1, 0.5),
+    ]
+    (step,) = (what for what in seen if isinstance(what, optserve.StepResult))
+    assert (step.worker, step.step) == ("", 1)
+    ended = [what.worker for what in seen if isinstance(what, events.Ended)]
+    assert [(one.worker, one.contributions, one.state) for one in ended] == [
+        ("a", 1, optserve.WorkerState.LEFT),
+        ("b", 1, optserve.WorkerState.EXPIRED),
+    ]
 
 
 def test_rounds(client: optserve.Client, pool: ThreadPoolExecutor) -> None:
@@ -135,3 +204,28 @@ def test_a_step_that_waits_survives_a_lost_connection(
         assert b.step(gradient(3.0)).contributions == 2
         assert first.result(20).step == 1
     assert session.get().step == 1
+
+
+@pytest.mark.parametrize("wire_dtype", [None, "float16"])
+def test_an_upload_that_breaks_off_is_resumed(
+    server: RunningServer, client: optserve.Client, wire_dtype: str | None
+) -> None:
+    """The connection is lost after 15 MB; only what was on its way is sent again."""
+    change = np.arange(10_000_000, dtype=np.float32) % 1000
+    session = client.create_session(
+        {"w": np.zeros_like(change)},
+        optserve.optimizers.SGD(learning_rate=1.0),
+        coordination=optserve.CoordinationRounds(1),
+    )
+    host, _, port = server.address.rpartition(":")
+    with (
+        running_proxy((host, int(port))) as proxy,
+        connect_remotely(proxy.address, data_connections=False) as other,
+    ):
+        member = other.session(session.name).join("w")
+        proxy.upstream_budget = 15_000_000
+        result = member.step({"w": change}, pull=None, wire_dtype=wire_dtype, timeout=60)
+        assert result.outcome is optserve.StepOutcome.ACCUMULATED
+        assert (result.replayed, proxy.cuts) == (False, 1)
+        assert proxy.upstream_bytes < change.size * np.dtype(wire_dtype or np.float32).itemsize + 12_000_000
+    np.testing.assert_array_equal(session.pull()["w"], change)

@@ -241,7 +241,7 @@ def test_what_must_hold_holds(mode: str) -> None:
 
 
 def quorum_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sync, "quorum", lambda self, count: max(1, count - 1))
+    monkeypatch.setattr(Sync, "quorum", lambda self, gathered: max(1, gathered.count + gathered.awaited - 1))
 
 
 def answer_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

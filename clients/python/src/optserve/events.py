@@ -15,6 +15,7 @@ from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters
 from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
+from optserve.workers import Worker
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,28 @@ class Deleted:
     expired: bool
 
 
-What = Began | StepResult | Updated | Pushed | MetricsReport | Deleted
+@dataclass(frozen=True)
+class Joined:
+    """A worker became a member; an earlier epoch of it has ended."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A membership ended: the worker left, or its lease ran out, as its state says."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True)
+class Contributed:
+    """A worker's step became a part of one of several, which is an event of its own (`CoordinationSync`)."""
+
+    result: StepResult
+
+
+What = Began | StepResult | Updated | Pushed | MetricsReport | Deleted | Joined | Ended | Contributed
 
 
 @dataclass(frozen=True)
@@ -98,5 +120,12 @@ def _decode_event(message: wire.WatchSessionResponse) -> What | None:
             return MetricsReport.from_message(message.reported)
         case "deleted":
             return Deleted(message.deleted.expired)
+        case "joined":
+            return Joined(Worker.of(message.joined))
+        case "ended":
+            return Ended(Worker.of(message.ended))
+        case "contributed":
+            result = message.contributed
+            return Contributed(StepResult.of(result, Parameters(), result.worker))
         case _:
             return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +61,20 @@ class Call:
 
 current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
 """The call that the running task answers."""
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[None]:
+    """Does not count the running call as silent while it waits for something that others do."""
+    call = current.get()
+    if call is None:
+        yield
+        return
+    moves, call.moves = call.moves, False
+    try:
+        yield
+    finally:
+        call.moves, call.heard = moves, time.monotonic()
 
 
 def namespace() -> Namespace:

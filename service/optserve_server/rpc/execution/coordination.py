@@ -21,6 +21,7 @@ from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
 from optserve_server.errors import DomainError, Reason
+from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import RETRY_AFTER_S
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
@@ -144,7 +145,8 @@ class Coordination:
         held.when_decided(partial(loop.call_soon_threadsafe, decided.set))
         self._waiting[held] = session
         try:
-            await decided.wait()
+            with calls.waiting():
+                await decided.wait()
         finally:
             self._waiting.pop(held, None)
 

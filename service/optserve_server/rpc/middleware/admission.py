@@ -12,9 +12,6 @@ from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.calls import Call
 from optserve_server.rpc.context.drain import RETRY_AFTER_S, Drain
 
-_SILENT = frozenset({"/optserve.v1.SessionService/WatchSession"})
-"""Streams that may be silent for as long as nothing happens."""
-
 
 class Admission:
     """Admits calls, counts them, and ends those that may not continue.
@@ -75,7 +72,7 @@ class Admission:
         for call in tuple(self._inside):
             if call.caller is not None and not self.identities.is_valid(call.caller):
                 call.end(DomainError(Reason.UNAUTHENTICATED, "the token is no longer valid"))
-            elif self._idle and call.moves and call.heard < silent_since and call.method not in _SILENT:
+            elif self._idle and call.moves and call.heard < silent_since:
                 call.end(_idle_error(self._idle))
 
 

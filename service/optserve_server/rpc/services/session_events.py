@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from optserve.v1 import session_service_pb2 as pb
+from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.sessions.session import Session
@@ -14,17 +15,21 @@ from optserve_server.wire.messages.events import event_to, first_event_to
 
 
 async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
-    """Returns when the session has reached a step.
+    """Returns when the session has reached a step, or was restored at an earlier one.
+
+    The workers that are to take that step may wait for it themselves.
 
     Raises:
         DomainError: SESSION_NOT_FOUND, or SHUTTING_DOWN.
     """
     interruptible = drain.interruptible()
-    watcher = session.activity.watch()
+    watcher = session.activity.watch(is_for_steps=True)
     try:
-        while session.step < step:
+        before = session.step
+        while before <= session.step < step:
+            before = session.step
             session.check_open()
-            with interruptible:
+            with interruptible, calls.waiting():
                 await watcher.next()
     finally:
         session.activity.leave(watcher)
@@ -42,7 +47,7 @@ async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterato
     try:
         yield first_event_to(session, datetime.now(UTC))
         while True:
-            with interruptible:
+            with interruptible, calls.waiting():
                 event, dropped = await watcher.next()
             meters.events_dropped += dropped
             yield event_to(session, event, dropped)

@@ -7,13 +7,12 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from grpc import aio
 
 from optserve._codec.framing import ChunkAhead, ChunkView
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.coordination.contribution import Contribution
+from optserve_server.coordination.uploads import NOTHING
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.programs.step_programs import GRADIENT, REPLY
 from optserve_server.rpc.context.drain import Drain
@@ -215,7 +214,7 @@ class StepStream:
         if plan.sparse_tensors or start.row_indices:
             session.admit(options)
             arriving = plan.rows(steps.row_indices_from(start.row_indices, plan), start.byte_count)
-            await self._fill(arriving.buffer, chunk)
+            await self._fill(Filler(arriving.buffer), chunk)
             # To put rows into their places may take a while.
             stage = arriving.staging
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
@@ -239,17 +238,31 @@ class StepStream:
             staging.buffer.data[:] = chunk.data
         elif size or chunk is not None:
             session.admit(options)  # before more bytes are awaited
-            await self._fill(staging.buffer, chunk, step.on_received)
+            await self._fill_or_keep(session, Filler(staging.buffer), start, step, chunk)
         return step
 
+    async def _fill_or_keep(
+        self, session: Session, filler: Filler, start: pb.StepStart, step: Step, chunk: Chunk | None
+    ) -> None:
+        """Reads until a gradient is complete; if the stream breaks off, keeps what has arrived."""
+        uploads, worker = session.coordinator.uploads, step.options.worker
+        if start.resume_from:
+            upload = uploads.find(worker)
+            known = upload if upload.upload_id == start.upload_id else NOTHING
+            filler.go_on(known.received, start.resume_from)
+        try:
+            await self._fill(filler, chunk, step.on_received)
+        except BaseException:
+            member = step.options.member
+            if start.upload_id and member and session.coordinator.membership.has(worker, member.epoch):
+                uploads.keep(worker, start.upload_id, filler.received)  # the plan's buffer: it ends
+            raise
+        uploads.drop(worker)
+
     async def _fill(
-        self,
-        buffer: npt.NDArray[np.uint8],
-        chunk: Chunk | None,
-        on_progress: Callable[[int], object] | None = None,
+        self, filler: Filler, chunk: Chunk | None, on_progress: Callable[[int], object] | None = None
     ) -> None:
         """Reads until a gradient is complete; ``on_progress`` is called with the bytes that are there."""
-        filler = Filler(buffer)
         await _receive_chunk(filler, chunk)
         while not filler.is_complete:
             if on_progress is not None:
@@ -330,7 +343,12 @@ def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> t
 async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
     """Puts a chunk into its place."""
     if isinstance(chunk, ChunkAhead):
-        await _receive(chunk, filler.place(chunk))
+        place = filler.place(chunk)
+        try:
+            await _receive(chunk, place)
+        except BaseException:
+            filler.take_back(chunk)
+            raise
     else:
         filler.add(chunk)
 
@@ -353,5 +371,5 @@ def _locate(error: DomainError) -> None:
     field = error.field or ""
     if field == "options" or field.startswith("options."):
         error.field = "step" + field.removeprefix("options")
-    elif field.startswith(("byte_count", "gradient_id", "row_indices", "overrides")):
+    elif field.startswith(("byte_count", "resume_from", "gradient_id", "row_indices", "overrides")):
         error.field = f"step.{field}"

@@ -33,6 +33,35 @@ class Filler:
         """Whether every byte has arrived."""
         return self._filled == self._buffer.size
 
+    @property
+    def received(self) -> npt.NDArray[np.uint8]:
+        """The bytes that have arrived."""
+        return self._buffer[: self._filled]
+
+    def go_on(self, earlier: npt.NDArray[np.uint8], size: int) -> None:
+        """Begins with bytes that arrived earlier.
+
+        Args:
+            earlier: what has arrived.
+            size: how much of it the client counts on.
+
+        Raises:
+            DomainError: STREAM_PROTOCOL at ``resume_from`` if that is more than has arrived.
+        """
+        if size > min(earlier.size, self._buffer.size):
+            raise DomainError(
+                Reason.STREAM_PROTOCOL,
+                f"resume_from is {size}, but {earlier.size} bytes of the upload have arrived",
+                field="resume_from",
+                metadata={"expected": earlier.size, "actual": size},
+            )
+        self._buffer[:size] = earlier[:size]
+        self._filled = size
+
+    def take_back(self, chunk: ChunkAhead) -> None:
+        """Counts the last chunk as missing: it did not arrive as a whole."""
+        self._filled -= chunk.byte_count
+
     def add(self, chunk: ChunkView | None) -> None:
         """Puts the chunk of a message into its place; a message without one adds nothing.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 from optserve.v1 import session_service_pb2 as pb
+from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.sessions.session import Session
 from optserve_server.state.metrics_report import MetricsReport
-from optserve_server.state.session_activity import Deleted, Event, Pushed, Updated
+from optserve_server.state.session_activity import Contributed, Deleted, Event, Pushed, Updated
 from optserve_server.state.step_result import StepResult
 from optserve_server.wire.messages.metrics import report_to
 from optserve_server.wire.messages.sessions import fill_session
 from optserve_server.wire.messages.steps import result_to
+from optserve_server.wire.messages.workers import worker_to
 
 
 def first_event_to(session: Session, now: datetime) -> pb.WatchSessionResponse:
@@ -45,4 +47,9 @@ def event_to(session: Session, event: Event, dropped: int) -> pb.WatchSessionRes
         response.deleted.SetInParent()
     elif isinstance(what, StepResult):
         response.step.CopyFrom(result_to(what))
+    elif isinstance(what, Contributed):
+        response.contributed.CopyFrom(result_to(what.result))
+    elif isinstance(what, Member):
+        member = worker_to(what, session.coordinator.membership.clock())
+        (response.joined if what.state is MemberState.ACTIVE else response.ended).CopyFrom(member)
     return response

@@ -1738,7 +1738,8 @@ func (b0 CoordinationSolo_builder) Build() *CoordinationSolo {
 // element types, so that the bits of the result do not depend on the order of
 // arrival; the aggregate is one step of the session, and each contributor gets
 // its result. A contribution has the gradient of every tensor that is not
-// frozen, no overrides, and parameters_step.
+// frozen, no overrides, and parameters_step. A member whose contribution is
+// skipped is not waited for; its next one counts as any other.
 type CoordinationSync struct {
 	state                              protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_ReplicasToAggregate     int32                  `protobuf:"varint,1,opt,name=replicas_to_aggregate,json=replicasToAggregate,proto3,oneof"`
@@ -1954,7 +1955,9 @@ type CoordinationSync_builder struct {
 	// stop the others; those beyond it are backup workers.
 	ReplicasToAggregate *int32
 	// A step waits until there are so many contributions, even if members were
-	// lost or the time-out has passed. At least 1; 1 when unset.
+	// lost or the time-out has passed. Members that wait for shards of the data
+	// plan count as if they had contributed, because they have nothing to
+	// contribute. At least 1; 1 when unset.
 	MinReplicas *int32
 	// Seconds after the first contribution of a step at which it is taken with
 	// those that are there, if they are min_replicas. Greater than 0. No time-out
@@ -2137,8 +2140,9 @@ func (b0 CoordinationAsync_builder) Build() *CoordinationAsync {
 
 // Stale synchronous parallel training. A contribution that would put its sender
 // more than max_lead contributions ahead of the slowest member waits until that
-// has caught up, left, or lost its lease. A member that joins begins where the
-// slowest one is.
+// has caught up, left, lost its lease, or waits for shards of the data plan. A
+// contribution that is skipped counts as any other. A member that joins begins
+// where the slowest one is.
 type CoordinationBounded struct {
 	state                  protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_MaxLead     int32                  `protobuf:"varint,1,opt,name=max_lead,json=maxLead,proto3,oneof"`
@@ -2218,24 +2222,35 @@ func (b0 CoordinationBounded_builder) Build() *CoordinationBounded {
 // Federated training in rounds. A contribution is the change of the parameters
 // (local parameters minus those that were pulled) of every tensor that is not
 // frozen, with example_count. It is added to the round and answered with
-// STEP_OUTCOME_ACCUMULATED. When a round is full, or its deadline passes, it
-// closes: the mean of the changes, weighted by example_count, is negated and
-// becomes the gradient of one step of the session's optimizer. SGD with a
-// learning rate of 1 is FedAvg; FedAvgM, FedAdagrad, FedAdam and FedYogi are
-// optimizers; Nesterov momentum is DiLoCo. Members wait for the next round by
-// PullParametersRequest.newer_than_step.
+// STEP_OUTCOME_ACCUMULATED.
+//
+// A round closes when buffer_size contributions are there, when every member has
+// contributed, or when its deadline passes. Every member means every one that
+// may contribute: not one that has left, whose lease has run out, or that waits
+// for shards of the data plan. So a round without a deadline waits for its
+// members, and for nobody else. A member that joins again has contributed if
+// its earlier epoch has. Then the mean of the changes, weighted by
+// example_count, is negated and becomes the gradient of one step of the
+// session's optimizer. SGD with a learning rate of 1 is FedAvg; FedAvgM,
+// FedAdagrad, FedAdam and FedYogi are optimizers; Nesterov momentum is DiLoCo.
+//
+// A member whose contribution was accumulated MAY wait for the next round by
+// PullParametersRequest.newer_than_step, or contribute again. One whose
+// contribution was skipped or rejected, or that has not contributed, MUST NOT
+// wait so: the round may be waiting for it.
 type CoordinationRounds struct {
-	state                      protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_BufferSize      int32                  `protobuf:"varint,1,opt,name=buffer_size,json=bufferSize,proto3,oneof"`
-	xxx_hidden_MaxActive       int32                  `protobuf:"varint,2,opt,name=max_active,json=maxActive,proto3,oneof"`
-	xxx_hidden_DeadlineSeconds float64                `protobuf:"fixed64,3,opt,name=deadline_seconds,json=deadlineSeconds,proto3,oneof"`
-	xxx_hidden_MaxStaleness    int64                  `protobuf:"varint,4,opt,name=max_staleness,json=maxStaleness,proto3,oneof"`
-	xxx_hidden_Damping         Damping                `protobuf:"varint,5,opt,name=damping,proto3,enum=optserve.v1.Damping"`
-	xxx_hidden_DampingFactor   float64                `protobuf:"fixed64,6,opt,name=damping_factor,json=dampingFactor,proto3,oneof"`
-	XXX_raceDetectHookData     protoimpl.RaceDetectHookData
-	XXX_presence               [1]uint32
-	unknownFields              protoimpl.UnknownFields
-	sizeCache                  protoimpl.SizeCache
+	state                       protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_BufferSize       int32                  `protobuf:"varint,1,opt,name=buffer_size,json=bufferSize,proto3,oneof"`
+	xxx_hidden_MaxActive        int32                  `protobuf:"varint,2,opt,name=max_active,json=maxActive,proto3,oneof"`
+	xxx_hidden_DeadlineSeconds  float64                `protobuf:"fixed64,3,opt,name=deadline_seconds,json=deadlineSeconds,proto3,oneof"`
+	xxx_hidden_MaxStaleness     int64                  `protobuf:"varint,4,opt,name=max_staleness,json=maxStaleness,proto3,oneof"`
+	xxx_hidden_Damping          Damping                `protobuf:"varint,5,opt,name=damping,proto3,enum=optserve.v1.Damping"`
+	xxx_hidden_DampingFactor    float64                `protobuf:"fixed64,6,opt,name=damping_factor,json=dampingFactor,proto3,oneof"`
+	xxx_hidden_MinContributions int32                  `protobuf:"varint,7,opt,name=min_contributions,json=minContributions,proto3,oneof"`
+	XXX_raceDetectHookData      protoimpl.RaceDetectHookData
+	XXX_presence                [1]uint32
+	unknownFields               protoimpl.UnknownFields
+	sizeCache                   protoimpl.SizeCache
 }
 
 func (x *CoordinationRounds) Reset() {
@@ -2305,24 +2320,31 @@ func (x *CoordinationRounds) GetDampingFactor() float64 {
 	return 0
 }
 
+func (x *CoordinationRounds) GetMinContributions() int32 {
+	if x != nil {
+		return x.xxx_hidden_MinContributions
+	}
+	return 0
+}
+
 func (x *CoordinationRounds) SetBufferSize(v int32) {
 	x.xxx_hidden_BufferSize = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 7)
 }
 
 func (x *CoordinationRounds) SetMaxActive(v int32) {
 	x.xxx_hidden_MaxActive = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 7)
 }
 
 func (x *CoordinationRounds) SetDeadlineSeconds(v float64) {
 	x.xxx_hidden_DeadlineSeconds = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 7)
 }
 
 func (x *CoordinationRounds) SetMaxStaleness(v int64) {
 	x.xxx_hidden_MaxStaleness = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 7)
 }
 
 func (x *CoordinationRounds) SetDamping(v Damping) {
@@ -2331,7 +2353,12 @@ func (x *CoordinationRounds) SetDamping(v Damping) {
 
 func (x *CoordinationRounds) SetDampingFactor(v float64) {
 	x.xxx_hidden_DampingFactor = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 7)
+}
+
+func (x *CoordinationRounds) SetMinContributions(v int32) {
+	x.xxx_hidden_MinContributions = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 6, 7)
 }
 
 func (x *CoordinationRounds) HasBufferSize() bool {
@@ -2369,6 +2396,13 @@ func (x *CoordinationRounds) HasDampingFactor() bool {
 	return protoimpl.X.Present(&(x.XXX_presence[0]), 5)
 }
 
+func (x *CoordinationRounds) HasMinContributions() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 6)
+}
+
 func (x *CoordinationRounds) ClearBufferSize() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
 	x.xxx_hidden_BufferSize = 0
@@ -2394,11 +2428,16 @@ func (x *CoordinationRounds) ClearDampingFactor() {
 	x.xxx_hidden_DampingFactor = 0
 }
 
+func (x *CoordinationRounds) ClearMinContributions() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 6)
+	x.xxx_hidden_MinContributions = 0
+}
+
 type CoordinationRounds_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// Number of contributions that close a round, at least 1; the buffer of
-	// FedBuff. Required.
+	// Number of contributions that close a round, even if there are members that
+	// have not contributed; at least 1; the buffer of FedBuff. Required.
 	BufferSize *int32
 	// Largest number of members. No limit when unset. At least 1.
 	MaxActive *int32
@@ -2412,6 +2451,11 @@ type CoordinationRounds_builder struct {
 	Damping Damping
 	// Of EXPONENTIAL: in (0, 1]; 0.5 when unset.
 	DampingFactor *float64
+	// A round waits until there are so many contributions, even if every member
+	// has contributed or the deadline has passed. Members that wait for shards
+	// count as if they had contributed. At least 1, at most buffer_size and
+	// max_active; 1 when unset.
+	MinContributions *int32
 }
 
 func (b0 CoordinationRounds_builder) Build() *CoordinationRounds {
@@ -2419,25 +2463,29 @@ func (b0 CoordinationRounds_builder) Build() *CoordinationRounds {
 	b, x := &b0, m0
 	_, _ = b, x
 	if b.BufferSize != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 7)
 		x.xxx_hidden_BufferSize = *b.BufferSize
 	}
 	if b.MaxActive != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 7)
 		x.xxx_hidden_MaxActive = *b.MaxActive
 	}
 	if b.DeadlineSeconds != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 7)
 		x.xxx_hidden_DeadlineSeconds = *b.DeadlineSeconds
 	}
 	if b.MaxStaleness != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 7)
 		x.xxx_hidden_MaxStaleness = *b.MaxStaleness
 	}
 	x.xxx_hidden_Damping = b.Damping
 	if b.DampingFactor != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 7)
 		x.xxx_hidden_DampingFactor = *b.DampingFactor
+	}
+	if b.MinContributions != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 6, 7)
+		x.xxx_hidden_MinContributions = *b.MinContributions
 	}
 	return m0
 }
@@ -5125,7 +5173,7 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"\x0e_max_staleness\"B\n" +
 	"\x13CoordinationBounded\x12\x1e\n" +
 	"\bmax_lead\x18\x01 \x01(\x05H\x00R\amaxLead\x88\x01\x01B\v\n" +
-	"\t_max_lead\"\xed\x02\n" +
+	"\t_max_lead\"\xb5\x03\n" +
 	"\x12CoordinationRounds\x12$\n" +
 	"\vbuffer_size\x18\x01 \x01(\x05H\x00R\n" +
 	"bufferSize\x88\x01\x01\x12\"\n" +
@@ -5134,12 +5182,14 @@ const file_optserve_v1_session_proto_rawDesc = "" +
 	"\x10deadline_seconds\x18\x03 \x01(\x01H\x02R\x0fdeadlineSeconds\x88\x01\x01\x12(\n" +
 	"\rmax_staleness\x18\x04 \x01(\x03H\x03R\fmaxStaleness\x88\x01\x01\x12.\n" +
 	"\adamping\x18\x05 \x01(\x0e2\x14.optserve.v1.DampingR\adamping\x12*\n" +
-	"\x0edamping_factor\x18\x06 \x01(\x01H\x04R\rdampingFactor\x88\x01\x01B\x0e\n" +
+	"\x0edamping_factor\x18\x06 \x01(\x01H\x04R\rdampingFactor\x88\x01\x01\x120\n" +
+	"\x11min_contributions\x18\a \x01(\x05H\x05R\x10minContributions\x88\x01\x01B\x0e\n" +
 	"\f_buffer_sizeB\r\n" +
 	"\v_max_activeB\x13\n" +
 	"\x11_deadline_secondsB\x10\n" +
 	"\x0e_max_stalenessB\x11\n" +
-	"\x0f_damping_factor\"\xc5\x01\n" +
+	"\x0f_damping_factorB\x14\n" +
+	"\x12_min_contributions\"\xc5\x01\n" +
 	"\x0eDurabilitySpec\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.optserve.v1.DurabilityModeR\x04mode\x12*\n" +
 	"\x0esnapshot_steps\x18\x02 \x01(\x03H\x00R\rsnapshotSteps\x88\x01\x01\x12.\n" +

@@ -3334,13 +3334,15 @@ func (b0 StepPlan_builder) Build() *StepPlan {
 
 // The answer to a plan.
 type StepPlanned struct {
-	state                   protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_Gradients    *ByteLayout            `protobuf:"bytes,1,opt,name=gradients,proto3"`
-	xxx_hidden_Parameters   *ByteLayout            `protobuf:"bytes,2,opt,name=parameters,proto3"`
-	xxx_hidden_Step         int64                  `protobuf:"varint,3,opt,name=step,proto3"`
-	xxx_hidden_NextSequence uint64                 `protobuf:"varint,4,opt,name=next_sequence,json=nextSequence,proto3"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Gradients     *ByteLayout            `protobuf:"bytes,1,opt,name=gradients,proto3"`
+	xxx_hidden_Parameters    *ByteLayout            `protobuf:"bytes,2,opt,name=parameters,proto3"`
+	xxx_hidden_Step          int64                  `protobuf:"varint,3,opt,name=step,proto3"`
+	xxx_hidden_NextSequence  uint64                 `protobuf:"varint,4,opt,name=next_sequence,json=nextSequence,proto3"`
+	xxx_hidden_UploadId      uint64                 `protobuf:"fixed64,5,opt,name=upload_id,json=uploadId,proto3"`
+	xxx_hidden_ReceivedBytes uint64                 `protobuf:"varint,6,opt,name=received_bytes,json=receivedBytes,proto3"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *StepPlanned) Reset() {
@@ -3396,6 +3398,20 @@ func (x *StepPlanned) GetNextSequence() uint64 {
 	return 0
 }
 
+func (x *StepPlanned) GetUploadId() uint64 {
+	if x != nil {
+		return x.xxx_hidden_UploadId
+	}
+	return 0
+}
+
+func (x *StepPlanned) GetReceivedBytes() uint64 {
+	if x != nil {
+		return x.xxx_hidden_ReceivedBytes
+	}
+	return 0
+}
+
 func (x *StepPlanned) SetGradients(v *ByteLayout) {
 	x.xxx_hidden_Gradients = v
 }
@@ -3410,6 +3426,14 @@ func (x *StepPlanned) SetStep(v int64) {
 
 func (x *StepPlanned) SetNextSequence(v uint64) {
 	x.xxx_hidden_NextSequence = v
+}
+
+func (x *StepPlanned) SetUploadId(v uint64) {
+	x.xxx_hidden_UploadId = v
+}
+
+func (x *StepPlanned) SetReceivedBytes(v uint64) {
+	x.xxx_hidden_ReceivedBytes = v
 }
 
 func (x *StepPlanned) HasGradients() bool {
@@ -3449,6 +3473,11 @@ type StepPlanned_builder struct {
 	// The sequence that the worker's next step MUST carry; 0 without a worker. A
 	// restarted worker continues from here.
 	NextSequence uint64
+	// The upload_id of a step of this member whose stream broke off before its last
+	// byte; 0 for none.
+	UploadId uint64
+	// How many of its first bytes have arrived.
+	ReceivedBytes uint64
 }
 
 func (b0 StepPlanned_builder) Build() *StepPlanned {
@@ -3459,6 +3488,8 @@ func (b0 StepPlanned_builder) Build() *StepPlanned {
 	x.xxx_hidden_Parameters = b.Parameters
 	x.xxx_hidden_Step = b.Step
 	x.xxx_hidden_NextSequence = b.NextSequence
+	x.xxx_hidden_UploadId = b.UploadId
+	x.xxx_hidden_ReceivedBytes = b.ReceivedBytes
 	return m0
 }
 
@@ -3476,6 +3507,8 @@ type StepStart struct {
 	xxx_hidden_ExampleCount    uint64                     `protobuf:"varint,9,opt,name=example_count,json=exampleCount,proto3,oneof"`
 	xxx_hidden_ParametersStep  int64                      `protobuf:"varint,10,opt,name=parameters_step,json=parametersStep,proto3,oneof"`
 	xxx_hidden_CompletedShards []int64                    `protobuf:"varint,11,rep,packed,name=completed_shards,json=completedShards,proto3"`
+	xxx_hidden_UploadId        uint64                     `protobuf:"fixed64,12,opt,name=upload_id,json=uploadId,proto3"`
+	xxx_hidden_ResumeFrom      uint64                     `protobuf:"varint,13,opt,name=resume_from,json=resumeFrom,proto3"`
 	XXX_raceDetectHookData     protoimpl.RaceDetectHookData
 	XXX_presence               [1]uint32
 	unknownFields              protoimpl.UnknownFields
@@ -3588,6 +3621,20 @@ func (x *StepStart) GetCompletedShards() []int64 {
 	return nil
 }
 
+func (x *StepStart) GetUploadId() uint64 {
+	if x != nil {
+		return x.xxx_hidden_UploadId
+	}
+	return 0
+}
+
+func (x *StepStart) GetResumeFrom() uint64 {
+	if x != nil {
+		return x.xxx_hidden_ResumeFrom
+	}
+	return 0
+}
+
 func (x *StepStart) SetSequence(v uint64) {
 	x.xxx_hidden_Sequence = v
 }
@@ -3598,12 +3645,12 @@ func (x *StepStart) SetByteCount(v uint64) {
 
 func (x *StepStart) SetExpectedStep(v int64) {
 	x.xxx_hidden_ExpectedStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 13)
 }
 
 func (x *StepStart) SetLossScale(v float64) {
 	x.xxx_hidden_LossScale = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 13)
 }
 
 func (x *StepStart) SetGradientId(v uint64) {
@@ -3624,16 +3671,24 @@ func (x *StepStart) SetValidateOnly(v bool) {
 
 func (x *StepStart) SetExampleCount(v uint64) {
 	x.xxx_hidden_ExampleCount = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 8, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 8, 13)
 }
 
 func (x *StepStart) SetParametersStep(v int64) {
 	x.xxx_hidden_ParametersStep = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 11)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 9, 13)
 }
 
 func (x *StepStart) SetCompletedShards(v []int64) {
 	x.xxx_hidden_CompletedShards = v
+}
+
+func (x *StepStart) SetUploadId(v uint64) {
+	x.xxx_hidden_UploadId = v
+}
+
+func (x *StepStart) SetResumeFrom(v uint64) {
+	x.xxx_hidden_ResumeFrom = v
 }
 
 func (x *StepStart) HasExpectedStep() bool {
@@ -3715,6 +3770,15 @@ type StepStart_builder struct {
 	ParametersStep *int64
 	// Numbers of the shards that the gradient was computed of, as in StepOptions.
 	CompletedShards []int64
+	// A random number that identifies the upload of these bytes, of a member; 0 for
+	// none. If the stream breaks off before the last of them, the server keeps
+	// those that have arrived until the membership ends. Another gradient MUST have
+	// another number.
+	UploadId uint64
+	// How many of the first bytes are not sent, because they have arrived on an
+	// earlier stream: at most StepPlanned.received_bytes, and 0 unless
+	// StepPlanned.upload_id is this upload's. The first chunk begins there.
+	ResumeFrom uint64
 }
 
 func (b0 StepStart_builder) Build() *StepStart {
@@ -3724,11 +3788,11 @@ func (b0 StepStart_builder) Build() *StepStart {
 	x.xxx_hidden_Sequence = b.Sequence
 	x.xxx_hidden_ByteCount = b.ByteCount
 	if b.ExpectedStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 13)
 		x.xxx_hidden_ExpectedStep = *b.ExpectedStep
 	}
 	if b.LossScale != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 13)
 		x.xxx_hidden_LossScale = *b.LossScale
 	}
 	x.xxx_hidden_GradientId = b.GradientId
@@ -3736,14 +3800,16 @@ func (b0 StepStart_builder) Build() *StepStart {
 	x.xxx_hidden_Overrides = &b.Overrides
 	x.xxx_hidden_ValidateOnly = b.ValidateOnly
 	if b.ExampleCount != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 8, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 8, 13)
 		x.xxx_hidden_ExampleCount = *b.ExampleCount
 	}
 	if b.ParametersStep != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 11)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 9, 13)
 		x.xxx_hidden_ParametersStep = *b.ParametersStep
 	}
 	x.xxx_hidden_CompletedShards = b.CompletedShards
+	x.xxx_hidden_UploadId = b.UploadId
+	x.xxx_hidden_ResumeFrom = b.ResumeFrom
 	return m0
 }
 
@@ -4380,8 +4446,8 @@ type PullParametersRequest_builder struct {
 	Pull *PullOptions
 	// Sends no values unless the session's step is greater.
 	IfNewerThanStep *int64
-	// Waits until the session's step is greater, at most until the call's
-	// deadline, and then sends the values.
+	// Waits until the session's step is greater, or a snapshot of an earlier step
+	// is restored, at most until the call's deadline, and then sends the values.
 	NewerThanStep *int64
 }
 
@@ -4994,6 +5060,33 @@ func (x *WatchSessionResponse) GetDeleted() *SessionDeleted {
 	return nil
 }
 
+func (x *WatchSessionResponse) GetJoined() *Worker {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Event.(*watchSessionResponse_Joined); ok {
+			return x.Joined
+		}
+	}
+	return nil
+}
+
+func (x *WatchSessionResponse) GetEnded() *Worker {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Event.(*watchSessionResponse_Ended); ok {
+			return x.Ended
+		}
+	}
+	return nil
+}
+
+func (x *WatchSessionResponse) GetContributed() *StepResult {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Event.(*watchSessionResponse_Contributed); ok {
+			return x.Contributed
+		}
+	}
+	return nil
+}
+
 func (x *WatchSessionResponse) SetTime(v *timestamppb.Timestamp) {
 	x.xxx_hidden_Time = v
 }
@@ -5048,6 +5141,30 @@ func (x *WatchSessionResponse) SetDeleted(v *SessionDeleted) {
 		return
 	}
 	x.xxx_hidden_Event = &watchSessionResponse_Deleted{v}
+}
+
+func (x *WatchSessionResponse) SetJoined(v *Worker) {
+	if v == nil {
+		x.xxx_hidden_Event = nil
+		return
+	}
+	x.xxx_hidden_Event = &watchSessionResponse_Joined{v}
+}
+
+func (x *WatchSessionResponse) SetEnded(v *Worker) {
+	if v == nil {
+		x.xxx_hidden_Event = nil
+		return
+	}
+	x.xxx_hidden_Event = &watchSessionResponse_Ended{v}
+}
+
+func (x *WatchSessionResponse) SetContributed(v *StepResult) {
+	if v == nil {
+		x.xxx_hidden_Event = nil
+		return
+	}
+	x.xxx_hidden_Event = &watchSessionResponse_Contributed{v}
 }
 
 func (x *WatchSessionResponse) HasTime() bool {
@@ -5112,6 +5229,30 @@ func (x *WatchSessionResponse) HasDeleted() bool {
 	return ok
 }
 
+func (x *WatchSessionResponse) HasJoined() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Event.(*watchSessionResponse_Joined)
+	return ok
+}
+
+func (x *WatchSessionResponse) HasEnded() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Event.(*watchSessionResponse_Ended)
+	return ok
+}
+
+func (x *WatchSessionResponse) HasContributed() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Event.(*watchSessionResponse_Contributed)
+	return ok
+}
+
 func (x *WatchSessionResponse) ClearTime() {
 	x.xxx_hidden_Time = nil
 }
@@ -5156,6 +5297,24 @@ func (x *WatchSessionResponse) ClearDeleted() {
 	}
 }
 
+func (x *WatchSessionResponse) ClearJoined() {
+	if _, ok := x.xxx_hidden_Event.(*watchSessionResponse_Joined); ok {
+		x.xxx_hidden_Event = nil
+	}
+}
+
+func (x *WatchSessionResponse) ClearEnded() {
+	if _, ok := x.xxx_hidden_Event.(*watchSessionResponse_Ended); ok {
+		x.xxx_hidden_Event = nil
+	}
+}
+
+func (x *WatchSessionResponse) ClearContributed() {
+	if _, ok := x.xxx_hidden_Event.(*watchSessionResponse_Contributed); ok {
+		x.xxx_hidden_Event = nil
+	}
+}
+
 const WatchSessionResponse_Event_not_set_case case_WatchSessionResponse_Event = 0
 const WatchSessionResponse_Began_case case_WatchSessionResponse_Event = 3
 const WatchSessionResponse_Step_case case_WatchSessionResponse_Event = 4
@@ -5163,6 +5322,9 @@ const WatchSessionResponse_Updated_case case_WatchSessionResponse_Event = 5
 const WatchSessionResponse_Pushed_case case_WatchSessionResponse_Event = 6
 const WatchSessionResponse_Reported_case case_WatchSessionResponse_Event = 7
 const WatchSessionResponse_Deleted_case case_WatchSessionResponse_Event = 8
+const WatchSessionResponse_Joined_case case_WatchSessionResponse_Event = 9
+const WatchSessionResponse_Ended_case case_WatchSessionResponse_Event = 10
+const WatchSessionResponse_Contributed_case case_WatchSessionResponse_Event = 11
 
 func (x *WatchSessionResponse) WhichEvent() case_WatchSessionResponse_Event {
 	if x == nil {
@@ -5181,6 +5343,12 @@ func (x *WatchSessionResponse) WhichEvent() case_WatchSessionResponse_Event {
 		return WatchSessionResponse_Reported_case
 	case *watchSessionResponse_Deleted:
 		return WatchSessionResponse_Deleted_case
+	case *watchSessionResponse_Joined:
+		return WatchSessionResponse_Joined_case
+	case *watchSessionResponse_Ended:
+		return WatchSessionResponse_Ended_case
+	case *watchSessionResponse_Contributed:
+		return WatchSessionResponse_Contributed_case
 	default:
 		return WatchSessionResponse_Event_not_set_case
 	}
@@ -5209,6 +5377,15 @@ type WatchSessionResponse_builder struct {
 	Reported *ReportMetricsResponse
 	// The session was deleted. The last event.
 	Deleted *SessionDeleted
+	// A worker became a member; an earlier epoch of it has ended.
+	Joined *Worker
+	// A membership ended: its state says whether the worker left, or its lease
+	// ran out.
+	Ended *Worker
+	// Under SYNC: a worker's step became a part of one of several, which is an
+	// event of its own, without a worker. Under other modes, step alone has the
+	// worker and the sequence.
+	Contributed *StepResult
 	// -- end of xxx_hidden_Event
 }
 
@@ -5235,6 +5412,15 @@ func (b0 WatchSessionResponse_builder) Build() *WatchSessionResponse {
 	}
 	if b.Deleted != nil {
 		x.xxx_hidden_Event = &watchSessionResponse_Deleted{b.Deleted}
+	}
+	if b.Joined != nil {
+		x.xxx_hidden_Event = &watchSessionResponse_Joined{b.Joined}
+	}
+	if b.Ended != nil {
+		x.xxx_hidden_Event = &watchSessionResponse_Ended{b.Ended}
+	}
+	if b.Contributed != nil {
+		x.xxx_hidden_Event = &watchSessionResponse_Contributed{b.Contributed}
 	}
 	return m0
 }
@@ -5283,6 +5469,24 @@ type watchSessionResponse_Deleted struct {
 	Deleted *SessionDeleted `protobuf:"bytes,8,opt,name=deleted,proto3,oneof"`
 }
 
+type watchSessionResponse_Joined struct {
+	// A worker became a member; an earlier epoch of it has ended.
+	Joined *Worker `protobuf:"bytes,9,opt,name=joined,proto3,oneof"`
+}
+
+type watchSessionResponse_Ended struct {
+	// A membership ended: its state says whether the worker left, or its lease
+	// ran out.
+	Ended *Worker `protobuf:"bytes,10,opt,name=ended,proto3,oneof"`
+}
+
+type watchSessionResponse_Contributed struct {
+	// Under SYNC: a worker's step became a part of one of several, which is an
+	// event of its own, without a worker. Under other modes, step alone has the
+	// worker and the sequence.
+	Contributed *StepResult `protobuf:"bytes,11,opt,name=contributed,proto3,oneof"`
+}
+
 func (*watchSessionResponse_Began) isWatchSessionResponse_Event() {}
 
 func (*watchSessionResponse_Step) isWatchSessionResponse_Event() {}
@@ -5294,6 +5498,12 @@ func (*watchSessionResponse_Pushed) isWatchSessionResponse_Event() {}
 func (*watchSessionResponse_Reported) isWatchSessionResponse_Event() {}
 
 func (*watchSessionResponse_Deleted) isWatchSessionResponse_Event() {}
+
+func (*watchSessionResponse_Joined) isWatchSessionResponse_Event() {}
+
+func (*watchSessionResponse_Ended) isWatchSessionResponse_Event() {}
+
+func (*watchSessionResponse_Contributed) isWatchSessionResponse_Event() {}
 
 // An event: parameters were written.
 type ParametersPushed struct {
@@ -7138,7 +7348,7 @@ var File_optserve_v1_session_service_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\n" +
-	"!optserve/v1/session_service.proto\x12\voptserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"optserve/v1/initializer_spec.proto\x1a\x19optserve/v1/session.proto\x1a\x18optserve/v1/tensor.proto\"\xd2\x01\n" +
+	"!optserve/v1/session_service.proto\x12\voptserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"optserve/v1/initializer_spec.proto\x1a\x19optserve/v1/session.proto\x1a\x18optserve/v1/tensor.proto\x1a optserve/v1/worker_service.proto\"\xd2\x01\n" +
 	"\x14CreateSessionRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1d\n" +
@@ -7294,14 +7504,16 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x04pull\x18\x06 \x01(\v2\x18.optserve.v1.PullOptionsR\x04pull\x12\x16\n" +
 	"\x06region\x18\a \x01(\tR\x06region\x12(\n" +
 	"\x10per_tensor_norms\x18\b \x01(\bR\x0eperTensorNorms\x12!\n" +
-	"\fworker_epoch\x18\t \x01(\x04R\vworkerEpoch\"\xb6\x01\n" +
+	"\fworker_epoch\x18\t \x01(\x04R\vworkerEpoch\"\xfa\x01\n" +
 	"\vStepPlanned\x125\n" +
 	"\tgradients\x18\x01 \x01(\v2\x17.optserve.v1.ByteLayoutR\tgradients\x127\n" +
 	"\n" +
 	"parameters\x18\x02 \x01(\v2\x17.optserve.v1.ByteLayoutR\n" +
 	"parameters\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\x03R\x04step\x12#\n" +
-	"\rnext_sequence\x18\x04 \x01(\x04R\fnextSequence\"\x9d\x04\n" +
+	"\rnext_sequence\x18\x04 \x01(\x04R\fnextSequence\x12\x1b\n" +
+	"\tupload_id\x18\x05 \x01(\x06R\buploadId\x12%\n" +
+	"\x0ereceived_bytes\x18\x06 \x01(\x04R\rreceivedBytes\"\xdb\x04\n" +
 	"\tStepStart\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1d\n" +
 	"\n" +
@@ -7318,7 +7530,10 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\rexample_count\x18\t \x01(\x04H\x02R\fexampleCount\x88\x01\x01\x12,\n" +
 	"\x0fparameters_step\x18\n" +
 	" \x01(\x03H\x03R\x0eparametersStep\x88\x01\x01\x12)\n" +
-	"\x10completed_shards\x18\v \x03(\x03R\x0fcompletedShardsB\x10\n" +
+	"\x10completed_shards\x18\v \x03(\x03R\x0fcompletedShards\x12\x1b\n" +
+	"\tupload_id\x18\f \x01(\x06R\buploadId\x12\x1f\n" +
+	"\vresume_from\x18\r \x01(\x04R\n" +
+	"resumeFromB\x10\n" +
 	"\x0e_expected_stepB\r\n" +
 	"\v_loss_scaleB\x10\n" +
 	"\x0e_example_countB\x12\n" +
@@ -7375,7 +7590,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x16PushParametersResponse\x12.\n" +
 	"\asession\x18\x01 \x01(\v2\x14.optserve.v1.SessionR\asession\")\n" +
 	"\x13WatchSessionRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xac\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xc5\x04\n" +
 	"\x14WatchSessionResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
 	"\adropped\x18\x02 \x01(\x04R\adropped\x12,\n" +
@@ -7384,7 +7599,11 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\aupdated\x18\x05 \x01(\v2\x14.optserve.v1.SessionH\x00R\aupdated\x127\n" +
 	"\x06pushed\x18\x06 \x01(\v2\x1d.optserve.v1.ParametersPushedH\x00R\x06pushed\x12@\n" +
 	"\breported\x18\a \x01(\v2\".optserve.v1.ReportMetricsResponseH\x00R\breported\x127\n" +
-	"\adeleted\x18\b \x01(\v2\x1b.optserve.v1.SessionDeletedH\x00R\adeletedB\a\n" +
+	"\adeleted\x18\b \x01(\v2\x1b.optserve.v1.SessionDeletedH\x00R\adeleted\x12-\n" +
+	"\x06joined\x18\t \x01(\v2\x13.optserve.v1.WorkerH\x00R\x06joined\x12+\n" +
+	"\x05ended\x18\n" +
+	" \x01(\v2\x13.optserve.v1.WorkerH\x00R\x05ended\x12;\n" +
+	"\vcontributed\x18\v \x01(\v2\x17.optserve.v1.StepResultH\x00R\vcontributedB\a\n" +
 	"\x05event\"&\n" +
 	"\x10ParametersPushed\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\"*\n" +
@@ -7580,6 +7799,7 @@ var file_optserve_v1_session_service_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),     // 74: google.protobuf.Duration
 	(*TensorLayout)(nil),            // 75: optserve.v1.TensorLayout
 	(*timestamppb.Timestamp)(nil),   // 76: google.protobuf.Timestamp
+	(*Worker)(nil),                  // 77: optserve.v1.Worker
 }
 var file_optserve_v1_session_service_proto_depIdxs = []int32{
 	62, // 0: optserve.v1.CreateSessionRequest.spec:type_name -> optserve.v1.SessionSpec
@@ -7641,65 +7861,68 @@ var file_optserve_v1_session_service_proto_depIdxs = []int32{
 	40, // 56: optserve.v1.WatchSessionResponse.pushed:type_name -> optserve.v1.ParametersPushed
 	17, // 57: optserve.v1.WatchSessionResponse.reported:type_name -> optserve.v1.ReportMetricsResponse
 	41, // 58: optserve.v1.WatchSessionResponse.deleted:type_name -> optserve.v1.SessionDeleted
-	64, // 59: optserve.v1.ShareMemoryRequest.gradient_dtype:type_name -> optserve.v1.DataType
-	20, // 60: optserve.v1.ShareMemoryRequest.pull:type_name -> optserve.v1.PullOptions
-	74, // 61: optserve.v1.ShareMemoryResponse.claim_within:type_name -> google.protobuf.Duration
-	44, // 62: optserve.v1.ShareMemoryResponse.gradients:type_name -> optserve.v1.SharedMemory
-	44, // 63: optserve.v1.ShareMemoryResponse.parameters:type_name -> optserve.v1.SharedMemory
-	75, // 64: optserve.v1.SharedMemory.layout:type_name -> optserve.v1.TensorLayout
-	76, // 65: optserve.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	45, // 66: optserve.v1.CreateSnapshotResponse.snapshot:type_name -> optserve.v1.Snapshot
-	45, // 67: optserve.v1.ListSnapshotsResponse.snapshots:type_name -> optserve.v1.Snapshot
-	66, // 68: optserve.v1.RestoreSnapshotResponse.session:type_name -> optserve.v1.Session
-	66, // 69: optserve.v1.ForkSessionResponse.session:type_name -> optserve.v1.Session
-	58, // 70: optserve.v1.ExportSnapshotResponse.header:type_name -> optserve.v1.SnapshotHeader
-	72, // 71: optserve.v1.ExportSnapshotResponse.chunk:type_name -> optserve.v1.Chunk
-	60, // 72: optserve.v1.ImportSnapshotRequest.header:type_name -> optserve.v1.ImportHeader
-	72, // 73: optserve.v1.ImportSnapshotRequest.chunk:type_name -> optserve.v1.Chunk
-	66, // 74: optserve.v1.ImportSnapshotResponse.session:type_name -> optserve.v1.Session
-	1,  // 75: optserve.v1.SessionService.CreateSession:input_type -> optserve.v1.CreateSessionRequest
-	6,  // 76: optserve.v1.SessionService.GetSession:input_type -> optserve.v1.GetSessionRequest
-	8,  // 77: optserve.v1.SessionService.ListSessions:input_type -> optserve.v1.ListSessionsRequest
-	10, // 78: optserve.v1.SessionService.DeleteSession:input_type -> optserve.v1.DeleteSessionRequest
-	12, // 79: optserve.v1.SessionService.UpdateSession:input_type -> optserve.v1.UpdateSessionRequest
-	15, // 80: optserve.v1.SessionService.ReportMetrics:input_type -> optserve.v1.ReportMetricsRequest
-	21, // 81: optserve.v1.SessionService.Step:input_type -> optserve.v1.StepRequest
-	25, // 82: optserve.v1.SessionService.StepStream:input_type -> optserve.v1.StepStreamRequest
-	33, // 83: optserve.v1.SessionService.PullParameters:input_type -> optserve.v1.PullParametersRequest
-	35, // 84: optserve.v1.SessionService.PushParameters:input_type -> optserve.v1.PushParametersRequest
-	38, // 85: optserve.v1.SessionService.WatchSession:input_type -> optserve.v1.WatchSessionRequest
-	46, // 86: optserve.v1.SessionService.CreateSnapshot:input_type -> optserve.v1.CreateSnapshotRequest
-	48, // 87: optserve.v1.SessionService.ListSnapshots:input_type -> optserve.v1.ListSnapshotsRequest
-	50, // 88: optserve.v1.SessionService.DeleteSnapshot:input_type -> optserve.v1.DeleteSnapshotRequest
-	52, // 89: optserve.v1.SessionService.RestoreSnapshot:input_type -> optserve.v1.RestoreSnapshotRequest
-	54, // 90: optserve.v1.SessionService.ForkSession:input_type -> optserve.v1.ForkSessionRequest
-	56, // 91: optserve.v1.SessionService.ExportSnapshot:input_type -> optserve.v1.ExportSnapshotRequest
-	59, // 92: optserve.v1.SessionService.ImportSnapshot:input_type -> optserve.v1.ImportSnapshotRequest
-	42, // 93: optserve.v1.SessionService.ShareMemory:input_type -> optserve.v1.ShareMemoryRequest
-	5,  // 94: optserve.v1.SessionService.CreateSession:output_type -> optserve.v1.CreateSessionResponse
-	7,  // 95: optserve.v1.SessionService.GetSession:output_type -> optserve.v1.GetSessionResponse
-	9,  // 96: optserve.v1.SessionService.ListSessions:output_type -> optserve.v1.ListSessionsResponse
-	11, // 97: optserve.v1.SessionService.DeleteSession:output_type -> optserve.v1.DeleteSessionResponse
-	13, // 98: optserve.v1.SessionService.UpdateSession:output_type -> optserve.v1.UpdateSessionResponse
-	17, // 99: optserve.v1.SessionService.ReportMetrics:output_type -> optserve.v1.ReportMetricsResponse
-	22, // 100: optserve.v1.SessionService.Step:output_type -> optserve.v1.StepResponse
-	31, // 101: optserve.v1.SessionService.StepStream:output_type -> optserve.v1.StepStreamResponse
-	34, // 102: optserve.v1.SessionService.PullParameters:output_type -> optserve.v1.PullParametersResponse
-	37, // 103: optserve.v1.SessionService.PushParameters:output_type -> optserve.v1.PushParametersResponse
-	39, // 104: optserve.v1.SessionService.WatchSession:output_type -> optserve.v1.WatchSessionResponse
-	47, // 105: optserve.v1.SessionService.CreateSnapshot:output_type -> optserve.v1.CreateSnapshotResponse
-	49, // 106: optserve.v1.SessionService.ListSnapshots:output_type -> optserve.v1.ListSnapshotsResponse
-	51, // 107: optserve.v1.SessionService.DeleteSnapshot:output_type -> optserve.v1.DeleteSnapshotResponse
-	53, // 108: optserve.v1.SessionService.RestoreSnapshot:output_type -> optserve.v1.RestoreSnapshotResponse
-	55, // 109: optserve.v1.SessionService.ForkSession:output_type -> optserve.v1.ForkSessionResponse
-	57, // 110: optserve.v1.SessionService.ExportSnapshot:output_type -> optserve.v1.ExportSnapshotResponse
-	61, // 111: optserve.v1.SessionService.ImportSnapshot:output_type -> optserve.v1.ImportSnapshotResponse
-	43, // 112: optserve.v1.SessionService.ShareMemory:output_type -> optserve.v1.ShareMemoryResponse
-	94, // [94:113] is the sub-list for method output_type
-	75, // [75:94] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	77, // 59: optserve.v1.WatchSessionResponse.joined:type_name -> optserve.v1.Worker
+	77, // 60: optserve.v1.WatchSessionResponse.ended:type_name -> optserve.v1.Worker
+	23, // 61: optserve.v1.WatchSessionResponse.contributed:type_name -> optserve.v1.StepResult
+	64, // 62: optserve.v1.ShareMemoryRequest.gradient_dtype:type_name -> optserve.v1.DataType
+	20, // 63: optserve.v1.ShareMemoryRequest.pull:type_name -> optserve.v1.PullOptions
+	74, // 64: optserve.v1.ShareMemoryResponse.claim_within:type_name -> google.protobuf.Duration
+	44, // 65: optserve.v1.ShareMemoryResponse.gradients:type_name -> optserve.v1.SharedMemory
+	44, // 66: optserve.v1.ShareMemoryResponse.parameters:type_name -> optserve.v1.SharedMemory
+	75, // 67: optserve.v1.SharedMemory.layout:type_name -> optserve.v1.TensorLayout
+	76, // 68: optserve.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	45, // 69: optserve.v1.CreateSnapshotResponse.snapshot:type_name -> optserve.v1.Snapshot
+	45, // 70: optserve.v1.ListSnapshotsResponse.snapshots:type_name -> optserve.v1.Snapshot
+	66, // 71: optserve.v1.RestoreSnapshotResponse.session:type_name -> optserve.v1.Session
+	66, // 72: optserve.v1.ForkSessionResponse.session:type_name -> optserve.v1.Session
+	58, // 73: optserve.v1.ExportSnapshotResponse.header:type_name -> optserve.v1.SnapshotHeader
+	72, // 74: optserve.v1.ExportSnapshotResponse.chunk:type_name -> optserve.v1.Chunk
+	60, // 75: optserve.v1.ImportSnapshotRequest.header:type_name -> optserve.v1.ImportHeader
+	72, // 76: optserve.v1.ImportSnapshotRequest.chunk:type_name -> optserve.v1.Chunk
+	66, // 77: optserve.v1.ImportSnapshotResponse.session:type_name -> optserve.v1.Session
+	1,  // 78: optserve.v1.SessionService.CreateSession:input_type -> optserve.v1.CreateSessionRequest
+	6,  // 79: optserve.v1.SessionService.GetSession:input_type -> optserve.v1.GetSessionRequest
+	8,  // 80: optserve.v1.SessionService.ListSessions:input_type -> optserve.v1.ListSessionsRequest
+	10, // 81: optserve.v1.SessionService.DeleteSession:input_type -> optserve.v1.DeleteSessionRequest
+	12, // 82: optserve.v1.SessionService.UpdateSession:input_type -> optserve.v1.UpdateSessionRequest
+	15, // 83: optserve.v1.SessionService.ReportMetrics:input_type -> optserve.v1.ReportMetricsRequest
+	21, // 84: optserve.v1.SessionService.Step:input_type -> optserve.v1.StepRequest
+	25, // 85: optserve.v1.SessionService.StepStream:input_type -> optserve.v1.StepStreamRequest
+	33, // 86: optserve.v1.SessionService.PullParameters:input_type -> optserve.v1.PullParametersRequest
+	35, // 87: optserve.v1.SessionService.PushParameters:input_type -> optserve.v1.PushParametersRequest
+	38, // 88: optserve.v1.SessionService.WatchSession:input_type -> optserve.v1.WatchSessionRequest
+	46, // 89: optserve.v1.SessionService.CreateSnapshot:input_type -> optserve.v1.CreateSnapshotRequest
+	48, // 90: optserve.v1.SessionService.ListSnapshots:input_type -> optserve.v1.ListSnapshotsRequest
+	50, // 91: optserve.v1.SessionService.DeleteSnapshot:input_type -> optserve.v1.DeleteSnapshotRequest
+	52, // 92: optserve.v1.SessionService.RestoreSnapshot:input_type -> optserve.v1.RestoreSnapshotRequest
+	54, // 93: optserve.v1.SessionService.ForkSession:input_type -> optserve.v1.ForkSessionRequest
+	56, // 94: optserve.v1.SessionService.ExportSnapshot:input_type -> optserve.v1.ExportSnapshotRequest
+	59, // 95: optserve.v1.SessionService.ImportSnapshot:input_type -> optserve.v1.ImportSnapshotRequest
+	42, // 96: optserve.v1.SessionService.ShareMemory:input_type -> optserve.v1.ShareMemoryRequest
+	5,  // 97: optserve.v1.SessionService.CreateSession:output_type -> optserve.v1.CreateSessionResponse
+	7,  // 98: optserve.v1.SessionService.GetSession:output_type -> optserve.v1.GetSessionResponse
+	9,  // 99: optserve.v1.SessionService.ListSessions:output_type -> optserve.v1.ListSessionsResponse
+	11, // 100: optserve.v1.SessionService.DeleteSession:output_type -> optserve.v1.DeleteSessionResponse
+	13, // 101: optserve.v1.SessionService.UpdateSession:output_type -> optserve.v1.UpdateSessionResponse
+	17, // 102: optserve.v1.SessionService.ReportMetrics:output_type -> optserve.v1.ReportMetricsResponse
+	22, // 103: optserve.v1.SessionService.Step:output_type -> optserve.v1.StepResponse
+	31, // 104: optserve.v1.SessionService.StepStream:output_type -> optserve.v1.StepStreamResponse
+	34, // 105: optserve.v1.SessionService.PullParameters:output_type -> optserve.v1.PullParametersResponse
+	37, // 106: optserve.v1.SessionService.PushParameters:output_type -> optserve.v1.PushParametersResponse
+	39, // 107: optserve.v1.SessionService.WatchSession:output_type -> optserve.v1.WatchSessionResponse
+	47, // 108: optserve.v1.SessionService.CreateSnapshot:output_type -> optserve.v1.CreateSnapshotResponse
+	49, // 109: optserve.v1.SessionService.ListSnapshots:output_type -> optserve.v1.ListSnapshotsResponse
+	51, // 110: optserve.v1.SessionService.DeleteSnapshot:output_type -> optserve.v1.DeleteSnapshotResponse
+	53, // 111: optserve.v1.SessionService.RestoreSnapshot:output_type -> optserve.v1.RestoreSnapshotResponse
+	55, // 112: optserve.v1.SessionService.ForkSession:output_type -> optserve.v1.ForkSessionResponse
+	57, // 113: optserve.v1.SessionService.ExportSnapshot:output_type -> optserve.v1.ExportSnapshotResponse
+	61, // 114: optserve.v1.SessionService.ImportSnapshot:output_type -> optserve.v1.ImportSnapshotResponse
+	43, // 115: optserve.v1.SessionService.ShareMemory:output_type -> optserve.v1.ShareMemoryResponse
+	97, // [97:116] is the sub-list for method output_type
+	78, // [78:97] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_session_service_proto_init() }
@@ -7710,6 +7933,7 @@ func file_optserve_v1_session_service_proto_init() {
 	file_optserve_v1_initializer_spec_proto_init()
 	file_optserve_v1_session_proto_init()
 	file_optserve_v1_tensor_proto_init()
+	file_optserve_v1_worker_service_proto_init()
 	file_optserve_v1_session_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*parameterInit_Value)(nil),
 		(*parameterInit_Initializer)(nil),
@@ -7730,6 +7954,9 @@ func file_optserve_v1_session_service_proto_init() {
 		(*watchSessionResponse_Pushed)(nil),
 		(*watchSessionResponse_Reported)(nil),
 		(*watchSessionResponse_Deleted)(nil),
+		(*watchSessionResponse_Joined)(nil),
+		(*watchSessionResponse_Ended)(nil),
+		(*watchSessionResponse_Contributed)(nil),
 	}
 	file_optserve_v1_session_service_proto_msgTypes[51].OneofWrappers = []any{}
 	type x struct{}

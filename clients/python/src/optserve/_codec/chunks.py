@@ -13,7 +13,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def cut(
-    views: Iterable[memoryview], on_chunk: Callable[[int], object] | None = None
+    views: Iterable[memoryview], on_chunk: Callable[[int], object] | None = None, start: int = 0
 ) -> Iterator[ChunkView | ChunkParts]:
     """Cuts the bytes of all views, one after the other, into chunks.
 
@@ -22,11 +22,13 @@ def cut(
     Args:
         views: the bytes.
         on_chunk: called with the byte count of each chunk.
+        start: how many of the first bytes are left out.
     """
     parts: list[memoryview] = []
-    offset = size = 0
+    offset, size, left_out = start, 0, start
     for whole in views:
-        rest = whole
+        rest = whole[left_out:]
+        left_out -= len(whole) - len(rest)
         while len(rest):
             taken, rest = rest[: CHUNK_BYTES - size], rest[CHUNK_BYTES - size :]
             parts.append(taken)

@@ -113,6 +113,7 @@ def pieces(
     byte_count: int,
     on_sent: Callable[[int], object] | None = None,
     sources: Sequence[Array | None] = (),
+    start: int = 0,
 ) -> Iterable[Sequence[Any]]:
     """Returns the messages that carry arrays, each in pieces: contiguous buffers of bytes.
 
@@ -124,9 +125,10 @@ def pieces(
         on_sent: called with the byte count of each chunk.
         sources: arrays to be converted into those of the same place, piece by piece while the
             messages are made; None for those that need no conversion.
+        start: how many of the first bytes are left out.
     """
     if byte_count > chunks.CHUNK_BYTES or sources:
-        return _encode_messages(framing, head, chunks.cut(_views(arrays, sources), on_sent))
+        return _encode_messages(framing, head, chunks.cut(_views(arrays, sources), on_sent, start))
     if on_sent is not None:
         on_sent(byte_count)
     if not byte_count:

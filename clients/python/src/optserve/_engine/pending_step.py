@@ -44,6 +44,8 @@ class PendingStep:
         start: what else it asks for.
         into: the caller's arrays for the parameters; None for new ones.
         bar: shows its progress; None for none.
+        upload_id: identifies its upload, which is resumed if it breaks off; 0 if it is sent again.
+        resume_from: how many of its first bytes have arrived.
         is_resolved: whether it is answered, or has failed.
     """
 
@@ -58,13 +60,15 @@ class PendingStep:
         "into",
         "is_resolved",
         "plan",
+        "resume_from",
         "sequence",
         "start",
+        "upload_id",
     )
 
     def __init__(self, engine: Waiter, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()) -> None:
         self.plan, self.gradients = plan, gradients
-        self.sequence = self.gradient_id = 0
+        self.sequence = self.gradient_id = self.upload_id = self.resume_from = 0
         self.start: wire.StepStart | None = None
         self.into: Into = None
         self.bar: Bar | None = None
@@ -119,6 +123,7 @@ class PendingStep:
             request = wire.StepStreamRequest(step=self.start or wire.StepStart())
         start = request.step
         start.sequence, start.gradient_id = self.sequence, self.gradient_id
+        start.upload_id, start.resume_from = self.upload_id, self.resume_from
         if plan.region is not None:
             return ((request.SerializeToString(),),)
         if self._rows:
@@ -131,7 +136,7 @@ class PendingStep:
         opening = plan.opening
         if opening and not (self._rows or sources or self.bar):  # one message, as most have
             return ((head, opening, *map(bytes_of, arrays)),)
-        return pieces(REQUESTS, head, arrays, byte_count, on_sent, sources)
+        return pieces(REQUESTS, head, arrays, byte_count, on_sent, sources, self.resume_from)
 
     def send_in_chunks(self, plan: Plan) -> None:
         """Has the gradient sent, whose memory the server does not share any more.

@@ -322,6 +322,8 @@ class StepEngine:
                 channel = self._channel or self._open()
                 watchdog.watch(self, deadline.at, channel.cancel)
                 try:
+                    if self._protocol.may_resume:
+                        self._read_plan(channel)
                     self._send(channel)
                     self._read(channel)
                 finally:
@@ -378,10 +380,14 @@ class StepEngine:
         due = self._protocol.due
         try:
             while isinstance(due[0], Plan):
-                self._protocol.accept_plan(_read_message(_receive(channel))[0].planned)
+                self._read_plan(channel)
             self._protocol.accept_result(self._result(due[0], channel))
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
+
+    def _read_plan(self, channel: Channel) -> None:
+        """Reads the answer to a plan."""
+        self._protocol.accept_plan(_read_message(_receive(channel))[0].planned)
 
     def _result(self, step: PendingStep, channel: Channel) -> StepResult:
         """Reads the answer to a step."""

@@ -7,6 +7,7 @@ built on it.
 from __future__ import annotations
 
 import hashlib
+import random
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from itertools import chain, count
 from typing import Any, NamedTuple
 
 from optserve import errors
+from optserve._codec.chunks import CHUNK_BYTES
 from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import Plan
 from optserve._engine.step_result import StepResult
@@ -75,6 +77,7 @@ class StepProtocol:
         self.worker, self.epoch, self._next = member
         self._unknown_sequence = 0
         self._unknown_gradients: dict[bytes, int] = {}
+        self._begun: set[int] = set()  # the upload that was begun last
         self.reset()
 
     def add(self, step: PendingStep) -> None:
@@ -87,7 +90,14 @@ class StepProtocol:
                 step.gradient_id = self._unknown_gradients.get(_digest(step), 0)
             if step.plan.region is not None and not step.gradient_id:
                 step.gradient_id = next(self._gradient_ids)
+        if self.epoch and step.plan.byte_count > CHUNK_BYTES and not step.plan.options.validate_only:
+            step.upload_id = random.getrandbits(64)
         self.waiting.append(step)
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether a plan alone was sent, whose answer may say that the oldest step has arrived in part."""
+        return not self._sent and bool(self.due) and self.waiting[0].upload_id in self._begun
 
     @property
     def must_resend_gradient(self) -> bool:
@@ -117,6 +127,8 @@ class StepProtocol:
             if step.plan is not self._plan:
                 messages = chain([(self._announce(step.plan),)], messages)
             self.due.append(step)
+            if step.upload_id:
+                self._begun = {step.upload_id}
             found.append((messages, not self._sent))
             self._sent += 1
         return found
@@ -126,6 +138,9 @@ class StepProtocol:
         plan = self.due.popleft()
         assert isinstance(plan, Plan)
         plan.accept_answer(message)
+        if self.waiting and self.waiting[0].upload_id:
+            is_known = message.upload_id == self.waiting[0].upload_id
+            self.waiting[0].resume_from = message.received_bytes if is_known else 0
 
     def accept_result(self, result: StepResult) -> None:
         """Accepts the result of the oldest step."""

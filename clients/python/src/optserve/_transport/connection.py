@@ -51,7 +51,7 @@ OPTIONS = (
     # Soon, because calls are made again soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 3_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # A connection of one's own for every client.
     ("grpc.use_local_subchannel_pool", 1),
 )

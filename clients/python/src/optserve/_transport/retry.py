@@ -53,14 +53,15 @@ class Retry:
     Attributes:
         attempts: how often a call is made in all, at least 1; until its deadline when None.
         initial: seconds before the second attempt.
-        maximum: the longest pause, in seconds.
+        maximum: the longest pause, in seconds. The others wait for a worker that makes a pause, if its
+            lease was renewed in the meantime.
         multiplier: factor between a pause and the one before it.
         jitter: share of a pause that is drawn at random, in [0, 1].
     """
 
     attempts: int | None = None
     initial: float = 0.1
-    maximum: float = 3.0
+    maximum: float = 1.0
     multiplier: float = 2.0
     jitter: float = 0.5
 

@@ -326,14 +326,16 @@ class CoordinationSync(Coordination, field="sync"):
     A step waits until enough contributions are there. They are aggregated in the order of ranks, in the
     parameters' element types, so that the bits of the result do not depend on the order of arrival; the
     aggregate is one step of the session, and each contributor gets its result. A contribution has the
-    gradient of every tensor that is not frozen, no overrides, and parameters_step.
+    gradient of every tensor that is not frozen, no overrides, and parameters_step. A member whose
+    contribution is skipped is not waited for; its next one counts as any other.
 
     Attributes:
         replicas_to_aggregate: Number of contributions that make a step, at least 1. Every member when
             unset. Never more than there are members, so that a lost member does not stop the others;
             those beyond it are backup workers.
         min_replicas: A step waits until there are so many contributions, even if members were lost or
-            the time-out has passed. At least 1; 1 when unset.
+            the time-out has passed. Members that wait for shards of the data plan count as if they had
+            contributed, because they have nothing to contribute. At least 1; 1 when unset.
         straggler_timeout_seconds: Seconds after the first contribution of a step at which it is taken
             with those that are there, if they are min_replicas. Greater than 0. No time-out when unset.
         late: What is done with a contribution that was computed at an earlier step; DROP when unset.
@@ -380,8 +382,8 @@ class CoordinationBounded(Coordination, field="bounded"):
     """Stale synchronous parallel training.
 
     A contribution that would put its sender more than max_lead contributions ahead of the slowest member
-    waits until that has caught up, left, or lost its lease. A member that joins begins where the slowest
-    one is.
+    waits until that has caught up, left, lost its lease, or waits for shards of the data plan. A
+    contribution that is skipped counts as any other. A member that joins begins where the slowest one is.
 
     Attributes:
         max_lead: At least 1. Required.
@@ -396,15 +398,20 @@ class CoordinationRounds(Coordination, field="rounds"):
 
     A contribution is the change of the parameters (local parameters minus those that were pulled) of
     every tensor that is not frozen, with example_count. It is added to the round and answered with
-    StepOutcome.ACCUMULATED. When a round is full, or its deadline passes, it closes: the mean of the
-    changes, weighted by example_count, is negated and becomes the gradient of one step of the session's
-    optimizer. SGD with a learning rate of 1 is FedAvg; FedAvgM, FedAdagrad, FedAdam and FedYogi are
-    optimizers; Nesterov momentum is DiLoCo. Members wait for the next round by
-    PullParametersRequest.newer_than_step.
+    StepOutcome.ACCUMULATED. A round closes when buffer_size contributions are there, when every member
+    has contributed, or when its deadline passes. Every member means every one that may contribute: not
+    one that has left, whose lease has run out, or that waits for shards of the data plan. So a round
+    without a deadline waits for its members alone. A member that joins again has contributed if its
+    earlier epoch has. Then the mean of the changes, weighted by example_count, is negated and becomes the
+    gradient of one step of the session's optimizer. SGD with a learning rate of 1 is FedAvg; FedAvgM,
+    FedAdagrad, FedAdam and FedYogi are optimizers; Nesterov momentum is DiLoCo. A member whose
+    contribution was accumulated MAY wait for the next round by PullParametersRequest.newer_than_step, or
+    contribute again. One whose contribution was skipped or rejected, or that has not contributed, MUST
+    NOT wait so: the round may be waiting for it.
 
     Attributes:
-        buffer_size: Number of contributions that close a round, at least 1; the buffer of FedBuff.
-            Required.
+        buffer_size: Number of contributions that close a round, even if there are members that have
+            not contributed; at least 1; the buffer of FedBuff. Required.
         max_active: Largest number of members. No limit when unset. At least 1.
         deadline_seconds: Seconds after the first contribution of a round at which it closes. Greater
             than 0. No deadline when unset.
@@ -412,6 +419,9 @@ class CoordinationRounds(Coordination, field="rounds"):
             0 when unset.
         damping: Factor of a late contribution's example_count; NONE when unset.
         damping_factor: Of EXPONENTIAL: in (0, 1]; 0.5 when unset.
+        min_contributions: A round waits until there are so many contributions, even if every member
+            has contributed or the deadline has passed. Members that wait for shards count as if they had
+            contributed. At least 1, at most buffer_size and max_active; 1 when unset.
     """
 
     buffer_size: int
@@ -421,6 +431,7 @@ class CoordinationRounds(Coordination, field="rounds"):
     max_staleness: int = 0
     damping: Damping = Damping.NONE
     damping_factor: float = 0.5
+    min_contributions: int = 1
 
 
 @dataclass(frozen=True)

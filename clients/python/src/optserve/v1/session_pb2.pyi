@@ -753,7 +753,8 @@ class CoordinationSync(_message.Message):
     element types, so that the bits of the result do not depend on the order of
     arrival; the aggregate is one step of the session, and each contributor gets
     its result. A contribution has the gradient of every tensor that is not
-    frozen, no overrides, and parameters_step.
+    frozen, no overrides, and parameters_step. A member whose contribution is
+    skipped is not waited for; its next one counts as any other.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -773,7 +774,9 @@ class CoordinationSync(_message.Message):
     """
     min_replicas: _builtins.int
     """A step waits until there are so many contributions, even if members were
-    lost or the time-out has passed. At least 1; 1 when unset.
+    lost or the time-out has passed. Members that wait for shards of the data
+    plan count as if they had contributed, because they have nothing to
+    contribute. At least 1; 1 when unset.
     """
     straggler_timeout_seconds: _builtins.float
     """Seconds after the first contribution of a step at which it is taken with
@@ -887,8 +890,9 @@ Global___CoordinationAsync: _TypeAlias = CoordinationAsync  # noqa: Y015
 class CoordinationBounded(_message.Message):
     """Stale synchronous parallel training. A contribution that would put its sender
     more than max_lead contributions ahead of the slowest member waits until that
-    has caught up, left, or lost its lease. A member that joins begins where the
-    slowest one is.
+    has caught up, left, lost its lease, or waits for shards of the data plan. A
+    contribution that is skipped counts as any other. A member that joins begins
+    where the slowest one is.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -916,12 +920,22 @@ class CoordinationRounds(_message.Message):
     """Federated training in rounds. A contribution is the change of the parameters
     (local parameters minus those that were pulled) of every tensor that is not
     frozen, with example_count. It is added to the round and answered with
-    STEP_OUTCOME_ACCUMULATED. When a round is full, or its deadline passes, it
-    closes: the mean of the changes, weighted by example_count, is negated and
-    becomes the gradient of one step of the session's optimizer. SGD with a
-    learning rate of 1 is FedAvg; FedAvgM, FedAdagrad, FedAdam and FedYogi are
-    optimizers; Nesterov momentum is DiLoCo. Members wait for the next round by
-    PullParametersRequest.newer_than_step.
+    STEP_OUTCOME_ACCUMULATED.
+
+    A round closes when buffer_size contributions are there, when every member has
+    contributed, or when its deadline passes. Every member means every one that
+    may contribute: not one that has left, whose lease has run out, or that waits
+    for shards of the data plan. So a round without a deadline waits for its
+    members alone. A member that joins again has contributed if
+    its earlier epoch has. Then the mean of the changes, weighted by
+    example_count, is negated and becomes the gradient of one step of the
+    session's optimizer. SGD with a learning rate of 1 is FedAvg; FedAvgM,
+    FedAdagrad, FedAdam and FedYogi are optimizers; Nesterov momentum is DiLoCo.
+
+    A member whose contribution was accumulated MAY wait for the next round by
+    PullParametersRequest.newer_than_step, or contribute again. One whose
+    contribution was skipped or rejected, or that has not contributed, MUST NOT
+    wait so: the round may be waiting for it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -932,9 +946,10 @@ class CoordinationRounds(_message.Message):
     MAX_STALENESS_FIELD_NUMBER: _builtins.int
     DAMPING_FIELD_NUMBER: _builtins.int
     DAMPING_FACTOR_FIELD_NUMBER: _builtins.int
+    MIN_CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     buffer_size: _builtins.int
-    """Number of contributions that close a round, at least 1; the buffer of
-    FedBuff. Required.
+    """Number of contributions that close a round, even if there are members that
+    have not contributed; at least 1; the buffer of FedBuff. Required.
     """
     max_active: _builtins.int
     """Largest number of members. No limit when unset. At least 1."""
@@ -950,6 +965,12 @@ class CoordinationRounds(_message.Message):
     """Factor of a late contribution's example_count; NONE when unset."""
     damping_factor: _builtins.float
     """Of EXPONENTIAL: in (0, 1]; 0.5 when unset."""
+    min_contributions: _builtins.int
+    """A round waits until there are so many contributions, even if every member
+    has contributed or the deadline has passed. Members that wait for shards
+    count as if they had contributed. At least 1, at most buffer_size and
+    max_active; 1 when unset.
+    """
     def __init__(
         self,
         *,
@@ -959,10 +980,11 @@ class CoordinationRounds(_message.Message):
         max_staleness: _builtins.int | None = ...,
         damping: Global___Damping.ValueType = ...,
         damping_factor: _builtins.float | None = ...,
+        min_contributions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size", "_damping_factor", b"_damping_factor", "_deadline_seconds", b"_deadline_seconds", "_max_active", b"_max_active", "_max_staleness", b"_max_staleness", "buffer_size", b"buffer_size", "damping_factor", b"damping_factor", "deadline_seconds", b"deadline_seconds", "max_active", b"max_active", "max_staleness", b"max_staleness"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size", "_damping_factor", b"_damping_factor", "_deadline_seconds", b"_deadline_seconds", "_max_active", b"_max_active", "_max_staleness", b"_max_staleness", "_min_contributions", b"_min_contributions", "buffer_size", b"buffer_size", "damping_factor", b"damping_factor", "deadline_seconds", b"deadline_seconds", "max_active", b"max_active", "max_staleness", b"max_staleness", "min_contributions", b"min_contributions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size", "_damping_factor", b"_damping_factor", "_deadline_seconds", b"_deadline_seconds", "_max_active", b"_max_active", "_max_staleness", b"_max_staleness", "buffer_size", b"buffer_size", "damping", b"damping", "damping_factor", b"damping_factor", "deadline_seconds", b"deadline_seconds", "max_active", b"max_active", "max_staleness", b"max_staleness"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size", "_damping_factor", b"_damping_factor", "_deadline_seconds", b"_deadline_seconds", "_max_active", b"_max_active", "_max_staleness", b"_max_staleness", "_min_contributions", b"_min_contributions", "buffer_size", b"buffer_size", "damping", b"damping", "damping_factor", b"damping_factor", "deadline_seconds", b"deadline_seconds", "max_active", b"max_active", "max_staleness", b"max_staleness", "min_contributions", b"min_contributions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__buffer_size: _TypeAlias = _typing.Literal["buffer_size"]  # noqa: Y015
     _WhichOneofArgType__buffer_size: _TypeAlias = _typing.Literal["_buffer_size", b"_buffer_size"]  # noqa: Y015
@@ -974,6 +996,8 @@ class CoordinationRounds(_message.Message):
     _WhichOneofArgType__max_active: _TypeAlias = _typing.Literal["_max_active", b"_max_active"]  # noqa: Y015
     _WhichOneofReturnType__max_staleness: _TypeAlias = _typing.Literal["max_staleness"]  # noqa: Y015
     _WhichOneofArgType__max_staleness: _TypeAlias = _typing.Literal["_max_staleness", b"_max_staleness"]  # noqa: Y015
+    _WhichOneofReturnType__min_contributions: _TypeAlias = _typing.Literal["min_contributions"]  # noqa: Y015
+    _WhichOneofArgType__min_contributions: _TypeAlias = _typing.Literal["_min_contributions", b"_min_contributions"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__buffer_size) -> _WhichOneofReturnType__buffer_size | None: ...
     @_typing.overload
@@ -984,6 +1008,8 @@ class CoordinationRounds(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_active) -> _WhichOneofReturnType__max_active | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_staleness) -> _WhichOneofReturnType__max_staleness | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_contributions) -> _WhichOneofReturnType__min_contributions | None: ...
 
 Global___CoordinationRounds: _TypeAlias = CoordinationRounds  # noqa: Y015
 

@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from optserve.v1 import initializer_spec_pb2 as _initializer_spec_pb2
 from optserve.v1 import session_pb2 as _session_pb2
 from optserve.v1 import tensor_pb2 as _tensor_pb2
+from optserve.v1 import worker_service_pb2 as _worker_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1156,12 +1157,20 @@ class StepPlanned(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The session's step."""
     next_sequence: _builtins.int
     """The sequence that the worker's next step MUST carry; 0 without a worker. A
     restarted worker continues from here.
     """
+    upload_id: _builtins.int
+    """The upload_id of a step of this member whose stream broke off before its last
+    byte; 0 for none.
+    """
+    received_bytes: _builtins.int
+    """How many of its first bytes have arrived."""
     @_builtins.property
     def gradients(self) -> _tensor_pb2.ByteLayout:
         """Where the gradients of whole tensors are in a step's bytes. The rows of
@@ -1182,10 +1191,12 @@ class StepPlanned(_message.Message):
         parameters: _tensor_pb2.ByteLayout | None = ...,
         step: _builtins.int = ...,
         next_sequence: _builtins.int = ...,
+        upload_id: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "next_sequence", b"next_sequence", "parameters", b"parameters", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gradients", b"gradients", "next_sequence", b"next_sequence", "parameters", b"parameters", "received_bytes", b"received_bytes", "step", b"step", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1208,6 +1219,8 @@ class StepStart(_message.Message):
     EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     PARAMETERS_STEP_FIELD_NUMBER: _builtins.int
     COMPLETED_SHARDS_FIELD_NUMBER: _builtins.int
+    UPLOAD_ID_FIELD_NUMBER: _builtins.int
+    RESUME_FROM_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the step within the plan's worker, as in StepOptions."""
     byte_count: _builtins.int
@@ -1232,6 +1245,17 @@ class StepStart(_message.Message):
     parameters_step: _builtins.int
     """The step of the parameters at which the gradient was computed, as in
     StepOptions.
+    """
+    upload_id: _builtins.int
+    """A random number that identifies the upload of these bytes, of a member; 0 for
+    none. If the stream breaks off before the last of them, the server keeps
+    those that have arrived until the membership ends. Another gradient MUST have
+    another number.
+    """
+    resume_from: _builtins.int
+    """How many of the first bytes are not sent, because they have arrived on an
+    earlier stream: at most StepPlanned.received_bytes, and 0 unless
+    StepPlanned.upload_id is this upload's. The first chunk begins there.
     """
     @_builtins.property
     def row_indices(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
@@ -1261,10 +1285,12 @@ class StepStart(_message.Message):
         example_count: _builtins.int | None = ...,
         parameters_step: _builtins.int | None = ...,
         completed_shards: _abc.Iterable[_builtins.int] | None = ...,
+        upload_id: _builtins.int = ...,
+        resume_from: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "example_count", b"example_count", "expected_step", b"expected_step", "loss_scale", b"loss_scale", "parameters_step", b"parameters_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "byte_count", b"byte_count", "completed_shards", b"completed_shards", "example_count", b"example_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "row_indices", b"row_indices", "sequence", b"sequence", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_example_count", b"_example_count", "_expected_step", b"_expected_step", "_loss_scale", b"_loss_scale", "_parameters_step", b"_parameters_step", "byte_count", b"byte_count", "completed_shards", b"completed_shards", "example_count", b"example_count", "expected_step", b"expected_step", "gradient_id", b"gradient_id", "loss_scale", b"loss_scale", "overrides", b"overrides", "parameters_step", b"parameters_step", "resume_from", b"resume_from", "row_indices", b"row_indices", "sequence", b"sequence", "upload_id", b"upload_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__example_count: _TypeAlias = _typing.Literal["example_count"]  # noqa: Y015
     _WhichOneofArgType__example_count: _TypeAlias = _typing.Literal["_example_count", b"_example_count"]  # noqa: Y015
@@ -1483,8 +1509,8 @@ class PullParametersRequest(_message.Message):
     if_newer_than_step: _builtins.int
     """Sends no values unless the session's step is greater."""
     newer_than_step: _builtins.int
-    """Waits until the session's step is greater, at most until the call's
-    deadline, and then sends the values.
+    """Waits until the session's step is greater, or a snapshot of an earlier step
+    is restored, at most until the call's deadline, and then sends the values.
     """
     @_builtins.property
     def pull(self) -> Global___PullOptions:
@@ -1685,6 +1711,9 @@ class WatchSessionResponse(_message.Message):
     PUSHED_FIELD_NUMBER: _builtins.int
     REPORTED_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    CONTRIBUTED_FIELD_NUMBER: _builtins.int
     dropped: _builtins.int
     """Number of events that were dropped between the previous message and this
     one.
@@ -1717,6 +1746,23 @@ class WatchSessionResponse(_message.Message):
     def deleted(self) -> Global___SessionDeleted:
         """The session was deleted. The last event."""
 
+    @_builtins.property
+    def joined(self) -> _worker_service_pb2.Worker:
+        """A worker became a member; an earlier epoch of it has ended."""
+
+    @_builtins.property
+    def ended(self) -> _worker_service_pb2.Worker:
+        """A membership ended: its state says whether the worker left, or its lease
+        ran out.
+        """
+
+    @_builtins.property
+    def contributed(self) -> Global___StepResult:
+        """Under SYNC: a worker's step became a part of one of several, which is an
+        event of its own, without a worker. Under other modes, step alone has the
+        worker and the sequence.
+        """
+
     def __init__(
         self,
         *,
@@ -1728,12 +1774,15 @@ class WatchSessionResponse(_message.Message):
         pushed: Global___ParametersPushed | None = ...,
         reported: Global___ReportMetricsResponse | None = ...,
         deleted: Global___SessionDeleted | None = ...,
+        joined: _worker_service_pb2.Worker | None = ...,
+        ended: _worker_service_pb2.Worker | None = ...,
+        contributed: Global___StepResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "deleted", b"deleted", "event", b"event", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "contributed", b"contributed", "deleted", b"deleted", "ended", b"ended", "event", b"event", "joined", b"joined", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "deleted", b"deleted", "dropped", b"dropped", "event", b"event", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["began", b"began", "contributed", b"contributed", "deleted", b"deleted", "dropped", b"dropped", "ended", b"ended", "event", b"event", "joined", b"joined", "pushed", b"pushed", "reported", b"reported", "step", b"step", "time", b"time", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["began", "step", "updated", "pushed", "reported", "deleted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["began", "step", "updated", "pushed", "reported", "deleted", "joined", "ended", "contributed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -106,7 +106,7 @@ class CoordinationRounds(Hyperparameters):
             limit = getattr(self, name)
             if limit is not None and self.min_contributions > limit:
                 text = f"min_contributions is {self.min_contributions}, but must be at most {name}, {limit}"
-                raise conflict("min_contributions", text)
+                raise conflict_error("min_contributions", text)
 
 
 CoordinationSpec = (

@@ -2228,7 +2228,7 @@ func (b0 CoordinationBounded_builder) Build() *CoordinationBounded {
 // contributed, or when its deadline passes. Every member means every one that
 // may contribute: not one that has left, whose lease has run out, or that waits
 // for shards of the data plan. So a round without a deadline waits for its
-// members, and for nobody else. A member that joins again has contributed if
+// members alone. A member that joins again has contributed if
 // its earlier epoch has. Then the mean of the changes, weighted by
 // example_count, is negated and becomes the gradient of one step of the
 // session's optimizer. SGD with a learning rate of 1 is FedAvg; FedAvgM,

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.growth import LARGE
 from benchmarks.layers import LAYERS
 from benchmarks.results import Result, Run
+from benchmarks.workers import SLOW_GROUP
 
 WIDTH, HEIGHT = 10.0, 4.2
 BLUE, GREY = "#0072B2", "0.55"
@@ -41,6 +42,7 @@ def draw(run: Run, folder: Path) -> list[Path]:
             ("bench_sessions.svg", "memory", _sessions),
             ("bench_clients.svg", "clients", _clients),
             ("bench_layers.svg", "layers", _layers),
+            ("bench_workers.svg", SLOW_GROUP, _slow_worker),
         ):
             if any(r.group == group for r in run.results):
                 figure = picture(run)
@@ -48,6 +50,17 @@ def draw(run: Run, folder: Path) -> list[Path]:
                 plt.close(figure)
                 drawn.append(folder / name)
     return drawn
+
+
+def _slow_worker(run: Run) -> Any:
+    """Gradients per second that are used when one of four workers is ten times slower."""
+    suffix = ", gradients"
+    found = {r.name.removesuffix(suffix): r.value for r in run.results if r.name.endswith(suffix)}
+    figure, (axis,) = _axes(1)
+    bars = axis.barh(list(found)[::-1], list(found.values())[::-1], color=BLUE)
+    axis.bar_label(bars, fmt="%.0f", padding=3)
+    axis.set_xlabel("gradients per second that become steps")
+    return figure
 
 
 def _series(run: Run, group: str, name: str) -> tuple[list[int], list[float]]:

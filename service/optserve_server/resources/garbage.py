@@ -6,7 +6,7 @@ import gc
 import time
 
 _NEVER = 1_000_000
-"""Collections of the middle generation after which Python looks at all objects by itself."""
+"""Collections of the middle generation after which Python looks at all objects unasked."""
 
 _last_collection = 0.0
 

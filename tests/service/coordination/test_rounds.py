@@ -114,3 +114,23 @@ def test_the_coordination_does_not_change_in_an_open_round() -> None:
     assert refused.value.reason is Reason.STEP_INCOMPLETE
     made.contribute("b", 2, 1, changes(1, 1)[0], 0)
     made.session.update(spec_of(SGD(learning_rate=1.0)))
+
+
+def test_a_round_closes_with_those_that_are_left_but_not_with_fewer_than_its_least() -> None:
+    made = make_federated(SGD(learning_rate=1.0), buffer_size=5, min_contributions=2)
+    given = changes(1, 3)
+    made.contribute("a", 1, 1, given[0], 0)
+    made.leave("b", 2)
+    assert made.session.step == 0
+    made.leave("c", 3)
+    assert made.session.step == 0
+    epoch = made.join("d").epoch
+    made.contribute("d", epoch, 1, given[1], 0)
+    assert made.session.step == 1
+
+
+@pytest.mark.parametrize("limit", ["buffer_size", "max_active"])
+def test_a_round_that_could_not_close_is_rejected(limit: str) -> None:
+    with pytest.raises(DomainError, match=f"at most {limit}, 2") as refused:
+        CoordinationRounds(**{"buffer_size": 3, "min_contributions": 3, limit: 2})
+    assert (refused.value.reason, refused.value.field) == (Reason.CONFLICTING_FIELDS, "min_contributions")

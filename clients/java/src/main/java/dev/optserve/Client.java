@@ -2,15 +2,17 @@ package dev.optserve;
 
 import com.google.gson.Gson;
 import com.google.gson.reflect.TypeToken;
+import com.google.protobuf.UnsafeByteOperations;
 import dev.optserve.v1.*;
 import io.grpc.*;
 import io.grpc.stub.MetadataUtils;
 import java.io.*;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Path;
+import java.nio.file.*;
 import java.time.Duration;
 import java.util.*;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.*;
 
 /**
  * A client of one server. Any number of threads may use it.
@@ -20,6 +22,7 @@ import java.util.concurrent.TimeUnit;
  */
 public final class Client implements AutoCloseable {
     private static final long INLINE_BYTES = 1 << 20; // more are uploaded after a session is created
+    private static final int IMPORT_BYTES = 1 << 20; // of a chunk
 
     private final Connection connection;
 
@@ -119,11 +122,8 @@ public final class Client implements AutoCloseable {
     }
 
     /**
-     * Creates a session. Values of more than 1 MiB are uploaded when it is created; if that fails, it is deleted.
-     *
-     * @param request specification, seed, id, and parameters that are initialized by the server
-     * @param values of further parameters, by name
-     * @param worker the name under which the handle numbers its steps
+     * Creates a session with the parameters of the request, others of these values, and the name of the handle's worker.
+     * Values of more than 1 MiB are uploaded when it is created; if that fails, it is deleted.
      */
     public TrainingSession createSession(CreateSessionRequest request, Map<String, NdArray> values, String worker) {
         long byteCount =
@@ -191,7 +191,30 @@ public final class Client implements AutoCloseable {
 
     /** Creates a session from a file that {@link TrainingSession#export(Path)} wrote; the server chooses an empty id. */
     public TrainingSession importSession(Path file, String id) {
-        return new TrainingSession(connection, SnapshotFiles.read(connection, file, id, newId()), newId());
+        long byteCount = file.toFile().length();
+        var header =
+                ImportHeader.newBuilder().setRequestId(newId()).setSessionId(id).setByteCount(byteCount);
+        var first = ImportSnapshotRequest.newBuilder().setHeader(header).build();
+        var method = SessionServiceGrpc.getImportSnapshotMethod();
+        var answer = connection.call(connection.deadline(null, byteCount), options -> {
+            try (InputStream source = Files.newInputStream(file)) {
+                var chunks = LongStream.iterate(0, at -> at < byteCount, at -> at + IMPORT_BYTES)
+                        .mapToObj(at -> chunk(source, at));
+                return connection.upload(
+                        method, options, Stream.concat(Stream.of(first), chunks).iterator());
+            }
+        });
+        return new TrainingSession(connection, answer.getSession(), newId());
+    }
+
+    private static ImportSnapshotRequest chunk(InputStream source, long offset) {
+        try {
+            var bytes = UnsafeByteOperations.unsafeWrap(source.readNBytes(IMPORT_BYTES));
+            var chunk = Chunk.newBuilder().setByteOffset(offset).setData(bytes);
+            return ImportSnapshotRequest.newBuilder().setChunk(chunk).build();
+        } catch (IOException failure) {
+            throw new UncheckedIOException(failure);
+        }
     }
 
     /** Computes the learning rates of steps, of which the first is 0. */

@@ -1,10 +1,7 @@
 package dev.optserve;
 
-import dev.optserve.v1.ErrorReason;
-import dev.optserve.v1.TensorLayout;
-import java.util.LinkedHashMap;
-import java.util.List;
-import java.util.Map;
+import dev.optserve.v1.*;
+import java.util.*;
 
 /** The tensors of a session, in the order of their bytes. */
 final class Layout {

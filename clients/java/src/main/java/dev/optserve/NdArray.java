@@ -1,12 +1,9 @@
 package dev.optserve;
 
 import com.google.protobuf.UnsafeByteOperations;
-import dev.optserve.v1.DataType;
-import dev.optserve.v1.ErrorReason;
-import dev.optserve.v1.Tensor;
+import dev.optserve.v1.*;
 import java.nio.*;
-import java.util.Arrays;
-import java.util.List;
+import java.util.*;
 
 /**
  * A view of the caller's numbers as a dense array, row-major.

@@ -1,7 +1,6 @@
 package dev.optserve;
 
-import com.google.protobuf.Any;
-import com.google.protobuf.InvalidProtocolBufferException;
+import com.google.protobuf.*;
 import com.google.rpc.*;
 import dev.optserve.v1.ErrorReason;
 import io.grpc.Metadata;

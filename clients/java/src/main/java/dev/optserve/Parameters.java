@@ -2,12 +2,7 @@ package dev.optserve;
 
 import java.util.Map;
 
-/**
- * Values of a session at one step.
- *
- * @param step of the session that they belong to
- * @param arrays by name: those that were given to be filled, and new ones; empty if nothing was read
- */
+/** Values of a session at a step: the arrays that were given to be filled, and new ones; none if nothing was read. */
 public record Parameters(long step, Map<String, NdArray> arrays) {
     /** Returns the elements of a float32 tensor. */
     public float[] floats(String name) {

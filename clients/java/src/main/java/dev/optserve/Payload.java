@@ -2,12 +2,9 @@ package dev.optserve;
 
 import com.google.protobuf.MessageLite;
 import dev.optserve.v1.DataType;
-import java.io.IOException;
-import java.io.OutputStream;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
-import java.util.Iterator;
-import java.util.List;
+import java.io.*;
+import java.nio.*;
+import java.util.*;
 import java.util.stream.Stream;
 
 /** The bytes of arrays, one after the other, each in its element type on the wire. */

@@ -2,9 +2,7 @@ package dev.optserve;
 
 import dev.optserve.v1.*;
 import io.grpc.Deadline;
-import java.util.ArrayList;
-import java.util.List;
-import java.util.Map;
+import java.util.*;
 import java.util.concurrent.CompletableFuture;
 
 /** A step that was handed over. The engine owns it, and completes its future. */
@@ -31,23 +29,11 @@ final class PendingStep {
     private final Map<String, NdArray> gradients;
     private final List<Payload.Part> rows = new ArrayList<>();
 
-    /**
-     * Takes what a step holds, and checks it.
-     *
-     * @param stream whose later steps fail with this one; may be null
-     * @param plan session, worker and epoch
-     * @param parametersStep of the parameters that a member received last
-     * @throws OptserveException it cannot be sent
-     */
-    PendingStep(
-            Step step,
-            StepStream stream,
-            StepPlan.Builder plan,
-            long parametersStep,
-            Layout layout,
-            Deadline deadline) {
+    /** Takes what a step of a stream, or of none, holds; throws an {@link OptserveException} if it cannot be sent. */
+    PendingStep(Step step, StepStream stream, TrainingSession session) {
         this.stream = stream;
-        this.deadline = deadline;
+        Layout layout = session.layout;
+        deadline = session.connection.deadline(step.timeout, 2 * layout.byteCount());
         gradients = Map.copyOf(step.gradients);
         into = Map.copyOf(step.into);
         start = step.options.toBuilder().clearRowIndices();
@@ -56,8 +42,10 @@ final class PendingStep {
         if (gradients.isEmpty() && step.rows.isEmpty()) {
             throw OptserveException.invalid(ErrorReason.ERROR_REASON_FIELD_REQUIRED, "gradients", "there is none");
         }
-        if (plan.getWorkerEpoch() > 0 && !start.hasParametersStep()) start.setParametersStep(parametersStep);
-        if (isValidation()) plan.clearWorker().clearWorkerEpoch(); // it has no sequence
+        long epoch = session.epoch;
+        if (epoch > 0 && !start.hasParametersStep()) start.setParametersStep(session.parametersStep);
+        StepPlan.Builder plan = StepPlan.newBuilder().setSession(session.name());
+        if (!isValidation()) plan.setWorker(session.worker()).setWorkerEpoch(epoch); // a validation has no sequence
         plan.addAllTensors(layout.names(gradients));
         step.rows.forEach((name, some) -> {
             TensorLayout tensor = layout.find("rows", name);
@@ -73,7 +61,11 @@ final class PendingStep {
             boolean isConverted = step.wireType != DataType.DATA_TYPE_UNSPECIFIED;
             rows.add(new Payload.Part(some.values(), isConverted ? step.wireType : tensor.getDtype()));
         });
-        if (step.pull != null) plan.setPull(step.pull);
+        if (step.pull != null) {
+            plan.setPull(step.pull);
+            future.thenAccept(
+                    answer -> session.parametersStep = answer.parameters().step());
+        }
         planMessage = plan.setGradientDtype(step.wireType)
                 .setPerTensorNorms(step.hasTensorNorms)
                 .build();

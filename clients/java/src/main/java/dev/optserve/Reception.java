@@ -2,11 +2,8 @@ package dev.optserve;
 
 import dev.optserve.v1.TensorLayout;
 import java.io.IOException;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
-import java.util.LinkedHashMap;
-import java.util.List;
-import java.util.Map;
+import java.nio.*;
+import java.util.*;
 
 /** Fills arrays with the chunks of an answer. */
 final class Reception {

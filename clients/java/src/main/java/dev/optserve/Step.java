@@ -1,11 +1,8 @@
 package dev.optserve;
 
-import dev.optserve.v1.DataType;
-import dev.optserve.v1.PullOptions;
-import dev.optserve.v1.StepStart;
+import dev.optserve.v1.*;
 import java.time.Duration;
-import java.util.LinkedHashMap;
-import java.util.Map;
+import java.util.*;
 
 /**
  * A gradient to step with, and what the step asks for. It may be used for many steps, one after the other: the elements

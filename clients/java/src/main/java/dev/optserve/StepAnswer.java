@@ -2,12 +2,7 @@ package dev.optserve;
 
 import dev.optserve.v1.StepResult;
 
-/**
- * The answer to a step.
- *
- * @param result what happened
- * @param parameters that were pulled; their step is later than the result's if a stored result was sent again
- */
+/** What happened in a step, and the pulled parameters, whose step is later if a stored result was sent again. */
 public record StepAnswer(StepResult result, Parameters parameters) {
     /** Returns the session's step after it. */
     public long step() {

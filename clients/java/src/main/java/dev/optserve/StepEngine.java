@@ -1,14 +1,12 @@
 package dev.optserve;
 
-import dev.optserve.Frames.Incoming;
-import dev.optserve.Frames.Outgoing;
+import dev.optserve.Frames.*;
 import dev.optserve.OptserveException.Applied;
 import dev.optserve.PendingStep.Plan;
 import dev.optserve.v1.*;
 import io.grpc.*;
 import io.grpc.SynchronizationContext.ScheduledHandle;
-import java.io.IOException;
-import java.io.UncheckedIOException;
+import java.io.*;
 import java.util.*;
 import java.util.concurrent.TimeUnit;
 

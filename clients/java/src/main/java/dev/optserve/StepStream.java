@@ -2,8 +2,7 @@ package dev.optserve;
 
 import dev.optserve.OptserveException.Applied;
 import dev.optserve.v1.ErrorReason;
-import io.grpc.Deadline;
-import io.grpc.Status;
+import io.grpc.*;
 import java.util.concurrent.*;
 
 /**
@@ -35,28 +34,28 @@ public final class StepStream implements AutoCloseable {
      * @throws OptserveException the step cannot be sent, or the window is full until its deadline
      */
     public CompletableFuture<StepAnswer> submit(Step step) {
-        PendingStep pending = session.prepare(step, this);
+        PendingStep pending = new PendingStep(step, this, session);
         acquire(1, pending.deadline);
         CompletableFuture<StepAnswer> answer = new CompletableFuture<>();
         pending.future.whenComplete((found, error) -> {
             permits.release();
-            session.execute(() -> {
+            session.connection.callbacks.execute(() -> {
                 if (error == null) answer.complete(found);
                 else answer.completeExceptionally(error);
             });
         });
         answer.whenComplete((found, error) -> {
-            if (answer.isCancelled()) session.withdraw(pending, "the step was cancelled");
+            if (answer.isCancelled()) withdraw(pending, "the step was cancelled");
         });
-        session.submit(pending);
+        session.engine.submit(pending);
         return answer;
     }
 
     /** Takes a step when no other is in flight, and waits for its answer. */
     StepAnswer take(Step step) {
-        PendingStep pending = session.prepare(step, null);
+        PendingStep pending = new PendingStep(step, null, session);
         acquire(1, pending.deadline);
-        session.submit(pending);
+        session.engine.submit(pending);
         boolean isInterrupted = false;
         try {
             while (true) {
@@ -64,7 +63,7 @@ public final class StepStream implements AutoCloseable {
                     return pending.future.get();
                 } catch (InterruptedException interrupt) {
                     isInterrupted = true;
-                    session.withdraw(pending, "the thread was interrupted");
+                    withdraw(pending, "the thread was interrupted");
                 } catch (ExecutionException failed) {
                     throw (OptserveException) failed.getCause().fillInStackTrace(); // that of this thread
                 }
@@ -80,6 +79,10 @@ public final class StepStream implements AutoCloseable {
     public void close() {
         acquire(window, session.deadline());
         permits.release(window);
+    }
+
+    private void withdraw(PendingStep pending, String message) {
+        session.engine.withdraw(pending, Status.Code.CANCELLED, message);
     }
 
     private void acquire(int count, Deadline deadline) {

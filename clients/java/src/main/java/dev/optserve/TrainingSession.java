@@ -1,16 +1,12 @@
 package dev.optserve;
 
 import com.google.protobuf.Message;
-import dev.optserve.Frames.Incoming;
-import dev.optserve.Frames.Outgoing;
+import dev.optserve.Frames.*;
 import dev.optserve.v1.*;
-import io.grpc.CallOptions;
-import io.grpc.Deadline;
-import io.grpc.MethodDescriptor;
-import io.grpc.Status;
-import io.grpc.StatusException;
+import io.grpc.*;
 import io.grpc.stub.ClientCalls;
-import java.nio.file.Path;
+import java.io.OutputStream;
+import java.nio.file.*;
 import java.time.Duration;
 import java.util.*;
 import java.util.function.Predicate;
@@ -24,17 +20,19 @@ import java.util.function.Predicate;
 public final class TrainingSession implements AutoCloseable {
     private static final MethodDescriptor<PullParametersRequest, Incoming<PullParametersResponse>> PULL =
             Frames.receiving(SessionServiceGrpc.getPullParametersMethod());
+    private static final MethodDescriptor<ExportSnapshotRequest, Incoming<ExportSnapshotResponse>> EXPORT =
+            Frames.receiving(SessionServiceGrpc.getExportSnapshotMethod());
     private static final MethodDescriptor<Outgoing, PushParametersResponse> PUSH =
             Frames.sending(SessionServiceGrpc.getPushParametersMethod());
 
-    private final Connection connection;
+    final Connection connection;
     private final String name;
     private final String worker;
-    private final Layout layout;
-    private final StepEngine engine;
+    final Layout layout;
+    final StepEngine engine;
     private final StepStream oneByOne = new StepStream(this, 1);
-    private volatile long epoch; // 0 if the worker is no member
-    private volatile long parametersStep; // of the parameters that were received last
+    volatile long epoch; // 0 if the worker is no member
+    volatile long parametersStep; // of the parameters that were received last
 
     TrainingSession(Connection connection, Session session, String worker) {
         this.connection = connection;
@@ -66,10 +64,8 @@ public final class TrainingSession implements AutoCloseable {
     }
 
     /**
-     * Takes a step of any size, and repeats it until its deadline; it is applied once.
-     *
-     * @throws OptserveException the step was rejected, or has no answer; if {@link OptserveException#applied} is
-     *     UNKNOWN, a step with the same content settles whether it was applied
+     * Takes a step of any size, and repeats it until its deadline; it is applied once. If the error's {@link
+     * OptserveException#applied} is UNKNOWN, a step with the same content settles whether it was applied.
      */
     public StepAnswer step(Step step) {
         return oneByOne.take(step);
@@ -78,29 +74,6 @@ public final class TrainingSession implements AutoCloseable {
     /** Returns a stream of this handle's worker that has several steps in flight, at most 64. */
     public StepStream stream(int window) {
         return new StepStream(this, window);
-    }
-
-    PendingStep prepare(Step step, StepStream stream) {
-        StepPlan.Builder plan =
-                StepPlan.newBuilder().setSession(name).setWorker(worker).setWorkerEpoch(epoch);
-        Deadline deadline = connection.deadline(step.timeout, 2 * layout.byteCount());
-        return new PendingStep(step, stream, plan, parametersStep, layout, deadline);
-    }
-
-    void submit(PendingStep pending) {
-        pending.future.thenAccept(answer -> {
-            if (pending.planMessage.hasPull())
-                parametersStep = answer.parameters().step();
-        });
-        engine.submit(pending);
-    }
-
-    void withdraw(PendingStep pending, String message) {
-        engine.withdraw(pending, Status.Code.CANCELLED, message);
-    }
-
-    void execute(Runnable callback) {
-        connection.callbacks.execute(callback);
     }
 
     Deadline deadline() {
@@ -113,9 +86,8 @@ public final class TrainingSession implements AutoCloseable {
     }
 
     /**
-     * Reads parameters: which, of which point, in which type on the wire, and whether to wait for a later step.
-     *
-     * @param into arrays by name that are filled; new ones are made for other tensors
+     * Reads parameters: which, of which point, in which type on the wire, and whether to wait for a later step. The
+     * arrays of into are filled, by name; new ones are made for other tensors.
      */
     public Parameters pull(PullParametersRequest request, Map<String, NdArray> into) {
         layout.check("into", into);
@@ -233,20 +205,31 @@ public final class TrainingSession implements AutoCloseable {
 
     /** Writes the session to a safetensors file, and returns its step. */
     public long export(Path file) {
-        return SnapshotFiles.write(connection, deadline(), name, file);
+        return export(name, file);
     }
 
     /** Writes a snapshot to a safetensors file, and returns its step. */
     public long export(Snapshot snapshot, Path file) {
-        return SnapshotFiles.write(connection, deadline(), snapshot.getName(), file);
+        return export(snapshot.getName(), file);
+    }
+
+    private long export(String source, Path file) {
+        var request = ExportSnapshotRequest.newBuilder().setName(source).build();
+        return connection.call(deadline(), options -> {
+            var header = SnapshotHeader.newBuilder();
+            try (OutputStream target = Files.newOutputStream(file)) {
+                connection.download(EXPORT, options, request, answer -> {
+                    header.mergeFrom(answer.head().getHeader());
+                    answer.data().transferTo(target);
+                });
+            }
+            return header.getStep();
+        });
     }
 
     /**
-     * Makes the worker a member of the session, whose steps carry the epoch of the membership until it leaves. Join again
-     * after FENCED or NOT_A_MEMBER.
-     *
-     * @param lease time without a step or {@link #renewLease} after which the membership ends; the server's default if
-     *     null
+     * Makes the worker a member, whose steps carry the epoch until it leaves. The membership ends after a lease without a
+     * step or {@link #renewLease}; null is the server's default. Join again after FENCED or NOT_A_MEMBER.
      */
     public JoinSessionResponse join(Duration lease) {
         var request = JoinSessionRequest.newBuilder();

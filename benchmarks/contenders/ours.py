@@ -54,7 +54,7 @@ def main() -> None:
     """Serves until standard input closes."""
     arguments = _parser().parse_args()
     detector = FallbackDetector()
-    over = arguments.divide_by
+    over = arguments.over
     with (
         _address(arguments.at) as address,
         optserve.connect(

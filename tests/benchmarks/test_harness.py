@@ -131,7 +131,7 @@ def test_every_bound_is_of_a_figure_that_a_run_has() -> None:
     }
     assert {b.name for b in BOUNDS if b.group == against.GROUP} == names
     assert {b.group for b in BOUNDS} == {
-        against.GROUP, layers.GROUP, heavy_calls.GROUP, heavy_calls.HEALTH_GROUP
+        against.GROUP, layers.GROUP, languages.GROUP, heavy_calls.GROUP, heavy_calls.HEALTH_GROUP
     }  # fmt: skip
 
 

@@ -18,6 +18,9 @@ VALUES = {"w": np.zeros(1000, np.float32)}
 FEW, MANY = 20, 120
 """The two step counts whose difference gives the cost of one step."""
 
+BY_TIME = "loop_lag.py"
+"""What measures by the clock: on a busy machine, more often than a step is taken."""
+
 Step = Callable[[Client, str, int], object]
 
 
@@ -36,7 +39,7 @@ def calls_of_a_step(tmp_path: Path, step: Step) -> tuple[float, int]:
         counts.append(json.loads(path.read_text()))
     few, many = counts
     of_a_step = {file: (many[file] - few.get(file, 0)) / (MANY - FEW) for file in many}
-    found = {file: calls for file, calls in of_a_step.items() if calls > 0.5}
+    found = {file: calls for file, calls in of_a_step.items() if calls > 0.5 and not file.endswith(BY_TIME)}
     return sum(found.values()), sum(not file.startswith("<") for file in found)
 
 

@@ -59,7 +59,7 @@ def unknown_field(number, content):
 def test_any_order_repetition_and_unknown_fields_are_read_alike(kind, parts, data):
     pieces = [message(kind, *part).SerializeToString() for part in parts]
     pieces += [unknown_field(4000, b"later"), varint(77 << 3) + varint(2**63), varint(78 << 3 | 5) + b"1234"]
-    received = b"".join(data.initialize(st.permutations(pieces)))
+    received = b"".join(data.draw(st.permutations(pieces)))
     expected = kind.FromString(received)
     assert whole(kind, Framing(kind).decode(received)) == expected
 
@@ -94,13 +94,13 @@ def test_what_is_no_message_is_refused(received):
 def test_the_first_bytes_tell_what_the_message_does_or_nothing(kind, parts, data):
     """However a message is cut, and whatever comes twice in it."""
     received = b"".join(message(kind, *part).SerializeToString() for part in parts)
-    here = data.initialize(st.integers(0, len(received)))
+    here = data.draw(st.integers(0, len(received)))
     check_ahead(kind, received, here)
 
 
 @given(kinds, st.binary(max_size=60), st.data())
 def test_the_first_bytes_of_garbage_tell_nothing_false(kind, received, data):
-    check_ahead(kind, received, data.initialize(st.integers(0, len(received))))
+    check_ahead(kind, received, data.draw(st.integers(0, len(received))))
 
 
 def check_ahead(kind, received, here):

@@ -175,7 +175,7 @@ def test_only_a_missing_learning_rate_is_filled():
 @pytest.mark.parametrize("surface", ALL, ids=lambda surface: surface.name)
 def test_a_surface_has_the_right_gradient_and_minimum(surface):
     left, right, bottom, top = surface.window
-    points = np.random.default_rng(0).convert_to_one_dtype((left, bottom), (right, top), (20, 2))
+    points = np.random.default_rng(0).uniform((left, bottom), (right, top), (20, 2))
     h = 1e-6
     for point in points:
         moved = surface.values_at(point + h * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]]))

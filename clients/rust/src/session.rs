@@ -79,7 +79,7 @@ impl Client {
             for v1::ParameterInit { name, source } in &mut request.parameters {
                 if let Some(Source::Value(value)) = source {
                     let (dtype, shape) = (value.dtype, value.shape.clone());
-                    uploads.insert(name.clone(), std::mem::take(value).try_into()?);
+                    uploads.insert(name.clone(), Tensor::of_message(std::mem::take(value)));
                     *source = Some(Source::Upload(v1::TensorShape { dtype, shape }));
                 }
             }

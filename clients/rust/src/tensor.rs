@@ -50,6 +50,12 @@ impl<'a> Tensor<'a> {
         Self { dtype: DataType::Unspecified, shape: None, data: Data::Borrowed(bytes) }
     }
 
+    /// What is sent of a message, without a copy; its elements may not be aligned.
+    pub(crate) fn of_message(message: v1::Tensor) -> Self {
+        let (dtype, shape) = (message.dtype(), Some(shape_of(&message.shape)));
+        Self { dtype, shape, data: Data::Owned(message.data) }
+    }
+
     /// States the shape; empty for a scalar.
     pub fn with_shape(mut self, shape: &[usize]) -> Self {
         self.shape = Some(shape.to_vec());

@@ -50,6 +50,7 @@ fn generate(mut files: FileDescriptorSet, folder: &Path, uses_library: bool) -> 
     }
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
+    config.disable_comments([".google.rpc"]); // whose examples rustdoc would compile
     Ok(builder.compile_fds_with_config(files, config)?)
 }
 

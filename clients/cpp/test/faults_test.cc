@@ -240,16 +240,17 @@ TEST(Faults, ServerKilledAtEveryFailpoint) {
     const std::vector<std::string> flags{"--data-dir=" + (folder / "data"), "--data-port=off"};
     Server first(flags, {{"OPTSERVE_FAILPOINT", failpoint + ":7"}});
     Proxy proxy(first.address());
-    std::unique_ptr<Server> second;
-    std::thread restart([&] {
+    auto second = std::async(std::launch::async, [&] {
       first.wait();
-      second = std::make_unique<Server>(flags);
-      proxy.route(second->address());
+      auto server = std::make_unique<Server>(flags);
+      proxy.route(server->address());
+      return server;
     });
-    Client client(proxy.address());
+    ClientOptions options;
+    options.timeout = std::chrono::minutes(3);
+    Client client(proxy.address(), options);
     EXPECT_EQ(train(client, kSteps, nothing), expected);
     first.kill();  // if it was not killed, the test has failed
-    restart.join();
   }
 }
 

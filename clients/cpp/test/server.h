@@ -66,6 +66,8 @@ class Server {
  private:
   TemporaryFolder folder_;
   pid_t process_;
+  std::once_flag waits_;
+  std::atomic<bool> has_ended_{false};
   std::string address_;
 };
 

@@ -102,6 +102,7 @@ TEST_F(DataConnections, ServerKilledInAStep) {
   for (int i = 1; i <= 10; ++i) {
     EXPECT_EQ(to_vector<float>(step(gradient).parameters.at("w")), std::vector<float>(1000, static_cast<float>(-i)));
   }
+  EXPECT_TRUE(first.has_ended());
   first.kill();
 }
 

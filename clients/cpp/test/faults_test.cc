@@ -250,7 +250,8 @@ TEST(Faults, ServerKilledAtEveryFailpoint) {
     options.timeout = std::chrono::minutes(3);
     Client client(proxy.address(), options);
     EXPECT_EQ(train(client, kSteps, nothing), expected);
-    first.kill();  // if it was not killed, the test has failed
+    EXPECT_TRUE(first.has_ended());
+    first.kill();
   }
 }
 

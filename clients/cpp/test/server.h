@@ -59,6 +59,7 @@ class Server {
   void kill();
   /// Waits until the server has ended.
   void wait();
+  bool has_ended() const { return has_ended_; }
 
   /// A server that tests share; it has a data directory.
   static Server& shared();

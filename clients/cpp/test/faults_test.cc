@@ -101,7 +101,8 @@ TEST(Errors, StepsBehindARejectedOneAreAbandoned) {
   EXPECT_EQ(first.get()->step(), 1);
   expect_reason(v1::ERROR_REASON_STEP_MISMATCH, [&] { second.get(); });
   EXPECT_EQ(error_of([&] { third.get(); }).applied(), Applied::no);
-  EXPECT_EQ(stream.step({{"w", kOne}})->sequence(), 2);
+  EXPECT_EQ(error_of([&] { stream.submit({{"w", kOne}}); }).code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(session.stream().step({{"w", kOne}})->sequence(), 2);
 }
 
 TEST(Errors, UnreachableServer) {

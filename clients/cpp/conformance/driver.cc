@@ -215,6 +215,7 @@ class Transcript {
 
   void take_steps(const driver::StepsCall& call, driver::StepsAnswer& answer) {
     std::deque<std::future<optserve::StepResult>> in_flight;
+    optserve::StepStream stream = session_.value().stream(std::max(call.window(), 1));
     const auto settle = [&] {
       const optserve::StepResult result = in_flight.front().get();
       in_flight.pop_front();
@@ -232,10 +233,12 @@ class Transcript {
           add(answer, session_.value().step(gradients, options, deadline));
           continue;
         }
-        while (!in_flight.empty() && in_flight.front().wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
-          settle();
+        try {
+          in_flight.push_back(stream.submit(gradients, options, deadline));
+        } catch (const optserve::Error&) {
+          while (!in_flight.empty()) settle();  // an earlier step may have failed
+          throw;
         }
-        in_flight.push_back(session_.value().stream(call.window()).submit(gradients, options, deadline));
       }
       while (!in_flight.empty()) settle();
     } catch (const optserve::Error& error) {

@@ -35,13 +35,16 @@ Request change_of(const std::string& name, const ChangeOptions& options) {
 
 }  // namespace
 
+StepStream::StepStream(std::shared_ptr<internal::StepEngine> engine, int window)
+    : engine_(std::move(engine)), window_(window), failures_(engine_->failures()) {}
+
 std::future<StepResult> StepStream::submit(const TensorViews& gradients, const StepOptions& options,
                                            Deadline deadline) {
-  return engine_->submit(gradients, options, deadline, window_);
+  return engine_->submit(gradients, options, deadline, window_, failures_);
 }
 
 StepResult StepStream::step(const TensorViews& gradients, const StepOptions& options, Deadline deadline) {
-  return engine_->step(gradients, options, deadline, window_);
+  return engine_->step(gradients, options, deadline, window_, failures_);
 }
 
 Session::Session(std::shared_ptr<internal::Connection> connection, v1::Session info, const std::string& worker,

@@ -82,10 +82,15 @@ std::uint64_t StepEngine::epoch() {
   return epoch_;
 }
 
+std::uint64_t StepEngine::failures() {
+  const std::lock_guard lock(mutex_);
+  return failures_;
+}
+
 StepResult StepEngine::step(const TensorViews& gradients, const StepOptions& options, const Deadline& deadline,
-                            int window) {
+                            int window, std::optional<std::uint64_t> failures) {
   Lock lock(mutex_);
-  const std::shared_ptr<PendingStep> step = enqueue(lock, gradients, options, deadline, window);
+  const std::shared_ptr<PendingStep> step = enqueue(lock, gradients, options, deadline, window, failures);
   while (!step->is_settled) {
     if (is_reading_) {
       changed_.wait(lock);
@@ -97,10 +102,11 @@ StepResult StepEngine::step(const TensorViews& gradients, const StepOptions& opt
 }
 
 std::future<StepResult> StepEngine::submit(const TensorViews& gradients, const StepOptions& options,
-                                           const Deadline& deadline, int window) {
+                                           const Deadline& deadline, int window,
+                                           std::optional<std::uint64_t> failures) {
   Lock lock(mutex_);
   if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-  return enqueue(lock, gradients, options, deadline, window)->promise.get_future();
+  return enqueue(lock, gradients, options, deadline, window, failures)->promise.get_future();
 }
 
 void StepEngine::run() {
@@ -199,10 +205,14 @@ std::shared_ptr<PendingStep> StepEngine::prepare(const TensorViews& gradients, c
 
 /// Puts a step behind the others once the window has space, and writes it.
 std::shared_ptr<PendingStep> StepEngine::enqueue(Lock& lock, const TensorViews& gradients, const StepOptions& options,
-                                                 const Deadline& deadline, int window) {
+                                                 const Deadline& deadline, int window,
+                                                 std::optional<std::uint64_t> failures) {
   const auto has_space = [&] { return waiting_.size() < static_cast<std::size_t>(window); };
   if (!changed_.wait_until(lock, system_time(connection_->end_of(deadline, layout_.byte_count())), has_space)) {
     throw Error(failure_with(grpc::StatusCode::DEADLINE_EXCEEDED, "earlier steps took too long", Applied::no));
+  }
+  if (failures && *failures != failures_) {
+    throw Error(failure_with(grpc::StatusCode::ABORTED, "an earlier step of the stream failed", Applied::no));
   }
   std::shared_ptr<PendingStep> step = prepare(gradients, options, deadline);
   if (step->start.sequence() > 0) ++next_;
@@ -326,6 +336,7 @@ void StepEngine::reject(const Failure& failure) {
     own = failure_with(grpc::StatusCode::ABORTED, "an earlier step failed: " + failure.message);
   }
   waiting_.clear();
+  ++failures_;
   if (first > 0) next_ = first;
   if (const std::uint64_t expected = expected_sequence(failure); expected > 0) next_ = expected;
 }

@@ -57,12 +57,17 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
   const std::string& worker() const { return worker_; }
   const SessionLayout& layout() const { return layout_; }
   std::uint64_t epoch();
+  /// How often steps have failed. A stream ends with the next failure, because its steps build on each other.
+  std::uint64_t failures();
 
   /// Takes a step and waits for its result; see Session::step.
-  StepResult step(const TensorViews& gradients, const StepOptions& options, const Deadline& deadline, int window);
+  ///
+  /// @param failures rejects the step if there are others; none for a step that builds on no other
+  StepResult step(const TensorViews& gradients, const StepOptions& options, const Deadline& deadline, int window,
+                  std::optional<std::uint64_t> failures = std::nullopt);
   /// Hands over a step; see StepStream::submit.
   std::future<StepResult> submit(const TensorViews& gradients, const StepOptions& options, const Deadline& deadline,
-                                 int window);
+                                 int window, std::optional<std::uint64_t> failures = std::nullopt);
   /// Takes the following steps in a membership, or in none if the epoch is 0.
   void set_membership(std::uint64_t epoch, std::uint64_t next_sequence);
   /// Notes the step of parameters that the caller received.
@@ -76,7 +81,7 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
   std::shared_ptr<PendingStep> prepare(const TensorViews& gradients, const StepOptions& options,
                                        const Deadline& deadline);
   std::shared_ptr<PendingStep> enqueue(Lock& lock, const TensorViews& gradients, const StepOptions& options,
-                                       const Deadline& deadline, int window);
+                                       const Deadline& deadline, int window, std::optional<std::uint64_t> failures);
   void write(Lock& lock, std::size_t limit);
   void settle_oldest(Lock& lock);
   void exchange(Lock& lock, PendingStep& step);
@@ -99,7 +104,7 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
   std::shared_ptr<Plan> plan_, announced_;  // of the last step; the last one on the channel
   std::uint64_t next_;
   std::uint64_t unknown_below_ = 0;  // lower sequences may have been used by steps whose result is not known
-  std::uint64_t epoch_ = 0;
+  std::uint64_t epoch_ = 0, failures_ = 0;
   std::int64_t parameters_step_;
   bool is_writing_ = false, is_reading_ = false;  // whether a thread does
   bool is_recovering_ = false, is_closing_ = false, is_ended_ = false;

@@ -94,17 +94,16 @@ TEST_F(DataConnections, ServerKilledInAStep) {
   Server first({data_}, {{"OPTSERVE_FAILPOINT", "after-journal-fsync:5"}});
   const std::string port = first.address().substr(first.address().rfind(':') + 1);
   open(first.address(), sgd(1), 1000);
-  std::unique_ptr<Server> second;
-  std::thread restart([&] {
+  auto second = std::async(std::launch::async, [&] {
     first.wait();
-    second = std::make_unique<Server>(std::vector<std::string>{data_, "--port=" + port});
+    return std::make_unique<Server>(std::vector<std::string>{data_, "--port=" + port});
   });
   const std::vector<float> gradient(1000, 1);
   for (int i = 1; i <= 10; ++i) {
     EXPECT_EQ(to_vector<float>(step(gradient).parameters.at("w")), std::vector<float>(1000, static_cast<float>(-i)));
   }
+  EXPECT_TRUE(first.has_ended());
   first.kill();
-  restart.join();
 }
 
 TEST_F(DataConnections, StepsBehindAPortMappingUseTheCall) {

@@ -101,7 +101,8 @@ TEST(Errors, StepsBehindARejectedOneAreAbandoned) {
   EXPECT_EQ(first.get()->step(), 1);
   expect_reason(v1::ERROR_REASON_STEP_MISMATCH, [&] { second.get(); });
   EXPECT_EQ(error_of([&] { third.get(); }).applied(), Applied::no);
-  EXPECT_EQ(stream.step({{"w", kOne}})->sequence(), 2);
+  EXPECT_EQ(error_of([&] { stream.submit({{"w", kOne}}); }).code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(session.stream().step({{"w", kOne}})->sequence(), 2);
 }
 
 TEST(Errors, UnreachableServer) {
@@ -240,16 +241,18 @@ TEST(Faults, ServerKilledAtEveryFailpoint) {
     const std::vector<std::string> flags{"--data-dir=" + (folder / "data"), "--data-port=off"};
     Server first(flags, {{"OPTSERVE_FAILPOINT", failpoint + ":7"}});
     Proxy proxy(first.address());
-    std::unique_ptr<Server> second;
-    std::thread restart([&] {
+    auto second = std::async(std::launch::async, [&] {
       first.wait();
-      second = std::make_unique<Server>(flags);
-      proxy.route(second->address());
+      auto server = std::make_unique<Server>(flags);
+      proxy.route(server->address());
+      return server;
     });
-    Client client(proxy.address());
+    ClientOptions options;
+    options.timeout = std::chrono::minutes(3);
+    Client client(proxy.address(), options);
     EXPECT_EQ(train(client, kSteps, nothing), expected);
-    first.kill();  // if it was not killed, the test has failed
-    restart.join();
+    EXPECT_TRUE(first.has_ended());
+    first.kill();
   }
 }
 

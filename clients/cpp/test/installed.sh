@@ -14,6 +14,12 @@ cat >"$source/main.cc" <<'PROGRAM'
 #include <optserve/optserve.h>
 
 #include <iostream>
+#if __cplusplus >= 202002L
+#include <span>
+static_assert(std::is_convertible_v<std::span<const float>, optserve::TensorView>);
+static_assert(std::is_convertible_v<std::span<float>, optserve::MutableTensorView>);
+static_assert(std::is_convertible_v<std::span<float>, optserve::span<const float>>);
+#endif
 
 int main() {
   try {

@@ -121,13 +121,15 @@ Server::Server(const std::vector<std::string>& flags, const std::map<std::string
 }
 
 void Server::kill() {
-  if (process_ > 0) ::kill(process_, SIGKILL);
+  if (!has_ended_) ::kill(process_, SIGKILL);
   wait();
 }
 
 void Server::wait() {
-  if (process_ > 0) wait_for(process_);
-  process_ = 0;
+  std::call_once(waits_, [this] {
+    wait_for(process_);
+    has_ended_ = true;
+  });
 }
 
 Server& Server::shared() {

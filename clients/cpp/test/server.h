@@ -59,6 +59,7 @@ class Server {
   void kill();
   /// Waits until the server has ended.
   void wait();
+  bool has_ended() const { return has_ended_; }
 
   /// A server that tests share; it has a data directory.
   static Server& shared();
@@ -66,6 +67,8 @@ class Server {
  private:
   TemporaryFolder folder_;
   pid_t process_;
+  std::once_flag waits_;
+  std::atomic<bool> has_ended_{false};
   std::string address_;
 };
 

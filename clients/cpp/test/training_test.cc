@@ -230,7 +230,7 @@ TEST(Sessions, SnapshotsForksAndFiles) {
   Session import = client.import_session(file);
   EXPECT_EQ(to_vector<float>(import.pull().tensors.at("w")), std::vector<float>{-1});
   session.delete_snapshot(1);
-  EXPECT_EQ(session.list_snapshots().size(), 1);
+  for (const v1::Snapshot& snapshot : session.list_snapshots()) EXPECT_FALSE(snapshot.kept() && snapshot.step() == 1);
   session.step({{"w", one}});
   EXPECT_EQ(session.restore_snapshot(2).step(), 2);
 }

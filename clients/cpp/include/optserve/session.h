@@ -70,17 +70,19 @@ class StepStream {
   /// Hands over a step, which is sent before the call returns. It waits while the window is full.
   ///
   /// Gradients, and the arrays of `into`, must not be used before the future is ready. It has the result, or the
-  /// Error of the step. Steps are applied in order; after one that failed, those behind it fail with ABORTED.
+  /// Error of the step. Steps are applied in order. After one that failed, those behind it and all later ones of this
+  /// stream fail with ABORTED; Session::stream returns another stream.
   std::future<StepResult> submit(const TensorViews& gradients, const StepOptions& options = {}, Deadline deadline = {});
   /// Takes a step and waits for its result; see Session::step.
   StepResult step(const TensorViews& gradients, const StepOptions& options = {}, Deadline deadline = {});
 
  private:
   friend class Session;
-  StepStream(std::shared_ptr<internal::StepEngine> engine, int window) : engine_(std::move(engine)), window_(window) {}
+  StepStream(std::shared_ptr<internal::StepEngine> engine, int window);
 
   std::shared_ptr<internal::StepEngine> engine_;
   int window_;
+  std::uint64_t failures_;  // of the engine when the stream was made
 };
 
 /// Options of Session::pull.

@@ -71,7 +71,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
             return self
         else:
             held = sorted(session.coordinator.held.values(), key=lambda one: one.member.rank)
-            staging = session.coordinator.target(lambda: aggregate_staging(session))
+            staging = session.coordinator.aggregation_target(lambda: aggregate_staging(session))
             self._shares = self._aggregate(session, held, staging)
             norms = any(one.per_tensor_norms for one in held)
             options = StepOptions(per_tensor_norms=norms, member=NO_MEMBER)
@@ -94,7 +94,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         if session is None or self._step is None:
             return None
         result = self._step.commit()
-        held = {one.member.worker: one for one in session.coordinator.take_held()}
+        held = {one.member.worker: one for one in session.coordinator.take_contributions()}
         membership = session.coordinator.membership
         now = membership.clock()
         membership.begin_round()
@@ -114,7 +114,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
             session.activity.publish(Contributed(own))
             if share.worker in held:
                 held[share.worker].decide(own)
-        session.coordinator.go_on()
+        session.coordinator.reconsider_waiting()
         return result
 
     def _aggregate(self, session: CoordinatedSession, held: Sequence[Held], staging: Staging) -> list[Share]:

@@ -207,7 +207,7 @@ def count(session: CoordinatedSession, result: StepResult, completed_shards: Seq
     if result.outcome in (StepOutcome.ACCUMULATED, StepOutcome.SKIPPED):
         membership.take_part(member)
     coordinator.complete_shards(result.worker, completed_shards)
-    coordinator.go_on()
+    coordinator.reconsider_waiting()
 
 
 def drop(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> StepResult:

@@ -132,14 +132,14 @@ class Coordinator:
         self._target: Staging | None = None
         self._since = math.inf
         self._not_before = -math.inf
-        self.follow(spec)
+        self.replace_spec(spec)
 
-    def follow(self, spec: CoordinationSpec | None) -> None:
+    def replace_spec(self, spec: CoordinationSpec | None) -> None:
         """Takes another specification, while no round is open; what waits is decided on again."""
         self.spec, self.mode = spec, _mode_of(spec)
         self.round = self._target = None  # of other tensors, perhaps
         self.membership.begin_round()
-        self.decide_again()
+        self.reconsider_all()
 
     def hold(self, held: Held) -> Held:
         """Stores a contribution that is to be aggregated; returns the stored one for a repeat."""
@@ -158,7 +158,7 @@ class Coordinator:
         self.membership.begin_wait(held.member)
         return held
 
-    def take_held(self) -> list[Held]:
+    def take_contributions(self) -> list[Held]:
         """Ends the wait of all that is to be aggregated; by rank. The caller decides them."""
         taken = sorted(self.held.values(), key=lambda held: held.member.rank)
         for held in taken:
@@ -166,7 +166,7 @@ class Coordinator:
         self.held, self._since = {}, math.inf
         return taken
 
-    def go_on(self) -> None:
+    def reconsider_waiting(self) -> None:
         """Has what waits for other members decided on again."""
         waiting, self.waiting = self.waiting, []
         for held in waiting:
@@ -185,21 +185,21 @@ class Coordinator:
         for held in waiting.values():
             held.decide()
 
-    def decide_again(self, error: Exception | None = None) -> None:
+    def reconsider_all(self, error: Exception | None = None) -> None:
         """Has everything that waits decided on again, or rejects what is to be aggregated."""
-        for held in self.take_held():
+        for held in self.take_contributions():
             held.decide(error=error)
-        self.go_on()
+        self.reconsider_waiting()
         self._end_waits_for_shards()
 
-    def release(self, worker: str) -> None:
+    def release_worker(self, worker: str) -> None:
         """Has what waits of a worker whose epoch ends decided on again, and what its end lets go on.
 
         Its shards are given back.
         """
         self.uploads.drop(worker)
         if self.progress is not None:
-            self.progress.give_back(worker)
+            self.progress.return_shards(worker)
         held = self.held.pop(worker, None)
         if held is not None:
             self.membership.end_wait(held.member)
@@ -207,7 +207,7 @@ class Coordinator:
         waiting = self._waiting_for_shards.pop(worker, None)
         if waiting is not None:
             waiting.decide()
-        self.go_on()
+        self.reconsider_waiting()
 
     def require_progress(self) -> DataProgress:
         """The progress of the data plan.
@@ -231,7 +231,7 @@ class Coordinator:
             self.round.clear()
         self.membership.begin_round()
 
-    def target(self, make: Callable[[], Staging]) -> Staging:
+    def aggregation_target(self, make: Callable[[], Staging]) -> Staging:
         """Where contributions are aggregated."""
         if self._target is None:
             self._target = make()
@@ -257,7 +257,7 @@ class Coordinator:
         """Notes that what was due could not be done: contributions are rejected, the rest is tried again."""
         if not self.held:
             self._not_before = self.membership.clock() + RETRY_AFTER_S
-        self.decide_again(error)
+        self.reconsider_all(error)
 
     @property
     def has_open_round(self) -> bool:
@@ -332,16 +332,16 @@ class CoordinatedSession(SessionState):
     ) -> None:
         super().__init__(session_id, spec, layout, backend, pending, budget)
         self.coordinator = Coordinator(spec.coordination)
-        self.follow_coordination()
+        self.replace_coordination()
 
-    def follow_coordination(self) -> None:
+    def replace_coordination(self) -> None:
         """Coordinates as the specification says now."""
         coordinator, plan = self.coordinator, self.spec.data_plan
         if plan is None or coordinator.progress is None:
             coordinator.progress = None if plan is None else DataProgress(plan)
         else:
             coordinator.progress.plan = plan
-        coordinator.follow(self.spec.coordination)
+        coordinator.replace_spec(self.spec.coordination)
         self.members_only = self.coordinator.mode.members_only
 
 

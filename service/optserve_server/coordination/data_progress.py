@@ -96,7 +96,7 @@ class DataProgress:
             self.leased[worker].remove(number)
         self._forget(worker)
 
-    def give_back(self, worker: str, numbers: Iterable[int] | None = None) -> None:
+    def return_shards(self, worker: str, numbers: Iterable[int] | None = None) -> None:
         """Returns shards that a worker holds; all of them when None."""
         held = self.leased.get(worker, [])
         for number in list(held) if numbers is None else numbers:
@@ -107,7 +107,7 @@ class DataProgress:
     def end_leases(self) -> None:
         """Returns the shards of all workers."""
         for worker in list(self.leased):
-            self.give_back(worker)
+            self.return_shards(worker)
 
     def check(self, worker: str, numbers: Sequence[int]) -> None:
         """Checks that a worker holds shards, which a step of it is to complete.
@@ -119,7 +119,7 @@ class DataProgress:
         for position, number in enumerate(numbers):
             field = f"options.completed_shards[{position}]"
             if number not in held:
-                raise not_held(worker, number, field)
+                raise shard_not_held_error(worker, number, field)
             if number in numbers[:position]:
                 raise DomainError(Reason.CONFLICTING_FIELDS, f"shard {number} is stated twice", field=field)
 
@@ -152,13 +152,13 @@ class DataProgress:
             del self.leased[worker]
 
 
-def not_held(worker: str, number: int, field: str) -> DomainError:
+def shard_not_held_error(worker: str, number: int, field: str) -> DomainError:
     """The error of a shard that a worker does not hold."""
     text = f"worker {worker!r} does not hold shard {number}; acquire shards, and compute another contribution"
     return DomainError(Reason.SHARD_NOT_HELD, text, field=field, metadata={"shard": number, "worker": worker})
 
 
-def following_plan(
+def check_plan_update(
     before: DataPlanSpec | None, progress: DataProgress | None, after: DataPlanSpec | None
 ) -> DataPlanSpec | None:
     """The plan of a session whose specification is replaced: ``after``, or the present one when None.

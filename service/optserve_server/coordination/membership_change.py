@@ -51,7 +51,7 @@ class Join(Change[Any, Prepared[Member]]):
 
     def _commit(self, session: CoordinatedSession) -> Member:
         member = session.coordinator.membership.join(self.worker, self.lease_seconds)
-        session.coordinator.release(self.worker)
+        session.coordinator.release_worker(self.worker)
         session.activity.publish(replace(member))
         return member
 
@@ -97,7 +97,7 @@ def end_memberships(
     """Ends memberships; what waits in them is rejected."""
     for worker, epoch in members:
         member = session.coordinator.membership.end(worker, epoch, state)
-        session.coordinator.release(worker)
+        session.coordinator.release_worker(worker)
         if member is not None:
             session.activity.publish(replace(member))
 

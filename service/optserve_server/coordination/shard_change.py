@@ -93,7 +93,7 @@ class AcquireShards(_ShardChange):
         waits = not shards and not progress.is_finished
         began, self._member.is_idle = waits and not self._member.is_idle, waits
         if began:
-            coordinator.go_on()
+            coordinator.reconsider_waiting()
         held = coordinator.wait_for_shards(self._member) if waits else None
         return Acquired(shards, progress.is_finished, held)
 
@@ -123,5 +123,5 @@ class ReleaseShards(_ShardChange):
 
     def commit(self) -> None:
         """Gives them back."""
-        self._progress.give_back(self.worker, self.numbers)
-        self._coordinator.go_on()
+        self._progress.return_shards(self.worker, self.numbers)
+        self._coordinator.reconsider_waiting()

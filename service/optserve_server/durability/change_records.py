@@ -106,7 +106,7 @@ def _restore(session: Session, saved: Session) -> None:
     session.restore(spec, saved.scalars, saved.monitors, (saved.step, saved.accumulated, saved.skipped))
     session.resident_bytes = saved.resident_bytes
     session.charge, session.waiting = saved.charge, saved.waiting
-    session.follow_coordination()
+    session.replace_coordination()
     saved.coordinator.end_leases()
     session.coordinator.round = saved.coordinator.round
     session.coordinator.progress = saved.coordinator.progress
@@ -192,7 +192,7 @@ def _replay(
             session.coordinator.require_progress().lease(facts["worker"], facts["shards"])
             return None
         case ChangeKind.RELEASE_SHARDS:
-            session.coordinator.require_progress().give_back(facts["worker"], facts["shards"])
+            session.coordinator.require_progress().return_shards(facts["worker"], facts["shards"])
             return None
         case ChangeKind.DROPPED:
             return drop(session, facts["worker"], facts)

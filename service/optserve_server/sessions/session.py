@@ -13,7 +13,7 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.coordination.coordinator import CoordinatedSession
-from optserve_server.coordination.data_progress import following_plan
+from optserve_server.coordination.data_progress import check_plan_update
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import UNBOUNDED, Budget
 from optserve_server.sessions.session_durability import SessionDurability
@@ -171,13 +171,13 @@ class Session(CoordinatedSession):
         self.check_step(expected_step, "expected_step")
         if self.coordinator.has_open_round:
             raise DomainError(Reason.STEP_INCOMPLETE, "a round is open; update when it has closed")
-        plan = following_plan(self.spec.data_plan, self.coordinator.progress, spec.data_plan)
+        plan = check_plan_update(self.spec.data_plan, self.coordinator.progress, spec.data_plan)
         prepared = prepare_spec_update(self, replace(spec, data_plan=plan))
         return Prepared(partial(self._update, prepared), prepared.give_up)
 
     def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
         transfers = prepared.commit()
-        self.follow_coordination()
+        self.replace_coordination()
         self.activity.publish(Updated())
         return transfers
 
@@ -212,7 +212,7 @@ class Session(CoordinatedSession):
         """Says that it is deleted, or away; later calls on it are rejected."""
         self.closed, self.away = True, away
         self.idle_plans.clear()  # they hold the session, which is to go at once
-        self.coordinator.decide_again()
+        self.coordinator.reconsider_all()
         self.activity.publish_deleted()
         for on_close in list(self.on_close.values()):
             on_close()

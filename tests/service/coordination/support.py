@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from optserve_server.coordination.contribution import Contribution
 from optserve_server.coordination.coordinator import Held
-from optserve_server.coordination.due import due_change
+from optserve_server.coordination.due_changes import next_due_change
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
@@ -114,7 +114,7 @@ class Coordinated:
     def settle(self) -> None:
         """Does what is due, and decides again on what may go on, until nothing changes."""
         for _ in range(1000):
-            change = due_change(self.session.coordinator)
+            change = next_due_change(self.session.coordinator)
             decided = [one for one in self.waiting if one.is_decided]
             if change is None and not decided:
                 return

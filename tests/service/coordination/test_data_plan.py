@@ -139,9 +139,9 @@ class Leases(RuleBasedStateMachine):
             self.model.update(dict.fromkeys(numbers, "complete"))
 
     @rule(worker=st.sampled_from("abc"), keep=st.integers(0, 3))
-    def give_back(self, worker: str, keep: int) -> None:
+    def return_shards(self, worker: str, keep: int) -> None:
         numbers = self.list_held(worker)[keep:]
-        self.progress.give_back(worker, numbers if keep else None)
+        self.progress.return_shards(worker, numbers if keep else None)
         self.model.update(dict.fromkeys(numbers, ""))
 
     @rule()

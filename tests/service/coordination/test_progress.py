@@ -173,7 +173,7 @@ class Progress(RuleBasedStateMachine):
         self.made.settle()
 
     @rule()
-    def go_on(self) -> None:
+    def reconsider_waiting(self) -> None:
         """Those that run take a step within a lease, whatever happened to the others."""
         if self.is_finished():
             return
@@ -202,7 +202,7 @@ class Progress(RuleBasedStateMachine):
         if not hasattr(self, "made"):
             return
         for _ in range(3 * PLAN.shard_count if self.plan else 3):
-            self.go_on()
+            self.reconsider_waiting()
         assert self.plan is None or self.is_finished()
         for worker in list(self.running):
             self.leave(worker)

@@ -274,7 +274,7 @@ def use_bound_of_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def waits_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Coordinator, "release", lambda self, worker: None)
+    monkeypatch.setattr(Coordinator, "release_worker", lambda self, worker: None)
 
 
 def expiry_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

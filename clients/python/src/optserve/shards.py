@@ -112,7 +112,7 @@ class ShardQueue:
             self._forget()
             raise
 
-    def settle(self, outcome: StepOutcome | None) -> None:
+    def record_outcome(self, outcome: StepOutcome | None) -> None:
         """Takes the outcome of the step."""
         if outcome in (StepOutcome.APPLIED, StepOutcome.ACCUMULATED):
             self._yielded, self._is_unsettled = [], False

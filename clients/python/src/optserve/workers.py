@@ -189,7 +189,7 @@ class Member:
                 into=into,
                 timeout=timeout,
             )
-            self._shards.settle(result.outcome)
+            self._shards.record_outcome(result.outcome)
         self._used = time.monotonic()
         if pulled is not None:
             self._parameters_step = result.parameters.step

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from optserve_server.coordination.contribution import Contribution
 from optserve_server.coordination.coordinator import Held
-from optserve_server.coordination.due import due_change
+from optserve_server.coordination.due_changes import next_due_change
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
@@ -115,7 +115,7 @@ class Coordination:
             timer.cancel()
         for session in {id(session): session for session in self._waiting.values()}.values():
             await self._execution.run_exclusively(
-                session, partial(session.coordinator.decide_again, _shutting_down())
+                session, partial(session.coordinator.reconsider_all, _shutting_down())
             )
 
     async def _contribute(
@@ -158,7 +158,7 @@ class Coordination:
     async def _advance(self, session: Session) -> None:
         """Does what is due: ends memberships whose leases have run out, takes steps that are complete."""
         coordinator = session.coordinator
-        while not session.closed and (change := due_change(coordinator)) is not None:
+        while not session.closed and (change := next_due_change(coordinator)) is not None:
             try:
                 await self._execution.commit(session, change, _commit)
             except Exception as error:

@@ -249,7 +249,7 @@ class StepStream:
         if start.resume_from:
             upload = uploads.find(worker)
             known = upload if upload.upload_id == start.upload_id else NOTHING
-            filler.go_on(known.received, start.resume_from)
+            filler.resume_with(known.received, start.resume_from)
         try:
             await self._fill(filler, chunk, step.on_received)
         except BaseException:

@@ -38,7 +38,7 @@ class Filler:
         """The bytes that have arrived."""
         return self._buffer[: self._filled]
 
-    def go_on(self, earlier: npt.NDArray[np.uint8], size: int) -> None:
+    def resume_with(self, earlier: npt.NDArray[np.uint8], size: int) -> None:
         """Begins with bytes that arrived earlier.
 
         Args:

@@ -11,7 +11,7 @@ from optserve_server.coordination.membership_change import EndMemberships
 from optserve_server.state.session_change import Change
 
 
-def due_change(coordinator: Coordinator) -> Change[Any, Any] | None:
+def next_due_change(coordinator: Coordinator) -> Change[Any, Any] | None:
     """The next change that is due; None if nothing is. Whether it still is, its preparation finds out."""
     if coordinator.due_at() > coordinator.membership.clock():
         return None

@@ -30,6 +30,36 @@ impl crate::Rpc for EstimateComplexityRequest {
     type Answer = EstimateComplexityResponse;
 }
 
+impl crate::Rpc for JoinSessionRequest {
+    const PATH: &'static str = "/optserve.v1.WorkerService/JoinSession";
+    type Answer = JoinSessionResponse;
+}
+
+impl crate::Rpc for RenewLeaseRequest {
+    const PATH: &'static str = "/optserve.v1.WorkerService/RenewLease";
+    type Answer = RenewLeaseResponse;
+}
+
+impl crate::Rpc for LeaveSessionRequest {
+    const PATH: &'static str = "/optserve.v1.WorkerService/LeaveSession";
+    type Answer = LeaveSessionResponse;
+}
+
+impl crate::Rpc for ListWorkersRequest {
+    const PATH: &'static str = "/optserve.v1.WorkerService/ListWorkers";
+    type Answer = ListWorkersResponse;
+}
+
+impl crate::Rpc for AcquireShardsRequest {
+    const PATH: &'static str = "/optserve.v1.WorkerService/AcquireShards";
+    type Answer = AcquireShardsResponse;
+}
+
+impl crate::Rpc for ReleaseShardsRequest {
+    const PATH: &'static str = "/optserve.v1.WorkerService/ReleaseShards";
+    type Answer = ReleaseShardsResponse;
+}
+
 impl crate::Rpc for CreateSessionRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/CreateSession";
     type Answer = CreateSessionResponse;
@@ -123,34 +153,4 @@ impl crate::Rpc for ImportSnapshotRequest {
 impl crate::Rpc for ShareMemoryRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/ShareMemory";
     type Answer = ShareMemoryResponse;
-}
-
-impl crate::Rpc for JoinSessionRequest {
-    const PATH: &'static str = "/optserve.v1.WorkerService/JoinSession";
-    type Answer = JoinSessionResponse;
-}
-
-impl crate::Rpc for RenewLeaseRequest {
-    const PATH: &'static str = "/optserve.v1.WorkerService/RenewLease";
-    type Answer = RenewLeaseResponse;
-}
-
-impl crate::Rpc for LeaveSessionRequest {
-    const PATH: &'static str = "/optserve.v1.WorkerService/LeaveSession";
-    type Answer = LeaveSessionResponse;
-}
-
-impl crate::Rpc for ListWorkersRequest {
-    const PATH: &'static str = "/optserve.v1.WorkerService/ListWorkers";
-    type Answer = ListWorkersResponse;
-}
-
-impl crate::Rpc for AcquireShardsRequest {
-    const PATH: &'static str = "/optserve.v1.WorkerService/AcquireShards";
-    type Answer = AcquireShardsResponse;
-}
-
-impl crate::Rpc for ReleaseShardsRequest {
-    const PATH: &'static str = "/optserve.v1.WorkerService/ReleaseShards";
-    type Answer = ReleaseShardsResponse;
 }

@@ -5415,7 +5415,8 @@ impl ::prost::Name for CoordinationSolo {
 /// element types, so that the bits of the result do not depend on the order of
 /// arrival; the aggregate is one step of the session, and each contributor gets
 /// its result. A contribution has the gradient of every tensor that is not
-/// frozen, no overrides, and parameters_step.
+/// frozen, no overrides, and parameters_step. A member whose contribution is
+/// skipped is not waited for; its next one counts as any other.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct CoordinationSync {
     /// Number of contributions that make a step, at least 1. Every member when
@@ -5424,7 +5425,9 @@ pub struct CoordinationSync {
     #[prost(int32, optional, tag = "1")]
     pub replicas_to_aggregate: ::core::option::Option<i32>,
     /// A step waits until there are so many contributions, even if members were
-    /// lost or the time-out has passed. At least 1; 1 when unset.
+    /// lost or the time-out has passed. Members that wait for shards of the data
+    /// plan count as if they had contributed, because they have nothing to
+    /// contribute. At least 1; 1 when unset.
     #[prost(int32, optional, tag = "2")]
     pub min_replicas: ::core::option::Option<i32>,
     /// Seconds after the first contribution of a step at which it is taken with
@@ -5490,8 +5493,9 @@ impl ::prost::Name for CoordinationAsync {
 }
 /// Stale synchronous parallel training. A contribution that would put its sender
 /// more than max_lead contributions ahead of the slowest member waits until that
-/// has caught up, left, or lost its lease. A member that joins begins where the
-/// slowest one is.
+/// has caught up, left, lost its lease, or waits for shards of the data plan. A
+/// contribution that is skipped counts as any other. A member that joins begins
+/// where the slowest one is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CoordinationBounded {
     /// At least 1. Required.
@@ -5511,16 +5515,26 @@ impl ::prost::Name for CoordinationBounded {
 /// Federated training in rounds. A contribution is the change of the parameters
 /// (local parameters minus those that were pulled) of every tensor that is not
 /// frozen, with example_count. It is added to the round and answered with
-/// STEP_OUTCOME_ACCUMULATED. When a round is full, or its deadline passes, it
-/// closes: the mean of the changes, weighted by example_count, is negated and
-/// becomes the gradient of one step of the session's optimizer. SGD with a
-/// learning rate of 1 is FedAvg; FedAvgM, FedAdagrad, FedAdam and FedYogi are
-/// optimizers; Nesterov momentum is DiLoCo. Members wait for the next round by
-/// PullParametersRequest.newer_than_step.
+/// STEP_OUTCOME_ACCUMULATED.
+///
+/// A round closes when buffer_size contributions are there, when every member has
+/// contributed, or when its deadline passes. Every member means every one that
+/// may contribute: not one that has left, whose lease has run out, or that waits
+/// for shards of the data plan. So a round without a deadline waits for its
+/// members alone. A member that joins again has contributed if
+/// its earlier epoch has. Then the mean of the changes, weighted by
+/// example_count, is negated and becomes the gradient of one step of the
+/// session's optimizer. SGD with a learning rate of 1 is FedAvg; FedAvgM,
+/// FedAdagrad, FedAdam and FedYogi are optimizers; Nesterov momentum is DiLoCo.
+///
+/// A member whose contribution was accumulated MAY wait for the next round by
+/// PullParametersRequest.newer_than_step, or contribute again. One whose
+/// contribution was skipped or rejected, or that has not contributed, MUST NOT
+/// wait so: the round may be waiting for it.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct CoordinationRounds {
-    /// Number of contributions that close a round, at least 1; the buffer of
-    /// FedBuff. Required.
+    /// Number of contributions that close a round, even if there are members that
+    /// have not contributed; at least 1; the buffer of FedBuff. Required.
     #[prost(int32, optional, tag = "1")]
     pub buffer_size: ::core::option::Option<i32>,
     /// Largest number of members. No limit when unset. At least 1.
@@ -5540,6 +5554,12 @@ pub struct CoordinationRounds {
     /// Of EXPONENTIAL: in (0, 1]; 0.5 when unset.
     #[prost(double, optional, tag = "6")]
     pub damping_factor: ::core::option::Option<f64>,
+    /// A round waits until there are so many contributions, even if every member
+    /// has contributed or the deadline has passed. Members that wait for shards
+    /// count as if they had contributed. At least 1, at most buffer_size and
+    /// max_active; 1 when unset.
+    #[prost(int32, optional, tag = "7")]
+    pub min_contributions: ::core::option::Option<i32>,
 }
 impl ::prost::Name for CoordinationRounds {
     const NAME: &'static str = "CoordinationRounds";
@@ -6607,6 +6627,663 @@ impl ParameterPoint {
         }
     }
 }
+/// Request of JoinSession.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JoinSessionRequest {
+    /// Resource name of the session, sessions/{id}. Required.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    /// Name of the worker, as in StepOptions: any string of 1 to 128 characters.
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    /// Seconds without a call after which the membership ends; 30 when unset. At
+    /// least 0.1.
+    #[prost(double, optional, tag = "3")]
+    pub lease_seconds: ::core::option::Option<f64>,
+}
+impl ::prost::Name for JoinSessionRequest {
+    const NAME: &'static str = "JoinSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.JoinSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.JoinSessionRequest".into()
+    }
+}
+/// Response of JoinSession.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JoinSessionResponse {
+    /// The worker's epoch: greater than every earlier one of the session.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// The lowest number, from 0, that no other member has. Contributions are
+    /// aggregated in the order of ranks.
+    #[prost(int32, tag = "2")]
+    pub rank: i32,
+    /// The lease.
+    #[prost(double, tag = "3")]
+    pub lease_seconds: f64,
+    /// The sequence that the worker's next step MUST have.
+    #[prost(uint64, tag = "4")]
+    pub next_sequence: u64,
+    /// The session: its step and its specification with the coordination.
+    #[prost(message, optional, tag = "5")]
+    pub session: ::core::option::Option<Session>,
+}
+impl ::prost::Name for JoinSessionResponse {
+    const NAME: &'static str = "JoinSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.JoinSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.JoinSessionResponse".into()
+    }
+}
+/// Request of RenewLease.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewLeaseRequest {
+    /// Resource name of the session, sessions/{id}. Required.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    /// Name of the worker. Required.
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    /// The epoch that JoinSession returned. Required.
+    #[prost(uint64, tag = "3")]
+    pub worker_epoch: u64,
+}
+impl ::prost::Name for RenewLeaseRequest {
+    const NAME: &'static str = "RenewLeaseRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RenewLeaseRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RenewLeaseRequest".into()
+    }
+}
+/// Response of RenewLease.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewLeaseResponse {
+    /// The session's step.
+    #[prost(int64, tag = "1")]
+    pub step: i64,
+}
+impl ::prost::Name for RenewLeaseResponse {
+    const NAME: &'static str = "RenewLeaseResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RenewLeaseResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RenewLeaseResponse".into()
+    }
+}
+/// Request of LeaveSession.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveSessionRequest {
+    /// Resource name of the session, sessions/{id}. Required.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    /// Name of the worker. Required.
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    /// The epoch that JoinSession returned. Required.
+    #[prost(uint64, tag = "3")]
+    pub worker_epoch: u64,
+}
+impl ::prost::Name for LeaveSessionRequest {
+    const NAME: &'static str = "LeaveSessionRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LeaveSessionRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LeaveSessionRequest".into()
+    }
+}
+/// Response of LeaveSession.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaveSessionResponse {}
+impl ::prost::Name for LeaveSessionResponse {
+    const NAME: &'static str = "LeaveSessionResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LeaveSessionResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LeaveSessionResponse".into()
+    }
+}
+/// Request of ListWorkers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWorkersRequest {
+    /// Resource name of the session, sessions/{id}. Required.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ListWorkersRequest {
+    const NAME: &'static str = "ListWorkersRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListWorkersRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListWorkersRequest".into()
+    }
+}
+/// Response of ListWorkers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWorkersResponse {
+    /// The workers; of those that are members no longer, the last 1024.
+    #[prost(message, repeated, tag = "1")]
+    pub workers: ::prost::alloc::vec::Vec<Worker>,
+}
+impl ::prost::Name for ListWorkersResponse {
+    const NAME: &'static str = "ListWorkersResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ListWorkersResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ListWorkersResponse".into()
+    }
+}
+/// A worker that is, or was, a member of a session.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Worker {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// Its last epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Its rank in that epoch.
+    #[prost(int32, tag = "3")]
+    pub rank: i32,
+    /// Whether it is a member.
+    #[prost(enumeration = "WorkerState", tag = "4")]
+    pub state: i32,
+    /// Its lease.
+    #[prost(double, tag = "5")]
+    pub lease_seconds: f64,
+    /// Seconds until the lease runs out; 0 if it is no member.
+    #[prost(double, tag = "6")]
+    pub remaining_seconds: f64,
+    /// The session's step after its last contribution.
+    #[prost(int64, tag = "7")]
+    pub last_step: i64,
+    /// The staleness of its last contribution.
+    #[prost(int64, tag = "8")]
+    pub staleness: i64,
+    /// Number of contributions in this epoch.
+    #[prost(int64, tag = "9")]
+    pub contributions: i64,
+    /// Contributions per second: 1 divided by a moving average of the time between
+    /// two of them since the server started. 0 before the second.
+    #[prost(double, tag = "10")]
+    pub contributions_per_second: f64,
+}
+impl ::prost::Name for Worker {
+    const NAME: &'static str = "Worker";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Worker".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Worker".into()
+    }
+}
+/// Request of AcquireShards.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AcquireShardsRequest {
+    /// Resource name of the session, sessions/{id}. Required.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    /// Name of the worker. Required.
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    /// The epoch that JoinSession returned. Required.
+    #[prost(uint64, tag = "3")]
+    pub worker_epoch: u64,
+    /// Number of shards that the worker is to hold, at most 1024; 1 when 0.
+    #[prost(uint32, tag = "4")]
+    pub count: u32,
+    /// Seconds to wait if other members hold all shards that are left. At least 0;
+    /// at most, and when unset, a third of the membership's lease.
+    #[prost(double, optional, tag = "5")]
+    pub wait_seconds: ::core::option::Option<f64>,
+}
+impl ::prost::Name for AcquireShardsRequest {
+    const NAME: &'static str = "AcquireShardsRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AcquireShardsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AcquireShardsRequest".into()
+    }
+}
+/// Response of AcquireShards.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AcquireShardsResponse {
+    /// The shards that the worker holds, in the order in which it leased them. Empty
+    /// if the plan is finished, or if other members hold all that are left; then
+    /// repeat.
+    #[prost(message, repeated, tag = "1")]
+    pub shards: ::prost::alloc::vec::Vec<DataShard>,
+    /// Whether all shards of all epochs are complete.
+    #[prost(bool, tag = "2")]
+    pub finished: bool,
+}
+impl ::prost::Name for AcquireShardsResponse {
+    const NAME: &'static str = "AcquireShardsResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.AcquireShardsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.AcquireShardsResponse".into()
+    }
+}
+/// A shard of a data plan in one epoch.
+///
+/// The n shards of an epoch are leased in the order of a permutation. The shard at
+/// place p of epoch e, both from 0, is the first of f(p), f(f(p)), ... that is
+/// less than n. f is a Feistel network of six rounds over numbers of 2*h bits,
+/// where h is the smallest number, at least 1, with 4^h >= n. Round r, from 0,
+/// replaces the upper and lower halves (a, b) by (b, a xor (mix(k + b) mod 2^h)),
+/// where k is output 6*e + r + 1 of SplitMix64, mix(seed +
+/// 0x9e3779b97f4a7c15*(6*e + r + 1)). mix is SplitMix64's finalizer: z ^= z >> 30,
+/// z *= 0xbf58476d1ce4e5b9, z ^= z >> 27, z *= 0x94d049bb133111eb, z ^= z >> 31. All
+/// arithmetic is that of unsigned numbers of 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DataShard {
+    /// Its number: the epoch times the number of shards, plus its place in the
+    /// epoch's order. What completed_shards and ReleaseShards state.
+    #[prost(int64, tag = "1")]
+    pub number: i64,
+    /// The epoch of the data, from 0.
+    #[prost(int64, tag = "2")]
+    pub epoch: i64,
+    /// Which part of the data it is, from 0.
+    #[prost(int64, tag = "3")]
+    pub index: i64,
+    /// Its first example.
+    #[prost(int64, tag = "4")]
+    pub begin: i64,
+    /// The example after its last one.
+    #[prost(int64, tag = "5")]
+    pub end: i64,
+}
+impl ::prost::Name for DataShard {
+    const NAME: &'static str = "DataShard";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DataShard".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DataShard".into()
+    }
+}
+/// Request of ReleaseShards.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseShardsRequest {
+    /// Resource name of the session, sessions/{id}. Required.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    /// Name of the worker. Required.
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    /// The epoch that JoinSession returned. Required.
+    #[prost(uint64, tag = "3")]
+    pub worker_epoch: u64,
+    /// Numbers of the shards; all that the worker holds when empty.
+    #[prost(int64, repeated, tag = "4")]
+    pub shards: ::prost::alloc::vec::Vec<i64>,
+}
+impl ::prost::Name for ReleaseShardsRequest {
+    const NAME: &'static str = "ReleaseShardsRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReleaseShardsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReleaseShardsRequest".into()
+    }
+}
+/// Response of ReleaseShards.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseShardsResponse {}
+impl ::prost::Name for ReleaseShardsResponse {
+    const NAME: &'static str = "ReleaseShardsResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ReleaseShardsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ReleaseShardsResponse".into()
+    }
+}
+/// Whether a worker is a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WorkerState {
+    /// Never sent.
+    Unspecified = 0,
+    /// It is a member.
+    Active = 1,
+    /// A step of it waits for other members.
+    Waiting = 2,
+    /// It has left.
+    Left = 3,
+    /// Its lease has run out.
+    Expired = 4,
+}
+impl WorkerState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WORKER_STATE_UNSPECIFIED",
+            Self::Active => "WORKER_STATE_ACTIVE",
+            Self::Waiting => "WORKER_STATE_WAITING",
+            Self::Left => "WORKER_STATE_LEFT",
+            Self::Expired => "WORKER_STATE_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WORKER_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WORKER_STATE_ACTIVE" => Some(Self::Active),
+            "WORKER_STATE_WAITING" => Some(Self::Waiting),
+            "WORKER_STATE_LEFT" => Some(Self::Left),
+            "WORKER_STATE_EXPIRED" => Some(Self::Expired),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod worker_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Workers that train one session together.
+    ///
+    /// A worker joins a session, and with each step states the epoch that it was
+    /// given: StepPlan.worker_epoch, or StepOptions.worker_epoch. Its membership
+    /// ends when it leaves, when it joins again, or when its lease runs out. Steps of
+    /// an epoch that has ended are rejected with FENCED and change nothing, so
+    /// that a worker which was taken for lost cannot disturb those that continue.
+    ///
+    /// SessionSpec.coordination says how the steps of the members are combined. A
+    /// session without it accepts steps of members and of others.
+    ///
+    /// Memberships and epochs are as durable as the session. Leases are stored as
+    /// durations, and begin again when the server has restarted.
+    ///
+    /// Errors are described at SessionService.
+    #[derive(Debug, Clone)]
+    pub struct WorkerServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> WorkerServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> WorkerServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            WorkerServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Makes a worker a member, in a new epoch. If it is a member already, its
+        /// earlier epoch ends; so the call may be repeated.
+        ///
+        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        /// RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+        pub async fn join_session(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JoinSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::JoinSessionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/optserve.v1.WorkerService/JoinSession",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("optserve.v1.WorkerService", "JoinSession"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Renews a lease. Every step renews it as well, and it does not run out while
+        /// a step waits.
+        ///
+        /// NOT_FOUND: there is no such session. FAILED_PRECONDITION: the epoch has
+        /// ended, or the worker never joined; join.
+        pub async fn renew_lease(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewLeaseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenewLeaseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/optserve.v1.WorkerService/RenewLease",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("optserve.v1.WorkerService", "RenewLease"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a membership. Steps that wait in it are rejected. If the epoch has
+        /// ended already, nothing is changed; so the call may be repeated.
+        ///
+        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        pub async fn leave_session(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeaveSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeaveSessionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/optserve.v1.WorkerService/LeaveSession",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("optserve.v1.WorkerService", "LeaveSession"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the members, and those that were members, by rank and then by name.
+        ///
+        /// INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        pub async fn list_workers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListWorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListWorkersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/optserve.v1.WorkerService/ListWorkers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("optserve.v1.WorkerService", "ListWorkers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Leases shards of the session's data plan, until the worker holds count of
+        /// them, and returns all that it holds; so the call may be repeated. It renews
+        /// the lease of the membership, with which those of its shards end: they go to
+        /// other members. Restoring a snapshot ends the leases of all shards.
+        ///
+        /// If other members hold all shards that are left, it waits for one of them. As
+        /// long as the worker has none, steps of others do not wait for it.
+        ///
+        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        /// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+        /// the worker never joined.
+        pub async fn acquire_shards(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcquireShardsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcquireShardsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/optserve.v1.WorkerService/AcquireShards",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("optserve.v1.WorkerService", "AcquireShards"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives shards back, to be leased by other members. Those that the worker does
+        /// not hold are ignored, so that the call may be repeated, and so are those that
+        /// a waiting step completes.
+        ///
+        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        /// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
+        /// the worker never joined.
+        pub async fn release_shards(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseShardsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseShardsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/optserve.v1.WorkerService/ReleaseShards",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("optserve.v1.WorkerService", "ReleaseShards"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
 /// Request of CreateSession.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateSessionRequest {
@@ -7374,6 +8051,13 @@ pub struct StepPlanned {
     /// restarted worker continues from here.
     #[prost(uint64, tag = "4")]
     pub next_sequence: u64,
+    /// The upload_id of a step of this member whose stream broke off before its last
+    /// byte; 0 for none.
+    #[prost(fixed64, tag = "5")]
+    pub upload_id: u64,
+    /// How many of its first bytes have arrived.
+    #[prost(uint64, tag = "6")]
+    pub received_bytes: u64,
 }
 impl ::prost::Name for StepPlanned {
     const NAME: &'static str = "StepPlanned";
@@ -7427,6 +8111,17 @@ pub struct StepStart {
     /// Numbers of the shards that the gradient was computed of, as in StepOptions.
     #[prost(int64, repeated, tag = "11")]
     pub completed_shards: ::prost::alloc::vec::Vec<i64>,
+    /// A random number that identifies the upload of these bytes, of a member; 0 for
+    /// none. If the stream breaks off before the last of them, the server keeps
+    /// those that have arrived until the membership ends. Another gradient MUST have
+    /// another number.
+    #[prost(fixed64, tag = "12")]
+    pub upload_id: u64,
+    /// How many of the first bytes are not sent, because they have arrived on an
+    /// earlier stream: at most StepPlanned.received_bytes, and 0 unless
+    /// StepPlanned.upload_id is this upload's. The first chunk begins there.
+    #[prost(uint64, tag = "13")]
+    pub resume_from: u64,
 }
 impl ::prost::Name for StepStart {
     const NAME: &'static str = "StepStart";
@@ -7580,8 +8275,8 @@ pub struct PullParametersRequest {
     /// Sends no values unless the session's step is greater.
     #[prost(int64, optional, tag = "3")]
     pub if_newer_than_step: ::core::option::Option<i64>,
-    /// Waits until the session's step is greater, at most until the call's
-    /// deadline, and then sends the values.
+    /// Waits until the session's step is greater, or a snapshot of an earlier step
+    /// is restored, at most until the call's deadline, and then sends the values.
     #[prost(int64, optional, tag = "4")]
     pub newer_than_step: ::core::option::Option<i64>,
 }
@@ -7716,7 +8411,10 @@ pub struct WatchSessionResponse {
     #[prost(uint64, tag = "2")]
     pub dropped: u64,
     /// What happened.
-    #[prost(oneof = "watch_session_response::Event", tags = "3, 4, 5, 6, 7, 8")]
+    #[prost(
+        oneof = "watch_session_response::Event",
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11"
+    )]
     pub event: ::core::option::Option<watch_session_response::Event>,
 }
 /// Nested message and enum types in `WatchSessionResponse`.
@@ -7742,6 +8440,18 @@ pub mod watch_session_response {
         /// The session was deleted. The last event.
         #[prost(message, tag = "8")]
         Deleted(super::SessionDeleted),
+        /// A worker became a member; an earlier epoch of it has ended.
+        #[prost(message, tag = "9")]
+        Joined(super::Worker),
+        /// A membership ended: its state says whether the worker left, or its lease
+        /// ran out.
+        #[prost(message, tag = "10")]
+        Ended(super::Worker),
+        /// Under SYNC: a worker's step became a part of one of several, which is an
+        /// event of its own, without a worker. Under other modes, step alone has the
+        /// worker and the sequence.
+        #[prost(message, tag = "11")]
+        Contributed(super::StepResult),
     }
 }
 impl ::prost::Name for WatchSessionResponse {
@@ -8966,663 +9676,6 @@ pub mod session_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("optserve.v1.SessionService", "ShareMemory"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Request of JoinSession.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct JoinSessionRequest {
-    /// Resource name of the session, sessions/{id}. Required.
-    #[prost(string, tag = "1")]
-    pub session: ::prost::alloc::string::String,
-    /// Name of the worker, as in StepOptions: any string of 1 to 128 characters.
-    #[prost(string, tag = "2")]
-    pub worker: ::prost::alloc::string::String,
-    /// Seconds without a call after which the membership ends; 30 when unset. At
-    /// least 0.1.
-    #[prost(double, optional, tag = "3")]
-    pub lease_seconds: ::core::option::Option<f64>,
-}
-impl ::prost::Name for JoinSessionRequest {
-    const NAME: &'static str = "JoinSessionRequest";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.JoinSessionRequest".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.JoinSessionRequest".into()
-    }
-}
-/// Response of JoinSession.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct JoinSessionResponse {
-    /// The worker's epoch: greater than every earlier one of the session.
-    #[prost(uint64, tag = "1")]
-    pub epoch: u64,
-    /// The lowest number, from 0, that no other member has. Contributions are
-    /// aggregated in the order of ranks.
-    #[prost(int32, tag = "2")]
-    pub rank: i32,
-    /// The lease.
-    #[prost(double, tag = "3")]
-    pub lease_seconds: f64,
-    /// The sequence that the worker's next step MUST have.
-    #[prost(uint64, tag = "4")]
-    pub next_sequence: u64,
-    /// The session: its step and its specification with the coordination.
-    #[prost(message, optional, tag = "5")]
-    pub session: ::core::option::Option<Session>,
-}
-impl ::prost::Name for JoinSessionResponse {
-    const NAME: &'static str = "JoinSessionResponse";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.JoinSessionResponse".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.JoinSessionResponse".into()
-    }
-}
-/// Request of RenewLease.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RenewLeaseRequest {
-    /// Resource name of the session, sessions/{id}. Required.
-    #[prost(string, tag = "1")]
-    pub session: ::prost::alloc::string::String,
-    /// Name of the worker. Required.
-    #[prost(string, tag = "2")]
-    pub worker: ::prost::alloc::string::String,
-    /// The epoch that JoinSession returned. Required.
-    #[prost(uint64, tag = "3")]
-    pub worker_epoch: u64,
-}
-impl ::prost::Name for RenewLeaseRequest {
-    const NAME: &'static str = "RenewLeaseRequest";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.RenewLeaseRequest".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.RenewLeaseRequest".into()
-    }
-}
-/// Response of RenewLease.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RenewLeaseResponse {
-    /// The session's step.
-    #[prost(int64, tag = "1")]
-    pub step: i64,
-}
-impl ::prost::Name for RenewLeaseResponse {
-    const NAME: &'static str = "RenewLeaseResponse";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.RenewLeaseResponse".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.RenewLeaseResponse".into()
-    }
-}
-/// Request of LeaveSession.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LeaveSessionRequest {
-    /// Resource name of the session, sessions/{id}. Required.
-    #[prost(string, tag = "1")]
-    pub session: ::prost::alloc::string::String,
-    /// Name of the worker. Required.
-    #[prost(string, tag = "2")]
-    pub worker: ::prost::alloc::string::String,
-    /// The epoch that JoinSession returned. Required.
-    #[prost(uint64, tag = "3")]
-    pub worker_epoch: u64,
-}
-impl ::prost::Name for LeaveSessionRequest {
-    const NAME: &'static str = "LeaveSessionRequest";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.LeaveSessionRequest".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.LeaveSessionRequest".into()
-    }
-}
-/// Response of LeaveSession.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LeaveSessionResponse {}
-impl ::prost::Name for LeaveSessionResponse {
-    const NAME: &'static str = "LeaveSessionResponse";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.LeaveSessionResponse".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.LeaveSessionResponse".into()
-    }
-}
-/// Request of ListWorkers.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListWorkersRequest {
-    /// Resource name of the session, sessions/{id}. Required.
-    #[prost(string, tag = "1")]
-    pub session: ::prost::alloc::string::String,
-}
-impl ::prost::Name for ListWorkersRequest {
-    const NAME: &'static str = "ListWorkersRequest";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.ListWorkersRequest".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.ListWorkersRequest".into()
-    }
-}
-/// Response of ListWorkers.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListWorkersResponse {
-    /// The workers; of those that are members no longer, the last 1024.
-    #[prost(message, repeated, tag = "1")]
-    pub workers: ::prost::alloc::vec::Vec<Worker>,
-}
-impl ::prost::Name for ListWorkersResponse {
-    const NAME: &'static str = "ListWorkersResponse";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.ListWorkersResponse".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.ListWorkersResponse".into()
-    }
-}
-/// A worker that is, or was, a member of a session.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Worker {
-    /// Its name.
-    #[prost(string, tag = "1")]
-    pub worker: ::prost::alloc::string::String,
-    /// Its last epoch.
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    /// Its rank in that epoch.
-    #[prost(int32, tag = "3")]
-    pub rank: i32,
-    /// Whether it is a member.
-    #[prost(enumeration = "WorkerState", tag = "4")]
-    pub state: i32,
-    /// Its lease.
-    #[prost(double, tag = "5")]
-    pub lease_seconds: f64,
-    /// Seconds until the lease runs out; 0 if it is no member.
-    #[prost(double, tag = "6")]
-    pub remaining_seconds: f64,
-    /// The session's step after its last contribution.
-    #[prost(int64, tag = "7")]
-    pub last_step: i64,
-    /// The staleness of its last contribution.
-    #[prost(int64, tag = "8")]
-    pub staleness: i64,
-    /// Number of contributions in this epoch.
-    #[prost(int64, tag = "9")]
-    pub contributions: i64,
-    /// Contributions per second: 1 divided by a moving average of the time between
-    /// two of them since the server started. 0 before the second.
-    #[prost(double, tag = "10")]
-    pub contributions_per_second: f64,
-}
-impl ::prost::Name for Worker {
-    const NAME: &'static str = "Worker";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.Worker".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.Worker".into()
-    }
-}
-/// Request of AcquireShards.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct AcquireShardsRequest {
-    /// Resource name of the session, sessions/{id}. Required.
-    #[prost(string, tag = "1")]
-    pub session: ::prost::alloc::string::String,
-    /// Name of the worker. Required.
-    #[prost(string, tag = "2")]
-    pub worker: ::prost::alloc::string::String,
-    /// The epoch that JoinSession returned. Required.
-    #[prost(uint64, tag = "3")]
-    pub worker_epoch: u64,
-    /// Number of shards that the worker is to hold, at most 1024; 1 when 0.
-    #[prost(uint32, tag = "4")]
-    pub count: u32,
-    /// Seconds to wait if other members hold all shards that are left. At least 0;
-    /// at most, and when unset, a third of the membership's lease.
-    #[prost(double, optional, tag = "5")]
-    pub wait_seconds: ::core::option::Option<f64>,
-}
-impl ::prost::Name for AcquireShardsRequest {
-    const NAME: &'static str = "AcquireShardsRequest";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.AcquireShardsRequest".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.AcquireShardsRequest".into()
-    }
-}
-/// Response of AcquireShards.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct AcquireShardsResponse {
-    /// The shards that the worker holds, in the order in which it leased them. Empty
-    /// if the plan is finished, or if other members hold all that are left; then
-    /// repeat.
-    #[prost(message, repeated, tag = "1")]
-    pub shards: ::prost::alloc::vec::Vec<DataShard>,
-    /// Whether all shards of all epochs are complete.
-    #[prost(bool, tag = "2")]
-    pub finished: bool,
-}
-impl ::prost::Name for AcquireShardsResponse {
-    const NAME: &'static str = "AcquireShardsResponse";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.AcquireShardsResponse".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.AcquireShardsResponse".into()
-    }
-}
-/// A shard of a data plan in one epoch.
-///
-/// The n shards of an epoch are leased in the order of a permutation. The shard at
-/// place p of epoch e, both from 0, is the first of f(p), f(f(p)), ... that is
-/// less than n. f is a Feistel network of six rounds over numbers of 2*h bits,
-/// where h is the smallest number, at least 1, with 4^h >= n. Round r, from 0,
-/// replaces the upper and lower halves (a, b) by (b, a xor (mix(k + b) mod 2^h)),
-/// where k is output 6*e + r + 1 of SplitMix64, mix(seed +
-/// 0x9e3779b97f4a7c15*(6*e + r + 1)). mix is SplitMix64's finalizer: z ^= z >> 30,
-/// z *= 0xbf58476d1ce4e5b9, z ^= z >> 27, z *= 0x94d049bb133111eb, z ^= z >> 31. All
-/// arithmetic is that of unsigned numbers of 64 bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DataShard {
-    /// Its number: the epoch times the number of shards, plus its place in the
-    /// epoch's order. What completed_shards and ReleaseShards state.
-    #[prost(int64, tag = "1")]
-    pub number: i64,
-    /// The epoch of the data, from 0.
-    #[prost(int64, tag = "2")]
-    pub epoch: i64,
-    /// Which part of the data it is, from 0.
-    #[prost(int64, tag = "3")]
-    pub index: i64,
-    /// Its first example.
-    #[prost(int64, tag = "4")]
-    pub begin: i64,
-    /// The example after its last one.
-    #[prost(int64, tag = "5")]
-    pub end: i64,
-}
-impl ::prost::Name for DataShard {
-    const NAME: &'static str = "DataShard";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.DataShard".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.DataShard".into()
-    }
-}
-/// Request of ReleaseShards.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReleaseShardsRequest {
-    /// Resource name of the session, sessions/{id}. Required.
-    #[prost(string, tag = "1")]
-    pub session: ::prost::alloc::string::String,
-    /// Name of the worker. Required.
-    #[prost(string, tag = "2")]
-    pub worker: ::prost::alloc::string::String,
-    /// The epoch that JoinSession returned. Required.
-    #[prost(uint64, tag = "3")]
-    pub worker_epoch: u64,
-    /// Numbers of the shards; all that the worker holds when empty.
-    #[prost(int64, repeated, tag = "4")]
-    pub shards: ::prost::alloc::vec::Vec<i64>,
-}
-impl ::prost::Name for ReleaseShardsRequest {
-    const NAME: &'static str = "ReleaseShardsRequest";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.ReleaseShardsRequest".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.ReleaseShardsRequest".into()
-    }
-}
-/// Response of ReleaseShards.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReleaseShardsResponse {}
-impl ::prost::Name for ReleaseShardsResponse {
-    const NAME: &'static str = "ReleaseShardsResponse";
-    const PACKAGE: &'static str = "optserve.v1";
-    fn full_name() -> ::prost::alloc::string::String {
-        "optserve.v1.ReleaseShardsResponse".into()
-    }
-    fn type_url() -> ::prost::alloc::string::String {
-        "/optserve.v1.ReleaseShardsResponse".into()
-    }
-}
-/// Whether a worker is a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum WorkerState {
-    /// Never sent.
-    Unspecified = 0,
-    /// It is a member.
-    Active = 1,
-    /// A step of it waits for other members.
-    Waiting = 2,
-    /// It has left.
-    Left = 3,
-    /// Its lease has run out.
-    Expired = 4,
-}
-impl WorkerState {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "WORKER_STATE_UNSPECIFIED",
-            Self::Active => "WORKER_STATE_ACTIVE",
-            Self::Waiting => "WORKER_STATE_WAITING",
-            Self::Left => "WORKER_STATE_LEFT",
-            Self::Expired => "WORKER_STATE_EXPIRED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "WORKER_STATE_UNSPECIFIED" => Some(Self::Unspecified),
-            "WORKER_STATE_ACTIVE" => Some(Self::Active),
-            "WORKER_STATE_WAITING" => Some(Self::Waiting),
-            "WORKER_STATE_LEFT" => Some(Self::Left),
-            "WORKER_STATE_EXPIRED" => Some(Self::Expired),
-            _ => None,
-        }
-    }
-}
-/// Generated client implementations.
-pub mod worker_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Workers that train one session together.
-    ///
-    /// A worker joins a session, and with each step states the epoch that it was
-    /// given: StepPlan.worker_epoch, or StepOptions.worker_epoch. Its membership
-    /// ends when it leaves, when it joins again, or when its lease runs out. Steps of
-    /// an epoch that has ended are rejected with FENCED and change nothing, so
-    /// that a worker which was taken for lost cannot disturb those that continue.
-    ///
-    /// SessionSpec.coordination says how the steps of the members are combined. A
-    /// session without it accepts steps of members and of others.
-    ///
-    /// Memberships and epochs are as durable as the session. Leases are stored as
-    /// durations, and begin again when the server has restarted.
-    ///
-    /// Errors are described at SessionService.
-    #[derive(Debug, Clone)]
-    pub struct WorkerServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl<T> WorkerServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> WorkerServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            WorkerServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Makes a worker a member, in a new epoch. If it is a member already, its
-        /// earlier epoch ends; so the call may be repeated.
-        ///
-        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-        /// RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
-        pub async fn join_session(
-            &mut self,
-            request: impl tonic::IntoRequest<super::JoinSessionRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::JoinSessionResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/optserve.v1.WorkerService/JoinSession",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("optserve.v1.WorkerService", "JoinSession"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Renews a lease. Every step renews it as well, and it does not run out while
-        /// a step waits.
-        ///
-        /// NOT_FOUND: there is no such session. FAILED_PRECONDITION: the epoch has
-        /// ended, or the worker never joined; join.
-        pub async fn renew_lease(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RenewLeaseRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RenewLeaseResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/optserve.v1.WorkerService/RenewLease",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("optserve.v1.WorkerService", "RenewLease"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Ends a membership. Steps that wait in it are rejected. If the epoch has
-        /// ended already, nothing is changed; so the call may be repeated.
-        ///
-        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-        pub async fn leave_session(
-            &mut self,
-            request: impl tonic::IntoRequest<super::LeaveSessionRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::LeaveSessionResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/optserve.v1.WorkerService/LeaveSession",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("optserve.v1.WorkerService", "LeaveSession"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Lists the members, and those that were members, by rank and then by name.
-        ///
-        /// INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
-        pub async fn list_workers(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListWorkersRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListWorkersResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/optserve.v1.WorkerService/ListWorkers",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("optserve.v1.WorkerService", "ListWorkers"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Leases shards of the session's data plan, until the worker holds count of
-        /// them, and returns all that it holds; so the call may be repeated. It renews
-        /// the lease of the membership, with which those of its shards end: they go to
-        /// other members. Restoring a snapshot ends the leases of all shards.
-        ///
-        /// If other members hold all shards that are left, it waits for one of them. As
-        /// long as the worker has none, steps of others do not wait for it.
-        ///
-        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-        /// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
-        /// the worker never joined.
-        pub async fn acquire_shards(
-            &mut self,
-            request: impl tonic::IntoRequest<super::AcquireShardsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AcquireShardsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/optserve.v1.WorkerService/AcquireShards",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("optserve.v1.WorkerService", "AcquireShards"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Gives shards back, to be leased by other members. Those that the worker does
-        /// not hold are ignored, so that the call may be repeated, and so are those that
-        /// a waiting step completes.
-        ///
-        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-        /// FAILED_PRECONDITION: the session has no data plan; the epoch has ended, or
-        /// the worker never joined.
-        pub async fn release_shards(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReleaseShardsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReleaseShardsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/optserve.v1.WorkerService/ReleaseShards",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("optserve.v1.WorkerService", "ReleaseShards"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -70,7 +70,6 @@ federated: $(VENV)/.test ## Train 1,000 simulated clients, 30 % of which drop ou
 test-client-typescript: $(VENV)/.test $(TYPESCRIPT)/build/.made ## Build, lint and test the TypeScript client (Node.js 20, npm)
 	npm run --silent --prefix $(TYPESCRIPT) lint
 	npm test --silent --prefix $(TYPESCRIPT)
-	$(PY) -m tests.conformance --client typescript
 	npm run --silent --prefix $(TYPESCRIPT) docs
 
 # What builds the clients' drivers.
@@ -143,7 +142,6 @@ test-client-go: $(VENV)/.test $(BUF) $(GO_TOOLS)/.installed driver-go ## Check, 
 	cd clients/go && go mod tidy -diff && go vet ./...
 	cd clients/go && $(CURDIR)/$(GO_TOOLS)/staticcheck . ./conformance ./examples/...
 	cd clients/go && go test -count=1 -race -timeout 15m ./... && go test -count=1 -run Memory .
-	$(PY) -m tests.conformance --client go
 
 .PHONY: driver-go
 driver-go: go-found
@@ -180,7 +178,6 @@ test-client-rust: $(VENV)/.test rust-found ## Check, build and test the Rust cli
 	for pair in $(RUST_FILES); do cmp "$${pair%%:*}" "$${pair##*:}" || exit 1; done
 	$(CARGO) clippy --quiet --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) test --quiet --all-features
-	$(PY) -m tests.conformance --client rust
 	RUSTDOCFLAGS="-D warnings" && export RUSTDOCFLAGS && $(CARGO) doc --quiet --no-deps --all-features
 
 .PHONY: driver-rust
@@ -211,7 +208,6 @@ MAVEN := mvn --batch-mode --quiet --no-transfer-progress --file clients/java
 .PHONY: test-client-java
 test-client-java: $(VENV)/.test java-found ## Check, build, test and document the Java client (JDK 17, Maven)
 	$(MAVEN) verify
-	$(PY) -m tests.conformance --client java
 
 .PHONY: driver-java
 driver-java: java-found
@@ -235,7 +231,6 @@ test-client-cpp: $(VENV)/.test cpp-found cpp-checks-found ## Check, build and te
 	    $(CPP_BUILD)/CMakeFiles/optserve.dir/Unity/unity_0_cxx.cxx
 	$(CPP)/test/installed.sh $(CPP_BUILD)
 	ctest --test-dir $(CPP_BUILD) --output-on-failure
-	$(PY) -m tests.conformance --client cpp
 	(cat $(CPP)/Doxyfile; echo "OUTPUT_DIRECTORY = $(CPP_BUILD)/docs") | doxygen -
 
 .PHONY: driver-cpp

@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
     items = None if options.words == ["all"] else parse_items(options.family, options.words)
     pictures = _pictures()
     with _client(options) as client:
-        figure = options.initialize(client, pictures, items, options)
+        figure = options.draw(client, pictures, items, options)
     pictures.save(figure, options.output)
     print(options.output)
 

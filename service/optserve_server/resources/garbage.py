@@ -18,7 +18,7 @@ def defer_full_collections() -> None:
     tensors, that holds the interpreter for a tenth of a second, in the middle of a request. Sessions and
     buffers are released by their reference counts; only cycles, which are rare, wait for a collection.
     """
-    gc.collect()
+    collect(0.0)
     gc.freeze()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, _NEVER)

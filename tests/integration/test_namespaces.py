@@ -209,9 +209,9 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
             def messages() -> Iterator[pb.StepStreamRequest]:
                 yield plan_message(session.name)
                 yield from step_messages(GRADIENT)
-                over.wait(20)
+                over.wait(60)
 
-            stream = old.sessions.StepStream(messages(), timeout=20)
+            stream = old.sessions.StepStream(messages(), timeout=60)
             assert next(stream).HasField("planned")
             assert next(stream).result.step == 1
             good = path.read_text()

@@ -232,7 +232,7 @@ def test_a_slow_watcher_misses_the_oldest_and_is_told_how_many() -> None:
         gradient = np.ones(300, np.float32).tobytes()
         plan = plan_message(session.name, per_tensor_norms=True)
         sent = (m for _ in range(steps) for m in step_messages(gradient))
-        for _ in client.sessions.StepStream(itertools.chain([plan], sent), timeout=60):
+        for _ in client.sessions.StepStream(itertools.chain([plan], sent), timeout=240):
             pass
         client.sessions.DeleteSession(pb.DeleteSessionRequest(name=session.name), timeout=5)
         told = list(events)

@@ -10,8 +10,8 @@ import time
 from optserve_server import event_loop
 from optserve_server.__main__ import main
 
-BUSY_S = 0.03
-"""Processor time of one callback. It depends little on what else the machine does."""
+BUSY_S = 0.08
+"""Processor time of one callback, twice what the longest one takes beside other busy processes."""
 
 _log = logging.getLogger("optserve_server.watched")
 

@@ -29,6 +29,9 @@ from optserve_server.wire.errors import APPLIED_KEY, DETAILS_KEY, PUSHBACK_KEY, 
 COPIES_PER_UNARY_REQUEST = 2
 """Copies of a unary request in memory: its bytes, and the decoded message."""
 
+LONG_REQUEST_BYTES = 256 << 10
+"""Bytes above which parsing a request takes too long for the event loop."""
+
 UNREADABLE = "the message's bytes cannot be read"
 """Message of the error of bytes that no message of the contract has."""
 
@@ -115,7 +118,7 @@ class CallInterceptor(aio.ServerInterceptor):
                 if many_in:
                     request = self._requests(call, context, decode)
                 else:
-                    request = self._parse_only(call, await context.read(), decode)
+                    request = await self._parse_only(call, await context.read(), decode)
                     call.moves = False
                 response = await self._encode(call, encode, await behaviour(request, context))
                 meters.bytes_sent += len(response)
@@ -146,7 +149,7 @@ class CallInterceptor(aio.ServerInterceptor):
                     if many_in:
                         request = self._requests(call, context, decode)
                     else:
-                        request = self._parse_only(call, await context.read(), decode)
+                        request = await self._parse_only(call, await context.read(), decode)
                     await self._write_all(call, context, behaviour(request, context), encode)
                 call.code = "OK"
             except BaseException as error:
@@ -185,7 +188,7 @@ class CallInterceptor(aio.ServerInterceptor):
             self._meters.bytes_received += len(data)
             yield parse_message(data, decode)
 
-    def _parse_only(self, call: Call, data: Any, decode: Codec) -> Any:
+    async def _parse_only(self, call: Call, data: Any, decode: Codec) -> Any:
         """Parses the only request of a call; its bytes count as in flight until the call ends."""
         if data is aio.EOF:
             raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
@@ -193,6 +196,8 @@ class CallInterceptor(aio.ServerInterceptor):
         assert call.caller is not None  # it was admitted
         budget = call.caller.namespace.budget
         call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
+        if len(data) > LONG_REQUEST_BYTES:
+            return await asyncio.to_thread(parse_message, data, decode)
         return parse_message(data, decode)
 
     async def _fail(self, call: Call, context: Context, error: BaseException) -> None:

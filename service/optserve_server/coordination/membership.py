@@ -124,9 +124,9 @@ class Membership:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over what `state` described; leases start again."""
-        self.next_epoch, self.round_number = int(state["next_epoch"]), int(state.get("round_number", 1))
+        self.next_epoch, self.round_number = int(state["next_epoch"]), int(state["round_number"])
         for facts in state["members"]:
-            member = Member(**dict(zip(_DURABLE, facts, strict=False)))  # earlier versions have fewer
+            member = Member(**dict(zip(_DURABLE, facts, strict=True)))
             member.state = MemberState(member.state)
             (self.active if member.state is MemberState.ACTIVE else self.former)[member.worker] = member
             self._extend(member)

@@ -172,7 +172,9 @@ class Server:
         self._sessions = sessions
         generic: Any = _GenericHandlers(self._server)
         add_SessionServiceServicer_to_server(sessions, generic)
-        add_WorkerServiceServicer_to_server(WorkerService(sessions.find, self._coordination), generic)
+        add_WorkerServiceServicer_to_server(
+            WorkerService(sessions.find, self._coordination, execution), generic
+        )
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
         capabilities = CapabilitiesService(namespaces.backend, namespaces.limits, self._features)
         add_CapabilitiesServiceServicer_to_server(capabilities, generic)

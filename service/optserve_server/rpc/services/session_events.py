@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
-from optserve_server.rpc.context.meters import Meters
+from optserve_server.rpc.execution.execution import Execution
 from optserve_server.sessions.session import Session
-from optserve_server.state.session_activity import Deleted
+from optserve_server.state.session_activity import Deleted, Updated
 from optserve_server.wire.messages.events import event_to, first_event_to
 
 
@@ -35,7 +36,9 @@ async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
         session.activity.leave(watcher)
 
 
-async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterator[pb.WatchSessionResponse]:
+async def events(
+    session: Session, drain: Drain, execution: Execution
+) -> AsyncIterator[pb.WatchSessionResponse]:
     """The messages of a watch, until the session is deleted.
 
     Raises:
@@ -45,12 +48,15 @@ async def events(session: Session, drain: Drain, meters: Meters) -> AsyncIterato
     interruptible = drain.interruptible()
     watcher = session.activity.watch()
     try:
-        yield first_event_to(session, datetime.now(UTC))
+        count = len(session.layout.entries)
+        calls.note_tensors(count)  # the first event describes the session, and so does an update
+        yield await execution.run_or_offload(count, partial(first_event_to, session, datetime.now(UTC)))
         while True:
             with interruptible, calls.waiting():
                 event, dropped = await watcher.next()
-            meters.events_dropped += dropped
-            yield event_to(session, event, dropped)
+            execution.meters.events_dropped += dropped
+            make = partial(event_to, session, event, dropped)
+            yield await execution.run_or_offload(count, make) if isinstance(event.what, Updated) else make()
             if isinstance(event.what, Deleted):
                 return
     finally:

@@ -13,7 +13,6 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from optserve._codec.framing import Framed
-from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceServicer
 from optserve_server.coordination.contribution import Contribution
@@ -27,6 +26,7 @@ from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import answer_once, digest_request, make_change
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
+from optserve_server.rpc.services.session_description import describe_session
 from optserve_server.rpc.services.session_events import events, wait_for_step
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
@@ -118,7 +118,7 @@ class SessionService(SessionServiceServicer):
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
         response = pb.GetSessionResponse()
-        await self._describe(response.session, session)
+        await describe_session(self._execution, response.session, session)
         if request.worker:
             worker = check_key(request.worker, "worker")
             response.next_sequence = session.step_deduplication.next_sequence(worker)
@@ -132,7 +132,7 @@ class SessionService(SessionServiceServicer):
         page, last = self._store.page(size, after)
         response = pb.ListSessionsResponse(next_page_token=page_tokens.token_to(last))
         for session in page:
-            await self._describe(response.sessions.add(), session)
+            await describe_session(self._execution, response.sessions.add(), session)
         return response
 
     async def DeleteSession(
@@ -153,7 +153,7 @@ class SessionService(SessionServiceServicer):
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
     ) -> AsyncIterator[pb.WatchSessionResponse]:
-        async for response in events(self.find(request.name), self._drain, self._execution.meters):
+        async for response in events(self.find(request.name), self._drain, self._execution):
             yield response
 
     async def expire(self, session: Session, store: Store) -> None:
@@ -343,14 +343,8 @@ class SessionService(SessionServiceServicer):
         if call is not None:
             call.session = session.id
         response = pb.CreateSessionResponse()
-        await self._describe(response.session, session)
+        await describe_session(self._execution, response.session, session)
         return response
-
-    async def _describe(self, message: session_pb2.Session, session: Session) -> None:
-        """Writes a session into a message of the answer."""
-        count = len(session.layout.entries)
-        await self._execution.run_or_offload(count, partial(sessions.fill_session, message, session))
-        calls.note_tensors(count)
 
     async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)

@@ -11,8 +11,10 @@ from optserve.v1 import worker_service_pb2 as pb
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from optserve_server.errors import DomainError
 from optserve_server.rpc.execution.coordination import Coordination
+from optserve_server.rpc.execution.execution import Execution
+from optserve_server.rpc.services.session_description import describe_session
 from optserve_server.sessions.session import Session
-from optserve_server.wire.messages import sessions, workers
+from optserve_server.wire.messages import workers
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -23,10 +25,13 @@ class WorkerService(WorkerServiceServicer):
     Args:
         find: returns the session of a resource name.
         coordination: changes members.
+        execution: describes sessions.
     """
 
-    def __init__(self, find: Callable[[str], Session], coordination: Coordination) -> None:
-        self._find_session, self._coordination = find, coordination
+    def __init__(
+        self, find: Callable[[str], Session], coordination: Coordination, execution: Execution
+    ) -> None:
+        self._find_session, self._coordination, self._execution = find, coordination, execution
 
     def _find(self, name: str) -> Session:
         try:
@@ -46,7 +51,7 @@ class WorkerService(WorkerServiceServicer):
             lease_seconds=member.lease_seconds,
             next_sequence=session.step_deduplication.next_sequence(worker),
         )
-        sessions.fill_session(response.session, session)
+        await describe_session(self._execution, response.session, session)
         return response
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:

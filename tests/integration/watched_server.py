@@ -10,8 +10,8 @@ import time
 from optserve_server import event_loop
 from optserve_server.__main__ import main
 
-BUSY_S = 0.08
-"""Processor time of one callback, twice what the longest one takes beside other busy processes."""
+BUSY_S = 0.03
+"""Processor time of one callback, several times what the longest one takes."""
 
 _log = logging.getLogger("optserve_server.watched")
 

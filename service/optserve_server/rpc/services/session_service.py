@@ -37,10 +37,10 @@ from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit, Store
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.state.read_parameters import check_pull
+from optserve_server.state.read_parameters import Reply, check_pull
 from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.state.session_state import MANY_TENSORS
-from optserve_server.state.step_result import StepResult
+from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step as TakenStep
 from optserve_server.stepping.step_plan import UnaryStep
 from optserve_server.wire.fields import page_tokens
@@ -163,23 +163,11 @@ class SessionService(SessionServiceServicer):
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
-        execution, count = self._execution, len(request.gradients)
-        gradients = await execution.run_or_offload(count, partial(steps.gradients_from, request.gradients))
-        rows = steps.sparse_gradients_from(request.sparse_gradients)
         options = steps.unary_options_from(request.options)
-        pull = None
-        try:
-            if request.options.HasField("pull"):
-                pull = parameters.pull_from(request.options.pull)
-        except DomainError as error:
-            error.prefix_field("options.pull")
-            raise
-        make = partial(UnaryStep.of, session, gradients, rows, pull)
+        stage = partial(self._stage, session, request, options)
         # If few rows were sent, the zeros of the others are many.
-        is_long = count > MANY_TENSORS or (rows and not session.is_small)
-        unary = await execution.in_thread(make) if is_long else make()
-        self._check_message_size(unary.plan.parameters_byte_count)
-        reply = unary.plan.reply(unary.staging)
+        is_long = len(request.gradients) > MANY_TENSORS or (request.sparse_gradients and not session.is_small)
+        unary, reply, change = await self._execution.in_thread(stage) if is_long else stage()
 
         def answer(step: TakenStep | StepResult) -> pb.StepResponse:
             result = step.commit(reply) if isinstance(step, TakenStep) else step
@@ -190,10 +178,27 @@ class SessionService(SessionServiceServicer):
             unary.cache_plan()
             return response
 
-        if options.member is not None:
-            contribution = Contribution(session, unary.staging, options)
-            return answer(await self._coordination.contribute(session, contribution, reply))
-        return await self._execution.commit(session, TakenStep(session, unary.staging, options), answer)
+        if isinstance(change, Contribution):
+            return answer(await self._coordination.contribute(session, change, reply))
+        return await self._execution.commit(session, change, answer)
+
+    def _stage(
+        self, session: Session, request: pb.StepRequest, options: StepOptions
+    ) -> tuple[UnaryStep[Session], Reply | None, TakenStep | Contribution]:
+        """Reads the gradient of a step into its place, and makes what is to be committed."""
+        gradients = steps.gradients_from(request.gradients)
+        rows = steps.sparse_gradients_from(request.sparse_gradients)
+        pull = None
+        try:
+            if request.options.HasField("pull"):
+                pull = parameters.pull_from(request.options.pull)
+        except DomainError as error:
+            error.prefix_field("options.pull")
+            raise
+        unary = UnaryStep.of(session, gradients, rows, pull)
+        self._check_message_size(unary.plan.parameters_byte_count)
+        make = TakenStep if options.member is None else Contribution
+        return unary, unary.plan.reply(unary.staging), make(session, unary.staging, options)
 
     def _check_message_size(self, byte_count: int) -> None:
         """Rejects parameters that do not fit into one message, before the step is taken.

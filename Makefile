@@ -3,6 +3,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Tests start hundreds of servers, each of which would compile its modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 FRAMEWORKS_VENV := .venv-frameworks

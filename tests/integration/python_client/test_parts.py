@@ -120,11 +120,21 @@ def test_the_watchdog_misses_no_deadline():
     watchdog.close()
 
 
+def loaded_by(code: str) -> set[str]:
+    """The modules and packages of the client that a new process has loaded after ``code``."""
+    script = f"{code}; import sys; print(*[n for n in sys.modules if n.startswith('optserve.')])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return {name.split(".")[1] for name in found.split()}
+
+
 def test_importing_the_client_loads_neither_plotting_nor_the_command_line():
-    code = "import optserve, sys; print(*[n for n in sys.modules if n.startswith('optserve.')])"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "optserve._engine.step_engine" in loaded.split()
-    assert not {name.split(".")[1] for name in loaded.split()} & {"plotting", "commands"}
+    loaded = loaded_by("import optserve; optserve.connect")
+    assert "_engine" in loaded
+    assert not loaded & {"plotting", "commands"}
+
+
+def test_the_server_loads_messages_and_framing_alone():
+    assert loaded_by("import optserve_server.app") == {"_codec", "event_engine", "v1"}
 
 
 def test_without_tqdm_bars_are_silent_unless_they_are_wanted(monkeypatch):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from optserve_server.arrays.cuda_source import cuda_source
 from optserve_server.arrays.numba_jit import NumbaBackend
+from optserve_server.arrays.numba_source import numba_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
+from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.optimizers import REGISTRY
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.programs.step_programs import StepPrograms
@@ -52,13 +58,27 @@ def test_numpy_and_numba_agree(variant: Variant, dtype: np.dtype[Any]) -> None:
     require_agreement(variant, dtype, dtype)
 
 
-# How a gradient is decoded does not depend on what surrounds the rule.
+DECODED = "sgd", "adam"
+"""Rules whose kernels are compiled for every type of gradient; `test_a_type_changes_its_decoding_alone`."""
+WITH_EVERY_TYPE = [variant for variant in variants() if variant.plain and variant.rule.name in DECODED]
+SOME_WITH_EVERY_TYPE = slow_unless(lambda variant: variant.rule.name == "sgd", WITH_EVERY_TYPE)
+
+GRADIENT = re.compile(r"const [a-z ]+\*a0\b|a0 = array_at\(np\.\w+|x0 = .*")
+"""Where generated source depends on a gradient's type; a program's first array is the gradient."""
+
+
+@pytest.mark.parametrize("generate", [numba_source, cuda_source], ids=lambda f: f.__name__)
+def test_a_type_changes_its_decoding_alone(generate: Callable[..., str]) -> None:
+    for variant, dtype in itertools.product(variants(), DTYPES):
+        program = variant.program
+        assert program.arrays[0] == "g"
+        sources = [generate(program, dtype, storage_dtypes(program, dtype, {"g": wire})) for wire in WIRE]
+        assert len(set(sources)) == len(WIRE)
+        assert len({GRADIENT.sub("", source) for source in sources}) == 1, variant.label
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(
-    "variant",
-    slow_unless(lambda v: v.rule.name == "sgd", [v for v in variants() if v.plain]),
-    ids=lambda v: v.label,
-)
+@pytest.mark.parametrize("variant", SOME_WITH_EVERY_TYPE, ids=lambda v: v.label)
 def test_they_agree_on_gradients_of_every_type(variant: Variant, dtype: np.dtype[Any]) -> None:
     for wire in WIRE:
         if wire != dtype:

@@ -16,7 +16,7 @@ from optserve_server.arrays.program import Program
 from optserve_server.arrays.source_generation import storage_dtypes
 from optserve_server.programs.step_programs import StepPrograms
 from tests.executors.steps import differences, run, start
-from tests.executors.test_bits import SOME_DTYPES, SOME_VARIANTS, WIRE
+from tests.executors.test_bits import SOME_DTYPES, SOME_VARIANTS, WIRE, WITH_EVERY_TYPE
 from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
 from tests.support.variants import BARE, BY_VALUE, FULL, Variant, rules
@@ -26,7 +26,7 @@ SIZE = 8192 + 77
 
 
 def wires(variant: Variant, dtype: np.dtype[Any]) -> list[np.dtype[Any]]:
-    return WIRE if variant.plain else [dtype]
+    return WIRE if variant in WITH_EVERY_TYPE else [dtype]
 
 
 @pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)

@@ -22,6 +22,7 @@ def expected() -> Tensors:
     return parameters_without_faults()
 
 
+@pytest.mark.slow
 def test_transcript(expected: Tensors, tmp_path: Path) -> None:
     faults = play(DRIVERS["python"], tmp_path, expected)
     assert min(faults[kind] for kind in ("failpoints", "cut calls", "deadlines", "restarts", "fences")) > 0

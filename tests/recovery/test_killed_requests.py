@@ -12,9 +12,13 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.storage.failpoints import VARIABLE
 from tests.integration.client import Client, expect_refusal
 from tests.recovery.test_durability import VALUES, adam, gradient, kill, running, state
+from tests.support.tiers import slow_unless
 
 NAME = "sessions/a"
-PLACES = ["before-journal-write", "after-journal-fsync", "before-apply", "after-apply", "before-ack"]
+PLACES = slow_unless(
+    lambda place: place in {"after-journal-fsync", "before-ack"},
+    ["before-journal-write", "after-journal-fsync", "before-apply", "after-apply", "before-ack"],
+)
 
 
 def create(client: Client) -> object:

@@ -62,7 +62,7 @@ class Ledger:
 
     def _follow(self, step: int) -> None:
         gradient, result = self._answers.pop(step)
-        taken = optserve.StepResult.of(self._model.step(gradient), Parameters(), result.worker)
+        taken = optserve.StepResult.from_message(self._model.step(gradient), Parameters(), result.worker)
         durable = step if self.spec.durability.mode == DurabilityMode.DURABILITY_MODE_JOURNAL else 0
         expected = replace(taken, durable_step=durable, replayed=result.replayed, sequence=result.sequence)
         told = replace(result, parameters=Parameters())

@@ -23,7 +23,7 @@ from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.adam import Adam
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import make_change
+from optserve_server.rpc.execution.idempotency import commit_change
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Limits, ParameterInit
@@ -76,7 +76,7 @@ class House:
 
     async def change(self, session: Session, change: RequestedChange) -> Message:
         """Makes a change that is no step; returns its answer."""
-        return await make_change(self.execution, session, change)
+        return await commit_change(self.execution, session, change)
 
 
 def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:

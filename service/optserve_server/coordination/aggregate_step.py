@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from optserve_server.coordination.aggregation import aggregate
-from optserve_server.coordination.contribution import aggregate_staging
+from optserve_server.coordination.contribution import make_aggregate_staging
 from optserve_server.coordination.coordinator import CoordinatedSession, Held
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.coordination import Aggregation, CoordinationSync
@@ -71,7 +71,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
             return self
         else:
             held = sorted(session.coordinator.held.values(), key=lambda one: one.member.rank)
-            staging = session.coordinator.aggregation_target(lambda: aggregate_staging(session))
+            staging = session.coordinator.get_aggregation_buffer(lambda: make_aggregate_staging(session))
             self._shares = self._aggregate(session, held, staging)
             norms = any(one.per_tensor_norms for one in held)
             options = StepOptions(per_tensor_norms=norms, member=NO_MEMBER)
@@ -79,7 +79,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         self.changes = True
         return self
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         assert self._step is not None
         shares = dumps([dataclasses.astuple(share) for share in self._shares])
@@ -170,7 +170,7 @@ class CloseRound(Change[Any, "CloseRound"]):
                 raise
         return self
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record: the contributions have records of their own."""
         return pack({"kind": self.kind})
 

@@ -18,7 +18,7 @@ class Asynchronous(Mode):
 
     def decide(self, offer: Offer, members: Collection[Member]) -> Decision:
         """Applied, or rejected with STALE."""
-        spec, staleness = self._spec, offer.check_staleness()
+        spec, staleness = self._spec, offer.require_staleness()
         if spec.max_staleness is not None and staleness > spec.max_staleness:
-            raise offer.too_old(Reason.STALE, spec.max_staleness)
+            raise offer.too_old_error(Reason.STALE, spec.max_staleness)
         return Decision(Action.APPLY, staleness, spec.damping.compute_factor(staleness, spec.damping_factor))

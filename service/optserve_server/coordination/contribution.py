@@ -16,7 +16,7 @@ from optserve_server.state.read_parameters import Reply
 from optserve_server.state.session_change import ChangeKind
 from optserve_server.state.staging import Staging, check_complete
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
-from optserve_server.stepping.step import Step, report_result
+from optserve_server.stepping.step import Step, fill_reply_and_report
 from optserve_server.stepping.step_record import step_pieces
 from optserve_server.storage.files import Piece
 from optserve_server.storage.record_payload import dumps, pack
@@ -63,7 +63,7 @@ class Contribution(Step):
         coordinator: Coordinator = session.coordinator
         of_member, worker = self._options_of_member, self.options.worker
         if self._recorded is None:
-            self._member = coordinator.membership.check(worker, of_member.epoch)
+            self._member = coordinator.membership.check_and_renew(worker, of_member.epoch)
         else:
             self._member = coordinator.membership.active[worker]
         if self.staging.foreign:
@@ -75,34 +75,34 @@ class Contribution(Step):
         self._passes = None  # were ended; if it waits, it is measured again
         self.decision = None
         if of_member.completed_shards and self.stored is None and self._recorded is None:
-            coordinator.require_progress().check(worker, of_member.completed_shards)
+            coordinator.require_data_plan().check(worker, of_member.completed_shards)
         if self.stored is not None or self.outcome in (StepOutcome.VALIDATED, StepOutcome.SKIPPED):
             return self
         computed = of_member.parameters_step
         staleness = None if computed is None else session.step - computed
         offer = Offer(self._member, staleness, session.step)
         self.decision = self._recorded or coordinator.mode.decide(
-            offer, coordinator.membership.working or [self._member]
+            offer, coordinator.membership.contributing_members or [self._member]
         )
         if self.decision.action in AGGREGATED:
-            self._check_aggregated(session, coordinator)
+            self._check_can_aggregate(session, coordinator)
         if self.decision.action is Action.ACCUMULATE and coordinator.round is None:
             coordinator.round = Round(
-                aggregate_staging(session)
+                make_aggregate_staging(session)
             )  # what may be rejected is so before the record
         self.changes = self.decision.action not in (Action.HOLD, Action.WAIT)
         return self
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         decision = self.decision
         stated = None if decision is None else [decision.action, decision.staleness, decision.factor]
         facts = {"member": astuple(self._options_of_member), "decision": stated}
         if decision is not None and decision.action is Action.DROP:
-            return pack({"kind": ChangeKind.DROPPED, **facts, **self._facts_of_drop()})
+            return pack({"kind": ChangeKind.DROPPED, **facts, **self._drop_record_fields()})
         return step_pieces(self.staging, self.options, self.kind, dumps(facts)[1:-1] + ",")
 
-    def contribute(self, reply: Reply | None = None) -> StepResult | Held:
+    def execute_decision(self, reply: Reply | None = None) -> StepResult | Held:
         """Does what was decided.
 
         Returns:
@@ -113,12 +113,12 @@ class Contribution(Step):
         if decision is None:
             result = self.commit(reply)
             if self.changes:
-                count(session, result)
+                count_contribution(session, result)
             return result
         if decision.action is Action.WAIT:
-            return coordinator.wait(Held(self._member, self.options.sequence))
+            return coordinator.defer(Held(self._member, self.options.sequence))
         if decision.action is Action.HOLD:
-            return coordinator.hold(self._hold(decision))
+            return coordinator.hold(self._make_held(decision))
         if decision.action is Action.APPLY:
             if decision.factor != 1.0:
                 rates = session.scalars.damp_rates(session.step, self.options.overrides, decision.factor)
@@ -126,16 +126,16 @@ class Contribution(Step):
             result = self.commit(reply)
             result.staleness, result.weight = decision.staleness, decision.factor
             result.contributions = 1
-            count(session, result, self._options_of_member.completed_shards)
+            count_contribution(session, result, self._options_of_member.completed_shards)
             return result
         if decision.action is Action.ACCUMULATE:
             result = self._accumulate_in_round(decision)
         else:
-            result = drop(session, self.options.worker, self._facts_of_drop())
-        report_result(session, result, reply, None)
+            result = drop_contribution(session, self.options.worker, self._drop_record_fields())
+        fill_reply_and_report(session, result, reply, None)
         return result
 
-    def _hold(self, decision: Decision) -> Held:
+    def _make_held(self, decision: Decision) -> Held:
         weight = float(self._options_of_member.example_count)
         weighted = Weighted(self.staging, weight, self.options.loss_scale)
         norms = self.options.per_tensor_norms
@@ -144,7 +144,7 @@ class Contribution(Step):
             self._member, self.options.sequence, self._digest, decision.staleness, weighted, norms, shards
         )
 
-    def _check_aggregated(self, session: CoordinatedSession, coordinator: Coordinator) -> None:
+    def _check_can_aggregate(self, session: CoordinatedSession, coordinator: Coordinator) -> None:
         """Rejects what cannot be aggregated, and another content under a sequence that waits."""
         if self.options.overrides:
             raise conflict_error(
@@ -179,14 +179,14 @@ class Contribution(Step):
         current.weight += weight
         self.outcome = StepOutcome.ACCUMULATED
         self._statistics = self._statistics or self._measure(by_tensor=False)
-        result = self._result(session.step, 0.0)
+        result = self._make_result(session.step, 0.0)
         result.accumulated = result.contributions = current.count
         result.staleness, result.weight = decision.staleness, decision.factor
         session.store_result(result, self._digest)
-        count(session, result, self._options_of_member.completed_shards)
+        count_contribution(session, result, self._options_of_member.completed_shards)
         return result
 
-    def _facts_of_drop(self) -> dict[str, Any]:
+    def _drop_record_fields(self) -> dict[str, Any]:
         assert self.decision is not None
         return {
             "worker": self.options.worker,
@@ -196,7 +196,9 @@ class Contribution(Step):
         }
 
 
-def count(session: CoordinatedSession, result: StepResult, completed_shards: Sequence[int] = ()) -> None:
+def count_contribution(
+    session: CoordinatedSession, result: StepResult, completed_shards: Sequence[int] = ()
+) -> None:
     """Counts a contribution that was answered.
 
     One that was skipped counts as well: if a worker has nothing else to contribute, others do not wait.
@@ -210,7 +212,7 @@ def count(session: CoordinatedSession, result: StepResult, completed_shards: Seq
     coordinator.reconsider_waiting()
 
 
-def drop(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> StepResult:
+def drop_contribution(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> StepResult:
     """Answers a contribution that came too late, and changes nothing else."""
     durability = session.durability
     result = StepResult(
@@ -222,7 +224,7 @@ def drop(session: CoordinatedSession, worker: str, facts: Mapping[str, Any]) -> 
         sequence=facts["sequence"],
     )
     session.store_result(result, bytes.fromhex(facts["digest"]))
-    count(session, result)
+    count_contribution(session, result)
     return result
 
 
@@ -236,12 +238,12 @@ def replay_contribution(
     asked = replace(options, member=MemberOptions(epoch, example_count, parameters_step, tuple(shards)))
     if recorded is None:
         skipped = Step(session, staging, asked).prepare(session).commit()
-        count(session, skipped)
+        count_contribution(session, skipped)
         return skipped
-    return Contribution(session, staging, asked, recorded).prepare(session).contribute()
+    return Contribution(session, staging, asked, recorded).prepare(session).execute_decision()
 
 
-def aggregate_staging(session: CoordinatedSession) -> Staging:
+def make_aggregate_staging(session: CoordinatedSession) -> Staging:
     """A buffer for an aggregate: every tensor that is not frozen, in its own type."""
     return session.stage(
         names_to_aggregate(session.layout, session.spec.frozen_groups), None, is_resident=True

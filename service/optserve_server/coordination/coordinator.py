@@ -152,7 +152,7 @@ class Coordinator:
         self.membership.begin_wait(held.member)
         return held
 
-    def wait(self, held: Held) -> Held:
+    def defer(self, held: Held) -> Held:
         """Keeps a contribution to be decided on again when members have changed or contributed."""
         self.waiting.append(held)
         self.membership.begin_wait(held.member)
@@ -176,7 +176,7 @@ class Coordinator:
         if progress is None or progress.is_finished or progress.available():
             self._end_waits_for_shards()
 
-    def wait_for_shards(self, member: Member) -> Held:
+    def register_shard_wait(self, member: Member) -> Held:
         """What is decided when shards were given back, or all are complete."""
         return self._waiting_for_shards.setdefault(member.worker, Held(member, 0))
 
@@ -209,7 +209,7 @@ class Coordinator:
             waiting.decide()
         self.reconsider_waiting()
 
-    def require_progress(self) -> DataProgress:
+    def require_data_plan(self) -> DataProgress:
         """The progress of the data plan.
 
         Raises:
@@ -231,7 +231,7 @@ class Coordinator:
             self.round.clear()
         self.membership.begin_round()
 
-    def aggregation_target(self, make: Callable[[], Staging]) -> Staging:
+    def get_aggregation_buffer(self, make: Callable[[], Staging]) -> Staging:
         """Where contributions are aggregated."""
         if self._target is None:
             self._target = make()
@@ -264,7 +264,7 @@ class Coordinator:
         """Whether contributions have been added to a round that is not closed."""
         return self.round is not None and self.round.count > 0
 
-    def facts(self) -> dict[str, Any] | None:
+    def to_json(self) -> dict[str, Any] | None:
         """What is durable beside the round's arrays, as JSON; None if there never was a member."""
         if (
             self.membership.next_epoch == 1
@@ -272,31 +272,31 @@ class Coordinator:
             and not (self.progress and self.progress.next)
         ):
             return None
-        return self._facts(self.membership, self.progress)
+        return self._to_json(self.membership, self.progress)
 
-    def facts_without_members(self) -> dict[str, Any]:
+    def to_json_without_members(self) -> dict[str, Any]:
         """The same without members, for a copy of the session."""
         progress = None
         if self.progress is not None:
             progress = DataProgress(self.progress.plan)
-            progress.restore(self.progress.facts())
-            progress.end_leases()
-        return self._facts(Membership(), progress)
+            progress.restore(self.progress.to_json())
+            progress.return_all_shards()
+        return self._to_json(Membership(), progress)
 
-    def _facts(self, membership: Membership, progress: DataProgress | None) -> dict[str, Any]:
+    def _to_json(self, membership: Membership, progress: DataProgress | None) -> dict[str, Any]:
         return {
-            **membership.state(),
+            **membership.to_json(),
             "round": self.round and [self.round.count, self.round.weight],
-            "data": progress and progress.facts(),
+            "data": progress and progress.to_json(),
         }
 
-    def end_leases(self) -> None:
+    def return_all_shards(self) -> None:
         """Returns all shards that are leased."""
         if self.progress is not None:
-            self.progress.end_leases()
+            self.progress.return_all_shards()
 
     def restore(self, facts: dict[str, Any] | None, make: Callable[[], Staging]) -> None:
-        """Takes over what `facts` described; the arrays of an open round are to be filled."""
+        """Takes over what `to_json` returned; the arrays of an open round are to be filled."""
         if facts is None:
             return
         self.membership.restore(facts)

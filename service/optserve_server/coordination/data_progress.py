@@ -104,7 +104,7 @@ class DataProgress:
             bisect.insort(self.returned, number)
         self._forget(worker)
 
-    def end_leases(self) -> None:
+    def return_all_shards(self) -> None:
         """Returns the shards of all workers."""
         for worker in list(self.leased):
             self.return_shards(worker)
@@ -123,7 +123,7 @@ class DataProgress:
             if number in numbers[:position]:
                 raise DomainError(Reason.CONFLICTING_FIELDS, f"shard {number} is stated twice", field=field)
 
-    def facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What is durable, as JSON."""
         return {
             "next": self.next,
@@ -132,7 +132,7 @@ class DataProgress:
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
-        """Takes over what `facts` described.
+        """Takes over what `to_json` returned.
 
         Raises:
             ValueError: it is not that of a plan.

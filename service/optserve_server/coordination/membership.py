@@ -64,7 +64,7 @@ class Member:
     interval: float = 0.0
     is_idle: bool = False
 
-    def facts(self) -> list[Any]:
+    def to_json(self) -> list[Any]:
         """What is durable of it, as JSON."""
         return [getattr(self, name) for name in _DURABLE]
 
@@ -109,21 +109,21 @@ class Membership:
         self.round_number = 1
 
     @property
-    def working(self) -> list[Member]:
+    def contributing_members(self) -> list[Member]:
         """The members that others may have to wait for."""
         return [member for member in self.active.values() if member.waiting or not member.is_idle]
 
-    def state(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What is durable, as JSON."""
         members = [*self.active.values(), *self.former.values()]
         return {
             "next_epoch": self.next_epoch,
-            "members": [member.facts() for member in members],
+            "members": [member.to_json() for member in members],
             "round_number": self.round_number,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` described; leases start again."""
+        """Takes over what `to_json` returned; leases start again."""
         self.next_epoch, self.round_number = int(state["next_epoch"]), int(state["round_number"])
         for facts in state["members"]:
             member = Member(**dict(zip(_DURABLE, facts, strict=True)))
@@ -162,7 +162,7 @@ class Membership:
             del self.former[next(iter(self.former))]
         return member
 
-    def check(self, worker: str, epoch: int) -> Member:
+    def check_and_renew(self, worker: str, epoch: int) -> Member:
         """The member of that epoch, whose lease is renewed.
 
         Raises:
@@ -221,7 +221,7 @@ class Membership:
         """Notes that no member has taken part in the next step, or round."""
         self.round_number += 1
 
-    def in_order(self) -> Sequence[Member]:
+    def list_members(self) -> Sequence[Member]:
         """Members by rank, then former ones by name."""
         active = sorted(self.active.values(), key=lambda member: member.rank)
         return [*active, *sorted(self.former.values(), key=lambda member: member.worker)]

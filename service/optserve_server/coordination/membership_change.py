@@ -45,7 +45,7 @@ class Join(Change[Any, Prepared[Member]]):
             )
         return Prepared(partial(self._commit, session))
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return pack({"kind": self.kind, "worker": self.worker, "lease_seconds": self.lease_seconds})
 
@@ -80,7 +80,7 @@ class EndMemberships(Change[Any, Prepared[None]]):
             return Unchanged(do_nothing)
         return Prepared(partial(end_memberships, session, self.state, self.members))
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return pack({"kind": self.kind, "state": self.state, "members": self.members})
 

@@ -55,7 +55,7 @@ class Offer:
     staleness: int | None
     step: int
 
-    def check_staleness(self) -> int:
+    def require_staleness(self) -> int:
         """The staleness.
 
         Raises:
@@ -65,10 +65,10 @@ class Offer:
             text = "parameters_step is required by the session's coordination: the step of the pull"
             raise DomainError(Reason.FIELD_REQUIRED, text, field="options.parameters_step")
         if self.staleness < 0:
-            raise self.too_old(Reason.STALE, 0)
+            raise self.too_old_error(Reason.STALE, 0)
         return self.staleness
 
-    def too_old(self, reason: Reason, limit: int) -> DomainError:
+    def too_old_error(self, reason: Reason, limit: int) -> DomainError:
         """The error of a contribution that was computed too long ago."""
         computed = self.step - (self.staleness or 0)
         advice = {

@@ -27,9 +27,9 @@ class Rounds(Mode):
 
     def decide(self, offer: Offer, members: Collection[Member]) -> Decision:
         """Added to the round, or rejected with ROUND_CLOSED."""
-        spec, staleness = self._spec, offer.check_staleness()
+        spec, staleness = self._spec, offer.require_staleness()
         if staleness > spec.max_staleness:
-            raise offer.too_old(Reason.ROUND_CLOSED, spec.max_staleness)
+            raise offer.too_old_error(Reason.ROUND_CLOSED, spec.max_staleness)
         return Decision(
             Action.ACCUMULATE, staleness, spec.damping.compute_factor(staleness, spec.damping_factor)
         )

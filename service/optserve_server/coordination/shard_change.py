@@ -51,7 +51,7 @@ class _ShardChange(Change[Any, Any]):
         """Whether any shard is leased or given back."""
         return bool(self.numbers)
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return pack({"kind": self.kind, "worker": self.worker, "shards": self.numbers})
 
@@ -66,8 +66,8 @@ class _ShardChange(Change[Any, Any]):
         """
         session.check_open()
         self._coordinator = session.coordinator
-        self._member = session.coordinator.membership.check(self.worker, self.epoch)
-        self._progress = session.coordinator.require_progress()
+        self._member = session.coordinator.membership.check_and_renew(self.worker, self.epoch)
+        self._progress = session.coordinator.require_data_plan()
 
 
 class AcquireShards(_ShardChange):
@@ -94,7 +94,7 @@ class AcquireShards(_ShardChange):
         began, self._member.is_idle = waits and not self._member.is_idle, waits
         if began:
             coordinator.reconsider_waiting()
-        held = coordinator.wait_for_shards(self._member) if waits else None
+        held = coordinator.register_shard_wait(self._member) if waits else None
         return Acquired(shards, progress.is_finished, held)
 
 

@@ -24,7 +24,7 @@ class Sync(Mode):
 
     def decide(self, offer: Offer, members: Collection[Member]) -> Decision:
         """Held if it was computed at the session's step, or late ones count for the next step."""
-        staleness = offer.check_staleness()
+        staleness = offer.require_staleness()
         late = staleness > 0 and self._spec.late is LateContribution.DROP
         return Decision(Action.DROP if late else Action.HOLD, staleness)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.coordination.aggregate_step import CloseRound, replay_aggregate
-from optserve_server.coordination.contribution import drop, replay_contribution
+from optserve_server.coordination.contribution import drop_contribution, replay_contribution
 from optserve_server.coordination.membership_change import Join, replay_end
 from optserve_server.durability.snapshot_codec import decode_snapshot
 from optserve_server.errors import DomainError, Reason
@@ -26,7 +26,7 @@ from optserve_server.state.session_activity import Updated
 from optserve_server.state.session_change import Change, ChangeKind, Request
 from optserve_server.state.sparse_rows import NamedRows
 from optserve_server.state.staging import NamedArray, Staging
-from optserve_server.stepping.step_record import describe, options_of
+from optserve_server.stepping.step_record import decode_options, describe_gradient
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
@@ -52,9 +52,9 @@ class PushChange(Change[Session, Prepared[None]]):
             self.staging, expected_step=self.expected_step, reset_state=self.reset_state
         )
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        facts, buffers = describe(self.staging)
+        facts, buffers = describe_gradient(self.staging)
         own = {"reset_state": self.reset_state, **facts}
         return pack({"kind": self.kind, **own, **_request_facts(self.request)}, buffers)
 
@@ -85,7 +85,7 @@ class RestoreChange(Change[Session, Prepared[None]]):
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
         return Prepared(partial(_restore, session, saved), partial(saved.charge.lower_to, 0))
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return pack({"kind": self.kind, **_request_facts(self.request)}, [self.contents.data])
 
@@ -107,7 +107,7 @@ def _restore(session: Session, saved: Session) -> None:
     session.resident_bytes = saved.resident_bytes
     session.charge, session.waiting = saved.charge, saved.waiting
     session.replace_coordination()
-    saved.coordinator.end_leases()
+    saved.coordinator.return_all_shards()
     session.coordinator.round = saved.coordinator.round
     session.coordinator.progress = saved.coordinator.progress
     session.activity.publish(Updated())
@@ -127,7 +127,7 @@ class UpdateChange(Change[Session, Prepared[Any]]):
         """Checks it."""
         return self.store.prepare_update(session, self.spec, self.expected_step)
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_request_facts(self.request)})
 
@@ -145,7 +145,7 @@ class ReportChange(Change[Session, Prepared[Any]]):
         """Checks it."""
         return session.prepare_report(self.values, expected_step=self.expected_step)
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return pack({"kind": self.kind, "values": dict(self.values), **_request_facts(self.request)})
 
@@ -189,22 +189,22 @@ def _replay(
             replay_end(session, facts)
             return None
         case ChangeKind.ACQUIRE_SHARDS:
-            session.coordinator.require_progress().lease(facts["worker"], facts["shards"])
+            session.coordinator.require_data_plan().lease(facts["worker"], facts["shards"])
             return None
         case ChangeKind.RELEASE_SHARDS:
-            session.coordinator.require_progress().return_shards(facts["worker"], facts["shards"])
+            session.coordinator.require_data_plan().return_shards(facts["worker"], facts["shards"])
             return None
         case ChangeKind.DROPPED:
-            return drop(session, facts["worker"], facts)
+            return drop_contribution(session, facts["worker"], facts)
         case ChangeKind.CLOSE_ROUND:
             return CloseRound(is_recorded=True).prepare(session).commit()
     staging = _decode_staging(session, facts, buffers)
     if kind is ChangeKind.STEP:
-        return session.apply(staging, options_of(facts["options"]))
+        return session.apply(staging, decode_options(facts["options"]))
     if kind is ChangeKind.CONTRIBUTION:
-        return replay_contribution(session, staging, options_of(facts["options"]), facts)
+        return replay_contribution(session, staging, decode_options(facts["options"]), facts)
     if kind is ChangeKind.AGGREGATE:
-        return replay_aggregate(session, staging, options_of(facts["options"]), facts)
+        return replay_aggregate(session, staging, decode_options(facts["options"]), facts)
     return PushChange(staging, reset_state=facts["reset_state"]).prepare(session).commit()
 
 

@@ -165,7 +165,7 @@ class DurabilityManager:
                     lambda: self._begin_snapshot(durability, number, is_kept=False).move_into_place()
                 )
                 self._note_saved(durability, number, step)
-        record = partial(change.record, self.codec)
+        record = partial(change.encode_record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
         with self.disk_state.convert_errors():
             return await self._append(durability, payload)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.kernel import Array
-from optserve_server.coordination.contribution import aggregate_staging
+from optserve_server.coordination.contribution import make_aggregate_staging
 from optserve_server.errors import DomainError
 from optserve_server.programs.step_counters import StepCounter
 from optserve_server.programs.step_programs import ACCUMULATED, AVERAGE, PARAMETER, PREPARED
@@ -156,7 +156,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "plateau": None if monitors.plateau is None else dataclasses.asdict(monitors.plateau),
         "stopping": None if monitors.stopping is None else dataclasses.asdict(monitors.stopping),
         "workers": session.step_deduplication.state(),
-        "coordination": session.coordinator.facts(),
+        "coordination": session.coordinator.to_json(),
     }
 
 
@@ -174,7 +174,7 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     session.restore(session.spec, scalars, monitors, counts)
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
     session.step_deduplication = StepDeduplication.of(facts["workers"])
-    session.coordinator.restore(facts["coordination"], lambda: aggregate_staging(session))
+    session.coordinator.restore(facts["coordination"], lambda: make_aggregate_staging(session))
 
 
 def _check_count(value: Any, limit: int = 1 << 63) -> int:

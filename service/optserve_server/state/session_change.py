@@ -80,6 +80,6 @@ class Change(Generic[S, C]):
         """Checks it, and changes nothing; see the session's own methods for what they raise."""
         raise NotImplementedError
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record; asked for after `prepare`."""
         raise NotImplementedError

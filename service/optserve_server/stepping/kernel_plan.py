@@ -51,7 +51,7 @@ class RunKernels:
         self.direct = False
         self._bounds: dict[tuple[object, ...], BoundKernel] = {}
 
-    def bind(self) -> None:
+    def enable_binding(self) -> None:
         """Lets kernels be bound to the gradient's bytes, if they are where the kernels run."""
         run = self.run
         self.direct = run.rows is None and run.get_device_copy(self.partition.backend).array is run.staged
@@ -89,7 +89,7 @@ class RunKernels:
         cut = None if of_tensors is None else Segments(self.run.tensor_ends, of_tensors)
         return self.partition.run_program(program, self.run, scalars, cut, reply=reply, sent=sent)
 
-    def begin(
+    def start_pass(
         self,
         text: Text,
         *shape: object,
@@ -190,19 +190,19 @@ class KernelPlan:
         self._writes = False
 
     @classmethod
-    def of(cls, session: SessionState, staging: Staging) -> KernelPlan:
+    def get_or_make(cls, session: SessionState, staging: Staging) -> KernelPlan:
         """The plan that the staging keeps, or a new one if the session was changed since."""
         plan = staging.plan
-        if not isinstance(plan, KernelPlan) or not plan.fits(session, staging):
+        if not isinstance(plan, KernelPlan) or not plan.is_current_for(session, staging):
             plan = staging.plan = cls(session, staging)
         elif not plan._is_bound:
             # The staging is used again, so binding its kernels to its bytes pays.
             plan._is_bound = True
             for place in plan.places:
-                place.bind()
+                place.enable_binding()
         return plan
 
-    def fits(self, session: SessionState, staging: Staging) -> bool:
+    def is_current_for(self, session: SessionState, staging: Staging) -> bool:
         """Whether it is of this staging, and the session is what it was when the plan was made."""
         return (
             staging.plan is self

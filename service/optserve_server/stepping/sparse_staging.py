@@ -62,7 +62,7 @@ class SparseStaging:
         self._tensors, self._rows = sorted(tensors, key=layout.position), tuple(rows)
         self.buffer = allocate(sum(math.prod(shape) * kind.itemsize for shape, kind in self._parts()))
 
-    def staging(self) -> Staging:
+    def make_staging(self) -> Staging:
         """What a unary step stages of the same gradient, once the last byte is there."""
         parts = self._arrays()
         whole = [NamedArray(name, next(parts)) for name in self._tensors]

@@ -82,7 +82,7 @@ class Step(Change[SessionState, "Step"]):
         self.stored: StepResult | None = None
         self.changes = False
         self._session, self._spec = session, session.spec
-        self._plan = KernelPlan.of(session, staging)
+        self._plan = KernelPlan.get_or_make(session, staging)
         self.is_brief = session.is_brief and session.durability is None and self._plan.plain
         self._hasher: xxhash.xxh3_128 | None = None
         self._passes: list[Pass | IncrementalPass] | None = None
@@ -99,7 +99,7 @@ class Step(Change[SessionState, "Step"]):
             if self.options.worker and not staging.sparse and not self.options.gradient_id:
                 self._hasher = xxhash.xxh3_128()
             self._passes = self._begin_measurement()
-        self._advance(byte_count)
+        self._process_received(byte_count)
 
     def prepare(self, session: SessionState) -> Self:
         """Checks and measures the step and decides its outcome; changes nothing.
@@ -121,7 +121,7 @@ class Step(Change[SessionState, "Step"]):
             staging = self.staging = session.durability.copy_if_shared(staging)
         if options.worker:
             if self._hasher is not None:
-                self._advance(staging.byte_count)
+                self._process_received(staging.byte_count)
             if not self._digest:
                 context: tuple[object, ...] = options.loss_scale, options.expected_step, options.overrides
                 if options.member is not None:
@@ -134,8 +134,8 @@ class Step(Change[SessionState, "Step"]):
                 )
                 return self
         plan = self._plan
-        if not plan.fits(session, staging):
-            plan = self._plan = KernelPlan.of(session, staging)
+        if not plan.is_current_for(session, staging):
+            plan = self._plan = KernelPlan.get_or_make(session, staging)
         if staging.sparse:
             check_lazy_update(session.spec, session.arenas, staging)
         if plan.accumulates:
@@ -161,7 +161,7 @@ class Step(Change[SessionState, "Step"]):
         self.changes = self.outcome is not StepOutcome.VALIDATED
         return self
 
-    def record(self, codec: SpecCodec) -> list[Piece]:
+    def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return step_pieces(self.staging, self.options)
 
@@ -177,20 +177,20 @@ class Step(Change[SessionState, "Step"]):
         """
         session, result = self._session, self.stored
         if result is not None:
-            report_result(session, result, reply, progress)
+            fill_reply_and_report(session, result, reply, progress)
         elif self.outcome is StepOutcome.APPLIED:
             result = self._apply(reply, progress)
         else:
             if self.outcome is StepOutcome.ACCUMULATED:
                 self._accumulate()
-            result = self._result(session.step, 0.0)
+            result = self._make_result(session.step, 0.0)
             session.complete_step(result, self._digest)
-            report_result(session, result, reply, progress)
+            fill_reply_and_report(session, result, reply, progress)
         if progress is not None:
             progress.on_values(reply.staging.byte_count if reply is not None else 0)
         return result
 
-    def _advance(self, byte_count: int) -> None:
+    def _process_received(self, byte_count: int) -> None:
         if self._hasher is not None:
             self._hasher.update(self.staging.buffer[self._received : byte_count].data)
         self._received = byte_count
@@ -207,7 +207,7 @@ class Step(Change[SessionState, "Step"]):
         numbers = session.scalars.compute_transform_scalars(session.step, scale, self.options.overrides)
         of_tensors: Mapping[str, Any] | None = {} if plan.clips_by_tensor else None
         return [
-            place.begin(
+            place.start_pass(
                 StepPrograms.trace_measure,
                 scale != 1.0,
                 scalars=numbers[place.group],
@@ -242,14 +242,14 @@ class Step(Change[SessionState, "Step"]):
         if non_finite_count and policy is NonFinitePolicy.REJECT:
             runs = [place.run for place in self._plan.places]
             measured = self._measure(by_tensor=True)
-            raise non_finite_error(self.staging, runs, measured, self._stages())
+            raise non_finite_error(self.staging, runs, measured, self._describe_preprocessing())
         if self.options.validate_only:
             return StepOutcome.VALIDATED
         if non_finite_count and policy is NonFinitePolicy.SKIP:
             return StepOutcome.SKIPPED
         return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
 
-    def _stages(self) -> list[str]:
+    def _describe_preprocessing(self) -> list[str]:
         """What a gradient goes through before the rule gets it, in words."""
         gradient, scale = self._session.spec.gradient, self.options.loss_scale
         stages = [f"division by the loss scale {scale}"] if self._scaled else []
@@ -281,14 +281,14 @@ class Step(Change[SessionState, "Step"]):
         for i, place in enumerate(plan.places):
             own = numbers.scalars[place.counter]
             known = plan.clips_by_norm or plan.tensorwise
-            scalars.append(self._scalars(place, i, own) if known else (own, None))
+            scalars.append(self._make_run_scalars(place, i, own) if known else (own, None))
         if plan.groupwise:
             self._complete_group_scalars(scalars, numbers)
         writes = reply is not None and plan.can_write_reply(reply)
         result = None
         if self._statistics is not None:
             # What the result reports is read before the update moves what it depends on.
-            result = self._result(session.step + 1, numbers.learning_rate)
+            result = self._make_result(session.step + 1, numbers.learning_rate)
             if reply is not None and writes:
                 reply.step = result.step
                 if progress is not None:
@@ -302,10 +302,10 @@ class Step(Change[SessionState, "Step"]):
         announced = result is not None and writes
         if result is None:
             self._statistics = GradientStatistics(session.spec.gradient, sums)
-            result = self._result(session.step + 1, numbers.learning_rate)
+            result = self._make_result(session.step + 1, numbers.learning_rate)
         session.complete_step(result, self._digest, numbers, plan.covered)
         if not announced:
-            report_result(None if writes else session, result, reply, progress)
+            fill_reply_and_report(None if writes else session, result, reply, progress)
         return result
 
     def _update(
@@ -329,7 +329,7 @@ class Step(Change[SessionState, "Step"]):
             if target.staged.size <= PIECE:
                 found.append(place.call(StepPrograms.trace_apply, *shape, **how))
                 continue
-            updating = place.begin(StepPrograms.trace_apply, *shape, **how)
+            updating = place.start_pass(StepPrograms.trace_apply, *shape, **how)
             for stop in range(PIECE, target.staged.size, PIECE):
                 updating.compute_until(stop)
                 if isinstance(updating, IncrementalPass):
@@ -339,7 +339,7 @@ class Step(Change[SessionState, "Step"]):
             found.append(updating.end())
         return found
 
-    def _scalars(self, place: RunKernels, position: int, scalars: dict[str, float]) -> Scalars:
+    def _make_run_scalars(self, place: RunKernels, position: int, scalars: dict[str, float]) -> Scalars:
         """The numbers of a run's update, with those that depend on its gradient."""
         scalars, plan = dict(scalars), self._plan
         assert self._statistics is not None
@@ -382,7 +382,7 @@ class Step(Change[SessionState, "Step"]):
         runs = [place.run for place in self._plan.places]
         return norms_by_tensor(self.staging, runs, self._measure(by_tensor=True))
 
-    def _result(self, step: int, learning_rate: float) -> StepResult:
+    def _make_result(self, step: int, learning_rate: float) -> StepResult:
         measurement, session, options = self._statistics, self._session, self.options
         assert measurement is not None
         assert self.outcome is not None
@@ -407,7 +407,7 @@ class Step(Change[SessionState, "Step"]):
         )
 
 
-def report_result(
+def fill_reply_and_report(
     session: SessionState | None, result: StepResult, reply: Reply | None, progress: Progress | None
 ) -> None:
     """Reports a result, and the parameters beside it.

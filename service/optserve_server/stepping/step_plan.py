@@ -34,7 +34,7 @@ class Sender(Protocol):
         """An answer that may still be under way; None if there is none."""
 
     @property
-    def is_sending(self) -> bool:
+    def is_buffer_in_use(self) -> bool:
         """Whether the last answer's buffer is still in use."""
 
 
@@ -111,7 +111,7 @@ class StepPlan(Generic[S]):
         """Whether the session is still there, and is what it was when the plan was made."""
         return self.spec is self.session.spec and not self.session.closed
 
-    def staging(self, answers: Sender) -> Staging:
+    def get_gradient_staging(self, answers: Sender) -> Staging:
         """Where the gradient of a step of whole tensors goes.
 
         Args:
@@ -119,13 +119,13 @@ class StepPlan(Generic[S]):
         """
         if self.region is not None:
             return self.region.staging
-        if self.writes_in_place and answers.sending_task is not None and answers.is_sending:
+        if self.writes_in_place and answers.sending_task is not None and answers.is_buffer_in_use:
             self._used = 1 - self._used
         while len(self._stagings) <= self._used:
             self._stagings.append(Staging(self.gradients, allocate=self.session.allocate))
         return self._stagings[self._used]
 
-    def rows(self, indices: Sequence[npt.NDArray[Any]], announced: int) -> SparseStaging:
+    def make_sparse_staging(self, indices: Sequence[npt.NDArray[Any]], announced: int) -> SparseStaging:
         """Where the gradient of a step with sparse rows goes.
 
         Args:
@@ -144,7 +144,7 @@ class StepPlan(Generic[S]):
             raise wrong_byte_count_error(announced, arriving.buffer.size)
         return arriving
 
-    def reply(self, gradient: Staging) -> Reply | None:
+    def make_reply(self, gradient: Staging) -> Reply | None:
         """Where the parameters of an answer go: over the gradient if they are laid out alike."""
         if self.pull is None or self.region is not None:
             return None
@@ -194,7 +194,7 @@ class UnaryStep(Generic[S]):
         self._targets = [self.staging.array(by_name[named.name]) for named in arrays]
 
     @classmethod
-    def of(
+    def get_or_make(
         cls, session: S, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
     ) -> Self:
         """A plan that holds a gradient: one that was kept, or a new one; arguments and errors as above."""

@@ -32,12 +32,12 @@ def step_pieces(
         more: further facts, as JSON that ends with a comma.
     """
     if staging.sparse:
-        facts, buffers = describe(staging)
+        facts, buffers = describe_gradient(staging)
         text = dumps(facts)
     else:
         buffers = [staging.buffer.data] if staging.byte_count else []
         if not staging.described:
-            staging.described = dumps(describe(staging)[0])
+            staging.described = dumps(describe_gradient(staging)[0])
         text = staging.described
     asked = ",".join([f'"{name}":{_text(getattr(options, name))}' for name in _OPTIONS])
     return pack_text(f'{{"kind":"{kind}",{more}"options":{{{asked}}},{text[1:]}', buffers)
@@ -54,7 +54,7 @@ def _text(value: object) -> str:
     return _string(value) if isinstance(value, str) else repr(value)
 
 
-def describe(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
+def describe_gradient(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
     """Describes the sent gradient as facts and buffers; replay sums sparse rows again."""
     sparse = {rows.name for rows in staging.sparse}
     dense = [tensor for tensor in staging.tensors if tensor.entry.name not in sparse]
@@ -73,7 +73,7 @@ def describe(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
     return facts, [b"".join(buffers)]
 
 
-def options_of(facts: Mapping[str, Any]) -> StepOptions:
+def decode_options(facts: Mapping[str, Any]) -> StepOptions:
     """The options of a step's record."""
     overrides = tuple(Override(group, name, float(value)) for group, name, value in facts["overrides"])
     return StepOptions(**{**facts, "overrides": overrides})

@@ -294,14 +294,14 @@ def test_a_session_may_be_named_by_what_has_its_name(client, session):
 def test_a_snapshot_is_named_by_itself_its_step_or_its_name():
     snapshot = optserve.Snapshot("sessions/a/snapshots/7", 7, None, 0, True)
     for given in (snapshot, 7, np.int64(7), 7.0, "sessions/a/snapshots/7"):
-        assert coercion.snapshot_name(given, "sessions/a") == "sessions/a/snapshots/7"
+        assert coercion.to_snapshot_name(given, "sessions/a") == "sessions/a/snapshots/7"
     with pytest.raises(
         ValueError, match=r"'sessions/a/snapshots/7', but must be .* begins with sessions/b/snap"
     ):
-        coercion.snapshot_name(snapshot, "sessions/b")
+        coercion.to_snapshot_name(snapshot, "sessions/b")
     for wrong in (True, None, object()):
         with pytest.raises(TypeError, match=r"step is .*, but must be a step, a Snapshot, or a name"):
-            coercion.snapshot_name(wrong, "sessions/a")
+            coercion.to_snapshot_name(wrong, "sessions/a")
 
 
 # ---- Proxies ---------------------------------------------------------------

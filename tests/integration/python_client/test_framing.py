@@ -110,10 +110,10 @@ def check_ahead(kind, received, here):
         return
     others, chunk = known
     whole = framing.decode(received)
-    assert framing.message(received, others) == whole.message
+    assert framing.decode_fields(received, others) == whole.message
     assert (chunk.byte_offset, chunk.byte_count) == (whole.chunk.byte_offset, len(whole.chunk.data))
     assert bytes(chunk.received) + received[here:] == whole.chunk.data
-    assert chunk.rest == places.append
+    assert chunk.receive_rest == places.append
 
 
 @given(kinds, st.booleans(), offsets, st.binary(min_size=1, max_size=300))

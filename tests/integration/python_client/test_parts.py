@@ -30,9 +30,9 @@ def test_bytes_survive_being_cut_and_joined(sizes):
     assert all(length == chunks.CHUNK_BYTES for length in told[:-1])
     joined = chunks.Joined(total)
     for chunk in cut:
-        assert not joined.whole
+        assert not joined.is_complete
         joined.add(ChunkView(chunk.byte_offset, memoryview(b"".join(chunk.parts))))
-    assert joined.whole
+    assert joined.is_complete
     assert joined.buffer.tobytes() == b"".join(array.tobytes() for array in arrays)
 
 
@@ -67,9 +67,9 @@ def test_pauses_grow_within_bounds_and_follow_the_server():
     retry = Retry(initial=0.1, maximum=1.0, multiplier=2.0, jitter=0.5)
     error = errors.Unavailable("gone")
     for attempt, longest in enumerate([0.1, 0.2, 0.4, 0.8, 1.0, 1.0], 1):
-        pauses = [retry.pause(attempt, error) for _ in range(50)]
+        pauses = [retry.compute_delay(attempt, error) for _ in range(50)]
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
-    assert retry.pause(1, errors.Unavailable("gone", retry_after=7.0)) == 7.0
+    assert retry.compute_delay(1, errors.Unavailable("gone", retry_after=7.0)) == 7.0
 
 
 def test_a_deadline_grows_with_what_is_sent():

@@ -18,7 +18,7 @@ import pytest
 
 import optserve
 from optserve._transport.retry import Retry
-from optserve._transport.service_config import load_service_config, make_channel_config
+from optserve._transport.service_config import load_service_config, make_service_config
 from optserve.activations import ReLU
 from optserve.optimizers import SGD
 from optserve.v1 import capabilities_service_pb2, function_service_pb2, session_service_pb2
@@ -90,8 +90,8 @@ def test_it_comes_with_the_client() -> None:
     data = tomllib.loads((CLIENT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert "service_config.json" in data["optserve"]
     assert load_service_config() == json.loads((CLIENT.parents[1] / "proto/service_config.json").read_text())
-    assert json.loads(make_channel_config(retries=True)) == load_service_config()
-    assert json.loads(make_channel_config(retries=False)) == {
+    assert json.loads(make_service_config(retries=True)) == load_service_config()
+    assert json.loads(make_service_config(retries=False)) == {
         "loadBalancingConfig": load_service_config()["loadBalancingConfig"],
         "methodConfig": [],
     }

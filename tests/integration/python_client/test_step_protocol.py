@@ -43,12 +43,12 @@ def message_of(plan):
 
 
 def step_of(plan, gradients=GRADIENTS):
-    return PendingStep(ENGINE, plan, plan.collect(gradients, copy=False))
+    return PendingStep(ENGINE, plan, plan.prepare_gradients(gradients, copy=False))
 
 
 def take_sent(protocol):
     """Everything that is sent now, decoded: plans, and steps with their gradients."""
-    encoded = [b"".join(pieces) for messages, _ in protocol.unsent() for pieces in messages]
+    encoded = [b"".join(pieces) for messages, _ in protocol.take_unsent() for pieces in messages]
     return [wire.StepStreamRequest.FromString(message) for message in encoded]
 
 
@@ -92,15 +92,15 @@ class TestPlan:
     def test_leaves_gradients_of_another_kind_to_other_plans(self, other):
         region = region_of()
         for plan in (plan_of(), plan_of(region=region)):
-            assert plan.collect(GRADIENTS, copy=False) is not None
-            assert plan.collect(other, copy=False) is None
+            assert plan.prepare_gradients(GRADIENTS, copy=False) is not None
+            assert plan.prepare_gradients(other, copy=False) is None
         np.testing.assert_array_equal(region.gradients["b"], GRADIENTS["b"])
 
     @pytest.mark.parametrize("copy", [False, True])
     def test_sends_arrays_of_other_types_and_orders_as_what_they_hold(self, copy):
         gradients = {"w": np.asfortranarray(GRADIENTS["w"]), "b": np.arange(4.0)[::-2]}
         plan = plan_of(gradients, PlanOptions(wire_dtype=ml_dtypes.bfloat16))
-        step = PendingStep(ENGINE, plan, plan.collect(gradients, copy))
+        step = PendingStep(ENGINE, plan, plan.prepare_gradients(gradients, copy))
         [pieces] = step.messages()
         framed = REQUESTS.decode(b"".join(pieces))
         expected = [gradients[name].astype(ml_dtypes.bfloat16).tobytes() for name in ("b", "w")]
@@ -118,7 +118,7 @@ class TestPlan:
             for _ in range(2)
         )
         plan = plan_of(first, PlanOptions(wire_dtype=wire_dtype), layout=layout)
-        step = PendingStep(ENGINE, plan, plan.collect(second, copy=False))
+        step = PendingStep(ENGINE, plan, plan.prepare_gradients(second, copy=False))
         expected = b"".join(array.astype(wire_dtype).tobytes() for array in second.values())
         for _ in range(2):
             chunks = [REQUESTS.decode(b"".join(pieces)).chunk for pieces in step.messages()]
@@ -128,14 +128,14 @@ class TestPlan:
     def test_refuses_a_session_of_other_tensors(self):
         planned = wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=41))
         with pytest.raises(errors.FailedPrecondition, match=r"41 bytes.*40"):
-            plan_of().accept_answer(planned)
+            plan_of().accept_plan_response(planned)
 
 
 class TestStepProtocol:
     def test_sends_a_plan_once_and_a_step_with_its_number_each_time(self):
         protocol, plan = StepProtocol(), plan_of()
         protocol.add(step_of(plan))
-        opening = wire.StepStreamRequest.FromString(protocol.open())
+        opening = wire.StepStreamRequest.FromString(protocol.begin_stream())
         assert opening.plan.worker == protocol.worker
         data = GRADIENTS["b"].tobytes() + GRADIENTS["w"].tobytes()
         for sequence in (1, 2, 3):
@@ -153,7 +153,7 @@ class TestStepProtocol:
         protocol, one, two = StepProtocol(), plan_of(), plan_of(options=PlanOptions(Pull()))
         for plan in (one, two, two, one):
             protocol.add(step_of(plan))
-        protocol.open()
+        protocol.begin_stream()
         kinds = [("plan" if r.HasField("plan") else r.step.sequence) for r in take_sent(protocol)]
         assert kinds == [1, "plan", 2, 3, "plan", 4]
         assert [isinstance(due, Plan) for due in protocol.due] == [1, 0, 1, 0, 0, 1, 0]
@@ -162,12 +162,12 @@ class TestStepProtocol:
         protocol, one, two = StepProtocol(), plan_of(), plan_of(options=PlanOptions(Pull()))
         for plan in (one, two, two):
             protocol.add(step_of(plan))
-        protocol.open()
+        protocol.begin_stream()
         take_sent(protocol)
         protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
         protocol.accept_result(result_of(1))
         assert protocol.accept_error(LOST) is Verdict.RETRY
-        assert wire.StepStreamRequest.FromString(protocol.open()).plan.HasField("pull")
+        assert wire.StepStreamRequest.FromString(protocol.begin_stream()).plan.HasField("pull")
         assert [request.step.sequence for request in take_sent(protocol)] == [2, 3]
 
     def test_gives_the_numbers_of_refused_and_abandoned_steps_to_the_next(self):
@@ -180,7 +180,7 @@ class TestStepProtocol:
             steps, [errors.InvalidArgument, errors.Abandoned, errors.Abandoned], strict=True
         ):
             with pytest.raises(kind) as caught:
-                step.outcome()
+                step.result_or_raise()
             assert caught.value.applied is False
         protocol.add(last := step_of(plan))
         assert last.sequence == 1
@@ -220,7 +220,7 @@ class TestStepProtocol:
         protocol, plan = StepProtocol(), plan_of()
         for step in range(3):
             protocol.add(step_of(plan))
-            protocol.open() if step == 0 else None
+            protocol.begin_stream() if step == 0 else None
             take_sent(protocol)
             if step == 0:
                 protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
@@ -249,7 +249,7 @@ class TestStepProtocol:
         protocol.add(shared := step_of(plan_of(region=region_of())))
         protocol.withdraw(shared)
         protocol.add(step := step_of(plan_of()))
-        protocol.open()
+        protocol.begin_stream()
         (request,) = list(take_sent(protocol))
         assert step.gradient_id == request.step.gradient_id == shared.gradient_id
         assert request.step.byte_count == 40
@@ -279,7 +279,7 @@ class TestStepProtocol:
         )
         protocol = StepProtocol()
         protocol.add(PendingStep(ENGINE, plan, (payload.arrays, ()), payload.rows))
-        protocol.open()
+        protocol.begin_stream()
         [request] = take_sent(protocol)
         assert request.step.byte_count == 16 + 12
         [indices] = request.step.row_indices

@@ -69,8 +69,8 @@ class Coordinated:
         """Checks, records and applies a change."""
         prepared = change.prepare(self.session)
         if prepared.changes:
-            self.records.append(b"".join(bytes(piece) for piece in change.record(SPEC_TEXT)))
-        return change.contribute() if isinstance(change, Contribution) else prepared.commit()
+            self.records.append(b"".join(bytes(piece) for piece in change.encode_record(SPEC_TEXT)))
+        return change.execute_decision() if isinstance(change, Contribution) else prepared.commit()
 
     def join(self, worker: str, lease: float = 10.0) -> Member:
         member: Member = self.make(Join(worker, lease))

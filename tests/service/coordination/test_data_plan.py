@@ -45,7 +45,7 @@ def make_session(
 
 
 def progress_of(made: Coordinated) -> DataProgress:
-    return made.session.coordinator.require_progress()
+    return made.session.coordinator.require_data_plan()
 
 
 def rejection(waiting: Waiting) -> DomainError:
@@ -146,12 +146,12 @@ class Leases(RuleBasedStateMachine):
 
     @rule()
     def end_leases(self) -> None:
-        self.progress.end_leases()
+        self.progress.return_all_shards()
         self.model = {n: state if state == "complete" else "" for n, state in self.model.items()}
 
     @rule()
     def restart(self) -> None:
-        facts = json.loads(json.dumps(self.progress.facts()))
+        facts = json.loads(json.dumps(self.progress.to_json()))
         self.progress = DataProgress(self.progress.plan)
         self.progress.restore(facts)
 
@@ -207,17 +207,17 @@ class Killed(Coordinated):
     def make(self, change: Change[Any, Any]) -> Any:
         prepared = change.prepare(self.session)
         if not prepared.changes:
-            return change.contribute() if isinstance(change, Contribution) else prepared.commit()
+            return change.execute_decision() if isinstance(change, Contribution) else prepared.commit()
         self.count += 1
         is_last = self.interval > 0 and self.count % self.interval == 0
         place = self.deaths % 3
         self.deaths += is_last
         if is_last and place == 0:
             raise Died
-        self.records.append(b"".join(bytes(piece) for piece in change.record(SPEC_TEXT)))
+        self.records.append(b"".join(bytes(piece) for piece in change.encode_record(SPEC_TEXT)))
         if is_last and place == 1:
             raise Died
-        done = change.contribute() if isinstance(change, Contribution) else prepared.commit()
+        done = change.execute_decision() if isinstance(change, Contribution) else prepared.commit()
         if is_last:
             raise Died
         return done

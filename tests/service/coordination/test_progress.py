@@ -159,7 +159,7 @@ class Progress(RuleBasedStateMachine):
             membership = self.made.session.coordinator.membership
             for worker, one in self.running.items():
                 if membership.has(worker, one.epoch):
-                    membership.check(worker, one.epoch)
+                    membership.check_and_renew(worker, one.epoch)
             self.made.now += 0.5
             self.made.settle()
 
@@ -235,13 +235,13 @@ def wait_for_workers_without_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_for_finite_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    count = contribution.count
+    count = contribution.count_contribution
 
     def careless(session: Any, result: StepResult, completed_shards: Any = ()) -> None:
         if result.outcome is not StepOutcome.SKIPPED:
             count(session, result, completed_shards)
 
-    monkeypatch.setattr(contribution, "count", careless)
+    monkeypatch.setattr(contribution, "count_contribution", careless)
 
 
 def wait_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,10 +123,10 @@ class Protocol(RuleBasedStateMachine):
         epoch = self.epochs.get(worker, 0)
         membership = self.made.session.coordinator.membership
         if worker in self.sent and epoch > 1:
-            before = self.made.parameters()["w"].copy(), membership.state()
+            before = self.made.parameters()["w"].copy(), membership.to_json()
             waiting = self.made.contribute(worker, epoch - 1, *self.gradient(worker))
             assert getattr(waiting.outcome, "reason", "") in ("FENCED", "NOT_A_MEMBER")
-            assert (self.made.parameters()["w"], membership.state()) == before
+            assert (self.made.parameters()["w"], membership.to_json()) == before
 
     def gradient(self, worker: str) -> Any:
         sequence, value, at = self.sent[worker]
@@ -142,10 +142,10 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        before = self.made.parameters()["w"], self.made.session.coordinator.facts()
+        before = self.made.parameters()["w"], self.made.session.coordinator.to_json()
         self.made.restart()
         self.waits.clear()
-        facts = self.made.session.coordinator.facts()
+        facts = self.made.session.coordinator.to_json()
         assert self.made.parameters()["w"] == before[0]
         assert facts == before[1]
 
@@ -255,13 +255,13 @@ def answer_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def old_epochs_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = Membership.check
+    check = Membership.check_and_renew
 
     def careless(self: Membership, worker: str, epoch: int) -> Member:
         member = self.active.get(worker)
         return check(self, worker, epoch if member is None else member.epoch)
 
-    monkeypatch.setattr(Membership, "check", careless)
+    monkeypatch.setattr(Membership, "check_and_renew", careless)
 
 
 def use_bound_of_fastest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,9 +101,9 @@ def test_what_is_not_finite_is_rejected_skipped_or_allowed() -> None:
         found = made.contribute("a", 1, 1, bad, 0).outcome
         assert found is not None
         assert (found.outcome if isinstance(found, StepResult) else found.reason) == expected  # type: ignore[attr-defined]
-        before = made.session.coordinator.facts(), made.session.skipped
+        before = made.session.coordinator.to_json(), made.session.skipped
         made.restart()
-        assert (made.session.coordinator.facts(), made.session.skipped) == before
+        assert (made.session.coordinator.to_json(), made.session.skipped) == before
 
 
 def test_the_coordination_does_not_change_in_an_open_round() -> None:

@@ -98,8 +98,8 @@ def test_a_closed_session_goes_with_its_last_user(count: int, pull: Pull | None)
     """And not with a collection: its memory is counted until then."""
     values = {"w": np.ones(count, np.float32)}
     session = session_of(spec_of(), values)
-    unary = UnaryStep.of(session, [NamedArray("w", values["w"])], (), pull)
-    Step(session, unary.staging, StepOptions()).prepare(session).commit(unary.plan.reply(unary.staging))
+    unary = UnaryStep.get_or_make(session, [NamedArray("w", values["w"])], (), pull)
+    Step(session, unary.staging, StepOptions()).prepare(session).commit(unary.plan.make_reply(unary.staging))
     unary.cache_plan()
     step(session, values)
     gone = weakref.ref(session)

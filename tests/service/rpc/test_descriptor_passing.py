@@ -29,7 +29,7 @@ def hand_over(session, work):
         door.start()
         region = make_region(session, None, None, None)
         regions.add(region)
-        door.expect(region)
+        door.schedule_expiry(region)
         await work(door, regions, region)
         await door.stop()
         assert len(regions) == 0

@@ -47,4 +47,4 @@ def test_other_tensor_names_are_taken(name: str) -> None:
 
 
 def test_sizes_of_pages() -> None:
-    assert [page_tokens.size_from(size) for size in (0, 1, 1000, 2_000_000)] == [50, 1, 1000, 1000]
+    assert [page_tokens.page_size_from(size) for size in (0, 1, 1000, 2_000_000)] == [50, 1, 1000, 1000]

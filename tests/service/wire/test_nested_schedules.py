@@ -9,7 +9,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.hyperparameters import Convention
 from optserve_server.schedules.join import Join
 from optserve_server.schedules.piecewise_constant import BoundarySide, PiecewiseConstant
-from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to, session_spec_from
+from optserve_server.wire.specifications.specs import algorithm_from, session_spec_from, write_algorithm
 from tests.service.wire.support import outcome
 
 
@@ -38,7 +38,7 @@ def test_the_convention_is_handed_down() -> None:
 
 def test_the_echo_states_what_is_within() -> None:
     echo = ScheduleSpec()
-    algorithm_to(echo, algorithm_from(make_join()))
+    write_algorithm(echo, algorithm_from(make_join()))
     assert echo.join.schedules[0].convention == CONVENTION_TORCH
     assert echo.join.schedules[0].piecewise_constant.boundary_side
     assert echo.join.schedules[1].legacy_decay.schedule.convention == CONVENTION_KERAS

@@ -26,12 +26,12 @@ from optserve_server.spec.plateau import ReduceOnPlateauSpec
 from optserve_server.wire.specifications.specs import (
     FAMILIES,
     algorithm_from,
-    algorithm_to,
     find_oneof,
-    loss_to,
     reduction_from,
     session_spec_from,
     session_spec_to,
+    write_algorithm,
+    write_loss,
 )
 from tests.service.wire.support import outcome
 
@@ -148,11 +148,11 @@ def test_the_echo_of_an_algorithm_asks_for_the_same(kind: type[Any], name: str, 
         assert (chosen.field or "").startswith(name)
         return
     echo = kind()
-    algorithm_to(echo, chosen)
+    write_algorithm(echo, chosen)
     assert algorithm_from(echo).algorithm == chosen.algorithm
     assert all_set(getattr(echo, name))
     again = kind()
-    algorithm_to(again, algorithm_from(echo))
+    write_algorithm(again, algorithm_from(echo))
     assert again == echo
     for field, value in getattr(message, name).ListFields():
         # What is within is stated in full as well, so it is more than was sent.
@@ -285,7 +285,7 @@ def test_a_loss_states_its_reduction(number: Any) -> None:
     message.mean_squared_error.SetInParent()
     reduction = reduction_from(message)
     echo = LossSpec()
-    loss_to(echo, algorithm_from(message), reduction)
+    write_loss(echo, algorithm_from(message), reduction)
     assert echo.reduction == (number or LossReduction.Value("LOSS_REDUCTION_SUM_OVER_BATCH_SIZE"))
     assert reduction_from(echo) is reduction is Reduction[LossReduction.Name(echo.reduction)[15:]]
 

@@ -85,8 +85,8 @@ def connect(
     Raises:
         ValueError, TypeError: an argument is wrong, such as a time-out of 0; the message names it.
     """
-    target, timeout = coercion.target(target, "target"), coercion.seconds(timeout, "timeout")
-    token = coercion.optional(coercion.text, token, "token")
+    target, timeout = coercion.to_server_address(target, "target"), coercion.to_seconds(timeout, "timeout")
+    token = coercion.to_optional(coercion.to_string, token, "token")
     if retry not in (None, "grpc") and not isinstance(retry, Retry):
         raise TypeError(coercion.error_text("retry", retry, 'a Retry, "grpc" or None'))
     own, by_grpc = (Retry(attempts=1), True) if retry == "grpc" else (retry or Retry(), False)
@@ -181,10 +181,10 @@ class Client:
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES
         request = wire.CreateSessionRequest(
             request_id=uuid.uuid4().hex,
-            session_id=coercion.text(session_id, "session_id"),
+            session_id=coercion.to_string(session_id, "session_id"),
             spec=spec.encode(wanted),
             parameters=[parameter_of(name, arrays.get(name, value), upload) for name, value in given.items()],
-            seed=coercion.whole(seed, "seed"),
+            seed=coercion.to_int(seed, "seed"),
         )
         response = self._connection.call(self._connection.sessions.CreateSession, request, timeout)
         handle = SessionHandle(self._connection, SessionInfo.from_message(response.session))
@@ -211,8 +211,8 @@ class Client:
         Raises:
             NotFound: there is no such session.
         """
-        worker = coercion.optional(coercion.text, worker, "worker")
-        request = wire.GetSessionRequest(name=coercion.session_name(name), worker=worker or "")
+        worker = coercion.to_optional(coercion.to_string, worker, "worker")
+        request = wire.GetSessionRequest(name=coercion.to_session_name(name), worker=worker or "")
         response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
         numbered = Membership(worker, 0, response.next_sequence) if worker else None
         return SessionHandle(self._connection, SessionInfo.from_message(response.session), numbered)
@@ -238,7 +238,7 @@ class Client:
             AlreadyExists: there is a session of that id.
             OSError: the place cannot be read.
         """
-        wanted = coercion.text(session_id, "session_id")
+        wanted = coercion.to_string(session_id, "session_id")
         info = import_session(self._connection, place, wanted, timeout, progress)
         return SessionHandle(self._connection, info)
 
@@ -249,7 +249,7 @@ class Client:
             page_size: number of sessions for each request; the server's default when 0.
             timeout: seconds for each page; the client's default when None.
         """
-        token, size = "", coercion.whole(page_size, "page_size", bits=32)
+        token, size = "", coercion.to_int(page_size, "page_size", bits=32)
         while True:
             request = wire.ListSessionsRequest(page_size=size, page_token=token)
             page = self._connection.call(self._connection.sessions.ListSessions, request, timeout)
@@ -273,7 +273,7 @@ class Client:
             NotFound: it has no such service.
         """
         stub = health_pb2_grpc.HealthStub(self._connection.channel)
-        request = health_pb2.HealthCheckRequest(service=coercion.text(service, "service"))
+        request = health_pb2.HealthCheckRequest(service=coercion.to_string(service, "service"))
         status = self._connection.call(stub.Check, request, timeout).status
         return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
@@ -304,7 +304,7 @@ class Client:
                 steps.step,
             )
         else:
-            request.steps.steps.extend(coercion.to_tuple(steps, "steps", coercion.whole))
+            request.steps.steps.extend(coercion.to_tuple(steps, "steps", coercion.to_int))
             request.steps.SetInParent()
         response = self._connection.call(self._connection.functions.EvaluateSchedule, request, timeout)
         return dtypes.from_tensor(response.values)
@@ -433,7 +433,7 @@ class Client:
         """
         request = function_service_pb2.EstimateComplexityRequest(
             network=spec.encode(Network.of(network, "network")),
-            batch_size=coercion.whole(batch_size, "batch_size"),
+            batch_size=coercion.to_int(batch_size, "batch_size"),
             dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
             optimizer=None if optimizer is None else spec.encode(Optimizer.of(optimizer, "optimizer")),
         )

@@ -24,7 +24,7 @@ LONGEST_VALUE_SHOWN = 60
 """Characters of a value that an error message repeats."""
 
 
-def seconds(value: object, name: str) -> float:
+def to_seconds(value: object, name: str) -> float:
     """Converts a time-out.
 
     Args:
@@ -41,7 +41,7 @@ def seconds(value: object, name: str) -> float:
     if value is None:
         return NO_LIMIT_S
     try:
-        limit = number(value, name)
+        limit = to_float(value, name)
     except TypeError:
         raise ValueError(error_text(name, value, allowed)) from None
     if not limit > 0:
@@ -49,12 +49,12 @@ def seconds(value: object, name: str) -> float:
     return min(limit, NO_LIMIT_S)
 
 
-def timeout_or(default: float, value: object, name: str = "timeout") -> float:
+def to_timeout(default: float, value: object, name: str = "timeout") -> float:
     """Converts the time-out of one call, of which None stands for the default."""
-    return default if value is None else seconds(value, name)
+    return default if value is None else to_seconds(value, name)
 
 
-def number(value: object, name: str) -> float:
+def to_float(value: object, name: str) -> float:
     """Converts a real number: of Python, of NumPy, or an array or tensor of one element.
 
     Raises:
@@ -62,7 +62,7 @@ def number(value: object, name: str) -> float:
     """
     if type(value) is float:
         return value
-    plain = _item(value)
+    plain = _unwrap_scalar(value)
     if isinstance(plain, bool | np.bool_ | str | bytes) or not hasattr(plain, "__float__"):
         raise TypeError(error_text(name, value, "a number"))
     try:
@@ -71,7 +71,7 @@ def number(value: object, name: str) -> float:
         raise TypeError(error_text(name, value, "a number")) from None
 
 
-def whole(value: object, name: str, *, bits: int = 64) -> int:
+def to_int(value: object, name: str, *, bits: int = 64) -> int:
     """Converts a whole number; a float or an array of one element is accepted if its value is whole.
 
     Args:
@@ -83,13 +83,13 @@ def whole(value: object, name: str, *, bits: int = 64) -> int:
         TypeError: the value is no number.
         ValueError: it has a fraction, or does not fit.
     """
-    plain = _item(value)
+    plain = _unwrap_scalar(value)
     if isinstance(plain, bool | np.bool_ | str | bytes):
         raise TypeError(error_text(name, value, "a whole number"))
     try:
         found = operator.index(plain)  # type: ignore[arg-type]  # raises if it is not
     except TypeError:
-        real = number_or_none(plain)
+        real = to_float_or_none(plain)
         if real is None:
             raise TypeError(error_text(name, value, "a whole number")) from None
         if not real.is_integer():
@@ -100,45 +100,45 @@ def whole(value: object, name: str, *, bits: int = 64) -> int:
     return found
 
 
-def step(value: object, name: str) -> int:
+def to_step(value: object, name: str) -> int:
     """Converts a step, a whole number of at least 0.
 
     Raises:
         TypeError: the value is no number.
         ValueError: it is negative, has a fraction, or does not fit into 64 bits.
     """
-    found = whole(value, name)
+    found = to_int(value, name)
     if found < 0:
         raise ValueError(error_text(name, value, "a step, at least 0"))
     return found
 
 
-def number_or_none(value: object) -> float | None:
+def to_float_or_none(value: object) -> float | None:
     """The value as a real number; None when it is not one."""
     try:
-        return number(value, "")
+        return to_float(value, "")
     except TypeError:
         return None
 
 
-def flag(value: object, name: str) -> bool:
+def to_bool(value: object, name: str) -> bool:
     """Converts a truth value of Python or NumPy.
 
     Raises:
         TypeError: the value is neither.
     """
-    plain = _item(value)
+    plain = _unwrap_scalar(value)
     if not isinstance(plain, bool | np.bool_):
         raise TypeError(error_text(name, value, "True or False"))
     return bool(plain)
 
 
-def optional(convert: Callable[[object, str], T], value: object, name: str) -> T | None:
+def to_optional(convert: Callable[[object, str], T], value: object, name: str) -> T | None:
     """Converts a value unless it is None."""
     return None if value is None else convert(value, name)
 
 
-def text(value: object, name: str) -> str:
+def to_string(value: object, name: str) -> str:
     """Checks a string.
 
     Raises:
@@ -154,20 +154,20 @@ def text(value: object, name: str) -> str:
     return str(value)
 
 
-def target(value: object, name: str) -> str:
+def to_server_address(value: object, name: str) -> str:
     """Converts an address of a server.
 
     Raises:
         TypeError: it is no string.
         ValueError: it is empty, or ends where a port should be, for which gRPC would take 443.
     """
-    given = text(value, name)
+    given = to_string(value, name)
     if not given or given.endswith(":"):
         raise ValueError(error_text(name, value, "host:port, unix:/path or another target of gRPC"))
     return given
 
 
-def member(kind: type[E], value: object, name: str) -> E:
+def to_enum_member(kind: type[E], value: object, name: str) -> E:
     """Converts a member of an enum, or its name in any case.
 
     Raises:
@@ -210,9 +210,9 @@ def to_tuple(value: object, name: str, item: Callable[[object, str], T]) -> tupl
     return tuple([item(one, f"{name}[{index}]") for index, one in enumerate(items)])
 
 
-def texts(value: object, name: str) -> tuple[str, ...]:
+def to_strings(value: object, name: str) -> tuple[str, ...]:
     """Converts a list of strings, such as tensor names; one string is a list of one."""
-    return to_tuple(value, name, text)
+    return to_tuple(value, name, to_string)
 
 
 def to_mapping(value: Mapping[str, T] | Iterable[tuple[str, T]], name: str) -> Mapping[str, T]:
@@ -253,11 +253,11 @@ def require_string_keys(values: Mapping[str, T], name: str) -> Mapping[str, T]:
         TypeError: a key is not.
     """
     for key in values:
-        text(key, f"a name in {name}")
+        to_string(key, f"a name in {name}")
     return values
 
 
-def session_name(value: object, name: str = "name") -> str:
+def to_session_name(value: object, name: str = "name") -> str:
     """Converts a reference to a session: its resource name, its id, or an object that has its name.
 
     Args:
@@ -276,10 +276,10 @@ def session_name(value: object, name: str = "name") -> str:
         raise TypeError(error_text(name, value, "a session's name, a SessionHandle or a SessionInfo"))
     if "/snapshots/" in given:
         raise ValueError(error_text(name, given, "a session's name, not that of a snapshot"))
-    return given if "/" in given else f"sessions/{text(given, name)}"
+    return given if "/" in given else f"sessions/{to_string(given, name)}"
 
 
-def snapshot_name(value: object, session: str, name: str = "step") -> str:
+def to_snapshot_name(value: object, session: str, name: str = "step") -> str:
     """Converts a reference to a snapshot of one session: its step, its resource name, or a `Snapshot`.
 
     Args:
@@ -301,9 +301,9 @@ def snapshot_name(value: object, session: str, name: str = "step") -> str:
         if not given.startswith(prefix):
             raise ValueError(error_text(name, given, allowed))
         return given
-    if isinstance(value, bool) or number_or_none(value) is None:
+    if isinstance(value, bool) or to_float_or_none(value) is None:
         raise TypeError(error_text(name, value, allowed))
-    return f"{prefix}{step(value, name)}"
+    return f"{prefix}{to_step(value, name)}"
 
 
 def error_text(name: str, value: object, allowed: str) -> str:
@@ -322,16 +322,16 @@ def summarize(value: object) -> str:
     return written
 
 
-def _item(value: object) -> object:
+def _unwrap_scalar(value: object) -> object:
     """The single element of an array or tensor; anything else as it is."""
     read = getattr(value, "item", None)
-    if callable(read) and _elements(value) == 1:
+    if callable(read) and _element_count(value) == 1:
         found: object = read()
         return found
     return value
 
 
-def _elements(value: object) -> int | None:
+def _element_count(value: object) -> int | None:
     """Number of elements of an array or tensor; None if it has no such number."""
     shape = getattr(value, "shape", None)
     return math.prod(shape) if isinstance(shape, Sequence) else None

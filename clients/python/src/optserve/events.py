@@ -111,7 +111,7 @@ def _decode_event(message: wire.WatchSessionResponse) -> What | None:
         case "began":
             return Began(SessionInfo.from_message(message.began))
         case "step":
-            return StepResult.of(message.step, Parameters(), message.step.worker)
+            return StepResult.from_message(message.step, Parameters(), message.step.worker)
         case "updated":
             return Updated(SessionInfo.from_message(message.updated))
         case "pushed":
@@ -121,11 +121,11 @@ def _decode_event(message: wire.WatchSessionResponse) -> What | None:
         case "deleted":
             return Deleted(message.deleted.expired)
         case "joined":
-            return Joined(Worker.of(message.joined))
+            return Joined(Worker.from_message(message.joined))
         case "ended":
-            return Ended(Worker.of(message.ended))
+            return Ended(Worker.from_message(message.ended))
         case "contributed":
             result = message.contributed
-            return Contributed(StepResult.of(result, Parameters(), result.worker))
+            return Contributed(StepResult.from_message(result, Parameters(), result.worker))
         case _:
             return None

@@ -71,16 +71,16 @@ class MetricsReport(MessageRecord, message=wire.ReportMetricsResponse):
     early_stopping: StoppingState | None
 
 
-def request_of(
+def make_report_request(
     name: str, metrics: Mapping[str, float] | Iterable[tuple[str, float]], expected_step: int | None
 ) -> wire.ReportMetricsRequest:
     """Encodes a report, with a new request id."""
     given = coercion.require_string_keys(coercion.to_mapping(metrics, "metrics"), "metrics")
     values = [
-        wire.Metric(name=metric, value=coercion.number(value, f"metrics[{metric!r}]"))
+        wire.Metric(name=metric, value=coercion.to_float(value, f"metrics[{metric!r}]"))
         for metric, value in given.items()
     ]
     request = wire.ReportMetricsRequest(name=name, request_id=uuid.uuid4().hex, metrics=values)
     if expected_step is not None:
-        request.expected_step = coercion.step(expected_step, "expected_step")
+        request.expected_step = coercion.to_step(expected_step, "expected_step")
     return request

@@ -29,7 +29,7 @@ class Initialized:
     initializer: Initializer
 
     def __post_init__(self) -> None:
-        shape = coercion.to_tuple(self.shape, "Initialized.shape", coercion.whole)
+        shape = coercion.to_tuple(self.shape, "Initialized.shape", coercion.to_int)
         initializer = Initializer.of(self.initializer, "Initialized.initializer")
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "initializer", initializer)

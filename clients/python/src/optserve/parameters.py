@@ -58,9 +58,9 @@ class Pull:
 
     def __post_init__(self) -> None:
         if self.tensors is not None:
-            object.__setattr__(self, "tensors", coercion.texts(self.tensors, "tensors"))
+            object.__setattr__(self, "tensors", coercion.to_strings(self.tensors, "tensors"))
         if self.point is not None:
-            object.__setattr__(self, "point", coercion.member(ParameterPoint, self.point, "point"))
+            object.__setattr__(self, "point", coercion.to_enum_member(ParameterPoint, self.point, "point"))
 
     def message(self, layout: Layout) -> wire.PullOptions:
         """The options on the wire.

@@ -19,7 +19,7 @@ from optserve._codec.payload import Payload
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.plan import PlanOptions
-from optserve._engine.push_session import push_session
+from optserve._engine.push_parameters import push_parameters
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
@@ -138,7 +138,7 @@ class SessionHandle:
                 Repeating it with the same gradients applies them once.
             OptserveError: another error of the server.
         """
-        timeout = coercion.optional(coercion.seconds, timeout, "timeout")
+        timeout = coercion.to_optional(coercion.to_seconds, timeout, "timeout")
         asked = pull, wire_dtype, per_tensor_norms, validate_only
         if asked != self._asked:
             options = PlanOptions(as_pull(pull, wire_dtype), *asked[1:])
@@ -188,11 +188,11 @@ class SessionHandle:
                 They show the session's current parameters: the next step of this or any other
                 worker changes them.
         """
-        seconds = coercion.timeout_or(self._connection.timeout, timeout)
+        seconds = coercion.to_timeout(self._connection.timeout, timeout)
         regions = SharedRegions(self._connection, self.name, self.layout, shared_memory, in_place)
-        window, numbered = coercion.whole(window, "window"), None
+        window, numbered = coercion.to_int(window, "window"), None
         if worker is not None:
-            request = wire.GetSessionRequest(name=self.name, worker=coercion.text(worker, "worker"))
+            request = wire.GetSessionRequest(name=self.name, worker=coercion.to_string(worker, "worker"))
             response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
             numbered = Membership(worker, 0, response.next_sequence)
         return StepStream(
@@ -272,8 +272,8 @@ class SessionHandle:
         payload = Payload.of(self.layout, given, "values", wire_dtype).convert_to_one_dtype()
         header = wire.PushHeader(name=self.name, reset_state=reset_state)
         if expected_step is not None:
-            header.expected_step = coercion.step(expected_step, "expected_step")
-        session = push_session(self._connection, header, payload, timeout, progress)
+            header.expected_step = coercion.to_step(expected_step, "expected_step")
+        session = push_parameters(self._connection, header, payload, timeout, progress)
         return self._update_info(SessionInfo.from_message(session))
 
     def report(
@@ -299,7 +299,7 @@ class SessionHandle:
             StepMismatch: the session has another step than expected.
             OptserveError: another error of the server, or it could not be reached.
         """
-        request = reports.request_of(self.name, metrics, expected_step)
+        request = reports.make_report_request(self.name, metrics, expected_step)
         response = self._connection.call(self._connection.sessions.ReportMetrics, request, timeout)
         self._step = max(self._step, response.step)
         return MetricsReport.from_message(response)
@@ -326,7 +326,7 @@ class SessionHandle:
             StepMismatch: the session has another step than expected.
             OptserveError: another error of the server, or it could not be reached.
         """
-        request = transfers.request_of(self.name, spec, expected_step)
+        request = transfers.make_update_request(self.name, spec, expected_step)
         response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
         self._update_info(SessionInfo.from_message(response.session))
         return {transfer.group: StateTransfer.from_message(transfer) for transfer in response.transfers}
@@ -371,7 +371,7 @@ class SessionHandle:
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Deletes the session and everything it holds."""
-        self._engine.release()
+        self._engine.disconnect()
         request = wire.DeleteSessionRequest(name=self.name, request_id=uuid.uuid4().hex)
         self._connection.call(self._connection.sessions.DeleteSession, request, timeout)
 

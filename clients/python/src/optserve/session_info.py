@@ -58,7 +58,7 @@ class SessionInfo(MessageRecord, message=session_pb2.Session):
     def from_message(cls, message: session_pb2.Session, **converted: object) -> Self:
         return super().from_message(
             message,
-            layout=Layout.of(message.layout),
+            layout=Layout.from_messages(message.layout),
             ready=message.state == session_pb2.SESSION_STATE_READY,
             created=message.create_time.ToDatetime(tzinfo=UTC),
             slots={group.group: tuple(group.slots) for group in message.slots},

@@ -103,7 +103,7 @@ class ShardQueue:
             yield shard
 
     @contextmanager
-    def completing(self) -> Iterator[list[int]]:
+    def complete_with_step(self) -> Iterator[list[int]]:
         """Numbers of the shards that a step completes; they stay what they are if it fails."""
         self._is_unsettled = True
         try:

@@ -40,7 +40,7 @@ class Snapshot:
     kept: bool
 
     @classmethod
-    def of(cls, message: wire.Snapshot) -> Snapshot:
+    def from_message(cls, message: wire.Snapshot) -> Snapshot:
         """Decodes the description of a server."""
         created = message.create_time.ToDatetime(tzinfo=UTC)
         return cls(message.name, message.step, created, message.byte_count, message.kept)
@@ -69,13 +69,13 @@ class Snapshots:
         """
         request = wire.CreateSnapshotRequest(name=self._name, request_id=uuid.uuid4().hex)
         response = self._connection.call(self._connection.sessions.CreateSnapshot, request, timeout)
-        return Snapshot.of(response.snapshot)
+        return Snapshot.from_message(response.snapshot)
 
     def list(self, *, timeout: float | None = None) -> list[Snapshot]:
         """Lists all snapshots, the latest first."""
         request = wire.ListSnapshotsRequest(name=self._name)
         response = self._connection.call(self._connection.sessions.ListSnapshots, request, timeout)
-        return [Snapshot.of(snapshot) for snapshot in response.snapshots]
+        return [Snapshot.from_message(snapshot) for snapshot in response.snapshots]
 
     def delete(self, step: int | str | Snapshot, *, timeout: float | None = None) -> None:
         """Deletes a snapshot.
@@ -115,7 +115,7 @@ class Snapshots:
             name=self._at(step), request_id=uuid.uuid4().hex, weights_only=weights_only
         )
         if expected_step is not None:
-            request.expected_step = coercion.step(expected_step, "expected_step")
+            request.expected_step = coercion.to_step(expected_step, "expected_step")
         response = self._connection.call(self._connection.sessions.RestoreSnapshot, request, timeout)
         info = SessionInfo.from_message(response.session)
         self._learn(info)
@@ -148,14 +148,14 @@ class Snapshots:
         request = wire.ExportSnapshotRequest(name=self._name if step is None else self._at(step))
         shows = self._connection.progress if progress is None else progress
         # A day, because only the server knows the length.
-        seconds = coercion.timeout_or(86400.0, timeout)
+        seconds = coercion.to_timeout(86400.0, timeout)
 
         def attempt(left: float) -> tuple[int, memoryview]:
             call = self._connection.streams.export(
                 request, timeout=min(left, seconds), metadata=self._connection.metadata
             )
             try:
-                return _receive(call, shows)
+                return _receive_export(call, shows)
             finally:
                 call.cancel()
 
@@ -180,14 +180,14 @@ class Snapshots:
         """
         request = wire.ForkSessionRequest(
             name=self._name if step is None else self._at(step),
-            session_id=coercion.text(session_id, "session_id"),
+            session_id=coercion.to_string(session_id, "session_id"),
             request_id=uuid.uuid4().hex,
         )
         response = self._connection.call(self._connection.sessions.ForkSession, request, timeout)
         return SessionInfo.from_message(response.session)
 
     def _at(self, step: int | str | Snapshot) -> str:
-        return coercion.snapshot_name(step, self._name)
+        return coercion.to_snapshot_name(step, self._name)
 
 
 def import_session(
@@ -220,7 +220,7 @@ def _messages(header: wire.ImportHeader, file: IO[bytes], shown: Any) -> Iterato
         shown.update(len(data))
 
 
-def _receive(call: Any, shows: bool | None) -> tuple[int, memoryview]:
+def _receive_export(call: Any, shows: bool | None) -> tuple[int, memoryview]:
     first = next(call, None)
     if first is None:
         raise errors.Unavailable("the stream ended before its answer")
@@ -231,7 +231,7 @@ def _receive(call: Any, shows: bool | None) -> tuple[int, memoryview]:
         while True:
             if message.chunk is not None:
                 shown.update(joined.add(message.chunk))
-            if joined.whole:
+            if joined.is_complete:
                 return header.step, joined.buffer.data
             message = next(call, None)
             if message is None:

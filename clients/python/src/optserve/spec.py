@@ -30,13 +30,13 @@ def encode(spec: Spec) -> Any:
             raise ValueError(f"{type(spec).__name__} is a family; use one of {', '.join(spec.CHOICES)}")
         inner = getattr(message, spec.FIELD)
         inner.SetInParent()
-    for name, value in _values(spec).items():
+    for name, value in _set_fields(spec).items():
         target = inner if name in inner.DESCRIPTOR.fields_by_name else message
         _put(target, name, value)
     return message
 
 
-def _values(spec: Spec) -> dict[str, object]:
+def _set_fields(spec: Spec) -> dict[str, object]:
     fields = dataclasses.fields(cast(Any, spec))
     values = {field.name: getattr(spec, field.name) for field in fields}
     return {name: value for name, value in values.items() if value is not None}

@@ -30,11 +30,13 @@ class StateTransfer(MessageRecord, message=wire.StateTransfer):
     restarted: bool
 
 
-def request_of(name: str, wanted: SessionSpec, expected_step: int | None) -> wire.UpdateSessionRequest:
+def make_update_request(
+    name: str, wanted: SessionSpec, expected_step: int | None
+) -> wire.UpdateSessionRequest:
     """Encodes the request, with a new request id."""
     request = wire.UpdateSessionRequest(
         name=name, request_id=uuid.uuid4().hex, spec=spec.encode(SessionSpec.of(wanted, "spec"))
     )
     if expected_step is not None:
-        request.expected_step = coercion.step(expected_step, "expected_step")
+        request.expected_step = coercion.to_step(expected_step, "expected_step")
     return request

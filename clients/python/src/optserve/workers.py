@@ -17,9 +17,9 @@ from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.receive_buffers import ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
+from optserve._engine.call_pull_parameters import call_pull_parameters
 from optserve._engine.overrides import Overrides
 from optserve._engine.plan import PlanOptions
-from optserve._engine.read_parameters import read_parameters
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
@@ -68,7 +68,7 @@ class Worker:
     contributions_per_second: float
 
     @classmethod
-    def of(cls, message: workers.Worker) -> Worker:
+    def from_message(cls, message: workers.Worker) -> Worker:
         """Returns the worker that a server described."""
         return cls(
             message.worker,
@@ -172,19 +172,19 @@ class Member:
                 it with the same gradients counts them once.
             OptserveError: as for `SessionHandle.step`.
         """
-        timeout = coercion.optional(coercion.seconds, timeout, "timeout")
+        timeout = coercion.to_optional(coercion.to_seconds, timeout, "timeout")
         pulled = as_pull(pull, wire_dtype)
         if into is not None:
             check_caller_arrays(into, None if pulled is None else self._layout.select(pulled.tensors))
         at = self._parameters_step if parameters_step is None else parameters_step
-        with self._shards.completing() as shards:
+        with self._shards.complete_with_step() as shards:
             result = self._engine.step(
                 gradients,
                 PlanOptions(pulled, wire_dtype, per_tensor_norms),
                 loss_scale=loss_scale,
                 overrides=overrides,
-                example_count=coercion.optional(coercion.whole, example_count, "example_count"),
-                parameters_step=coercion.step(at, "parameters_step"),
+                example_count=coercion.to_optional(coercion.to_int, example_count, "example_count"),
+                parameters_step=coercion.to_step(at, "parameters_step"),
                 completed_shards=shards,
                 into=into,
                 timeout=timeout,
@@ -233,7 +233,7 @@ class Member:
             Fenced: this membership has ended; join again.
             FailedPrecondition: the session has no data plan.
         """
-        return self._shards.iterate(coercion.whole(ahead, "ahead"))
+        return self._shards.iterate(coercion.to_int(ahead, "ahead"))
 
     def examples(self, *arrays: Any, ahead: int = 1) -> Iterator[Any]:
         """Yields the examples of each of `shards`: ``array[begin:end]``, a tuple for several arrays."""
@@ -320,7 +320,7 @@ def join(
     """Makes a worker a member; see `SessionHandle.join`."""
     request = workers.JoinSessionRequest(session=session, worker=worker)
     if lease is not None:
-        request.lease_seconds = coercion.number(lease, "lease")
+        request.lease_seconds = coercion.to_float(lease, "lease")
     joined = connection.call(connection.workers.JoinSession, request, timeout)
     return Member(connection, session, layout, worker, joined)
 
@@ -329,7 +329,7 @@ def list_workers(connection: Connection, session: str, timeout: float | None) ->
     """Lists members and former members; see `SessionHandle.workers`."""
     request = workers.ListWorkersRequest(session=session)
     response = connection.call(connection.workers.ListWorkers, request, timeout)
-    return [Worker.of(message) for message in response.workers]
+    return [Worker.from_message(message) for message in response.workers]
 
 
 def pull_parameters(
@@ -349,11 +349,11 @@ def pull_parameters(
         check_caller_arrays(into, layout.select(pull.tensors))
     request = wire.PullParametersRequest(name=session, pull=pull.message(layout))
     if if_newer_than_step is not None:
-        request.if_newer_than_step = coercion.whole(if_newer_than_step, "if_newer_than_step")
+        request.if_newer_than_step = coercion.to_int(if_newer_than_step, "if_newer_than_step")
     if newer_than_step is not None:
-        request.newer_than_step = coercion.whole(newer_than_step, "newer_than_step")
+        request.newer_than_step = coercion.to_int(newer_than_step, "newer_than_step")
     if timeout is None:
         timeout = transfer_timeout(connection.timeout, pull.byte_count(layout))
     return connection.run(
-        lambda left: read_parameters(connection, request, left, ReceiveBuffers(), into), timeout
+        lambda left: call_pull_parameters(connection, request, left, ReceiveBuffers(), into), timeout
     )

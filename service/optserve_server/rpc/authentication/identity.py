@@ -60,8 +60,8 @@ class Identities:
             self._version = _version(path)
             self._set_access(read(path))
 
-    def of(self, metadata: object) -> Caller:
-        """Who makes the call of this metadata.
+    def authenticate(self, metadata: object) -> Caller:
+        """Returns the caller of a call with this metadata.
 
         Raises:
             DomainError: UNAUTHENTICATED.

@@ -85,7 +85,7 @@ def namespace() -> Namespace:
     return call.caller.namespace
 
 
-def note_tensors(count: int) -> None:
+def note_answer_size(count: int) -> None:
     """Notes that the answer to the running call, if there is one, describes so many tensors."""
     call = current.get()
     if call is not None and count > MANY_TENSORS:

@@ -29,7 +29,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.state.read_parameters import Reply
 from optserve_server.state.session_change import Change
 from optserve_server.state.step_result import StepResult
-from optserve_server.stepping.step import report_result
+from optserve_server.stepping.step import fill_reply_and_report
 
 T = TypeVar("T", covariant=True)
 
@@ -103,7 +103,7 @@ class Coordination:
         """Gives shards of a member back."""
         return ShieldedCoroutine(self._change(session, ReleaseShards(worker, epoch, shards)))
 
-    def watch(self, sessions: Iterable[Session]) -> None:
+    def schedule_timers(self, sessions: Iterable[Session]) -> None:
         """Has leases and deadlines of sessions that were recovered run."""
         for session in sessions:
             self._schedule(session)
@@ -124,7 +124,7 @@ class Coordination:
         while True:
             if self._is_stopping:
                 raise _shutting_down()
-            apply = partial(Contribution.contribute, reply=reply)
+            apply = partial(Contribution.execute_decision, reply=reply)
             outcome = await self._execution.commit(session, contribution, apply)
             await self._advance(session)
             if isinstance(outcome, StepResult):
@@ -135,7 +135,7 @@ class Coordination:
             if outcome.result is not None:
                 result = outcome.result
                 if reply is not None:
-                    answer = partial(report_result, session, result, reply, None)
+                    answer = partial(fill_reply_and_report, session, result, reply, None)
                     await self._execution.run_exclusively(session, answer)
                 return result
 

@@ -58,8 +58,8 @@ def digest_request(message: Message, payload: memoryview | bytes = b"") -> bytes
     return digest.digest()
 
 
-async def make_change(execution: Execution, session: Session, change: RequestedChange) -> Message:
-    """Makes a change that a request asks for; returns its answer.
+async def commit_change(execution: Execution, session: Session, change: RequestedChange) -> Message:
+    """Commits a change that a request asks for; returns its answer.
 
     Raises:
         DomainError: what its preparation raises, STORAGE_FULL or STORAGE_UNAVAILABLE.

@@ -41,7 +41,7 @@ class Admission:
             DomainError: UNAUTHENTICATED, SHUTTING_DOWN, LIMIT_EXCEEDED or QUOTA_EXCEEDED; the call
                 was not counted.
         """
-        caller = self.identities.anybody or self.identities.of(metadata)
+        caller = self.identities.anybody or self.identities.authenticate(metadata)
         if self._drain.draining:
             self._drain.check()
         caller.namespace.budget.take(Kind.REQUESTS, 1)

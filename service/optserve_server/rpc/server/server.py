@@ -236,7 +236,7 @@ class Server:
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        self._coordination.watch(s for namespace in self.namespaces for s in namespace.store.all())
+        self._coordination.schedule_timers(s for namespace in self.namespaces for s in namespace.store.all())
         self._sweeping = asyncio.create_task(self._run_periodic_tasks())
         self._measuring = asyncio.create_task(self.loop_lag.measure())
         return bound
@@ -268,7 +268,7 @@ class Server:
                 collect(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:
                     self.durability_manager.save_due_sessions()
-                await self._end_leases()
+                await self._expire_sessions()
             except Exception:
                 # The next look may go well, and calls need none.
                 _log.exception("defect while looking after open calls")
@@ -282,10 +282,10 @@ class Server:
         for service in _CHANGING:
             await self._health.set(service, status.SERVING if self._told_ready else status.NOT_SERVING)
 
-    async def _end_leases(self) -> None:
+    async def _expire_sessions(self) -> None:
         for over in find_expired(self.namespaces, self._lease_seconds):
             if over.action is ExpiryAction.DELETE:
-                await self._sessions.expire(over.session, over.namespace.store)
+                await self._sessions.delete_expired_session(over.session, over.namespace.store)
             elif not await self._evict(over):
                 continue
             self.meters.sessions_expired[over.action.value] += 1

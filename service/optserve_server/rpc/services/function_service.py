@@ -27,7 +27,12 @@ from optserve_server.wire.specifications.networks import (
     network_from,
 )
 from optserve_server.wire.specifications.schedules import steps_from
-from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to, loss_to, reduction_from
+from optserve_server.wire.specifications.specs import (
+    algorithm_from,
+    reduction_from,
+    write_algorithm,
+    write_loss,
+)
 
 Context = aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -91,7 +96,7 @@ def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleRespons
         chosen = algorithm_from(request.schedule)
     values = chosen.algorithm.rates(steps_from(request))
     response = pb.EvaluateScheduleResponse(values=tensor_to(values))
-    algorithm_to(response.schedule, chosen)
+    write_algorithm(response.schedule, chosen)
     return response
 
 
@@ -119,7 +124,7 @@ def _loss(
         response.per_example.CopyFrom(tensor_to(loss.per_example))
     if loss.gradient is not None:
         response.gradient.CopyFrom(tensor_to(loss.gradient))
-    loss_to(response.loss, chosen, reduction)
+    write_loss(response.loss, chosen, reduction)
     return response
 
 
@@ -136,7 +141,7 @@ def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationRes
     slope = _slope(request)
     chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x, slope)))
-    algorithm_to(response.activation, chosen)
+    write_algorithm(response.activation, chosen)
     return response
 
 
@@ -154,7 +159,7 @@ def _activation_gradient(
     )
     if slope is not None:
         response.slope_gradient.CopyFrom(tensor_to(chosen.algorithm.slope_gradient(x, dy, slope)))
-    algorithm_to(response.activation, chosen)
+    write_algorithm(response.activation, chosen)
     return response
 
 
@@ -169,7 +174,7 @@ def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityR
         network = network_from(request.network)
         response = estimate_to(estimate(network, batch_size, dtype.itemsize, state_elements), network)
     if optimizer:
-        algorithm_to(response.optimizer, optimizer)
+        write_algorithm(response.optimizer, optimizer)
     return response
 
 

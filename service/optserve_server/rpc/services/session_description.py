@@ -15,4 +15,4 @@ async def describe_session(execution: Execution, message: session_pb2.Session, s
     """Writes a session into a message of the running call's answer."""
     count = len(session.layout.entries)
     await execution.run_or_offload(count, partial(fill_session, message, session))
-    calls.note_tensors(count)
+    calls.note_answer_size(count)

@@ -49,7 +49,7 @@ async def events(
     watcher = session.activity.watch()
     try:
         count = len(session.layout.entries)
-        calls.note_tensors(count)  # the first event describes the session, and so does an update
+        calls.note_answer_size(count)  # the first event describes the session, and so does an update
         yield await execution.run_or_offload(count, partial(first_event_to, session, datetime.now(UTC)))
         while True:
             with interruptible, calls.waiting():

@@ -24,7 +24,7 @@ from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import answer_once, digest_request, make_change
+from optserve_server.rpc.execution.idempotency import answer_once, commit_change, digest_request
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.services.session_description import describe_session
 from optserve_server.rpc.services.session_events import events, wait_for_step
@@ -46,7 +46,7 @@ from optserve_server.stepping.step_plan import UnaryStep
 from optserve_server.wire.fields import page_tokens
 from optserve_server.wire.fields.chunks import cut
 from optserve_server.wire.fields.names import (
-    check_key,
+    check_identifier,
     check_session_id,
     session_id_from,
     session_name,
@@ -92,7 +92,7 @@ class SessionService(SessionServiceServicer):
         self._creating = asyncio.Lock()
 
     @property
-    def _store(self) -> Store:
+    def _session_store(self) -> Store:
         """The sessions of the running call's namespace."""
         return calls.namespace().store
 
@@ -109,7 +109,7 @@ class SessionService(SessionServiceServicer):
     async def CreateSession(
         self, request: pb.CreateSessionRequest, context: Context
     ) -> pb.CreateSessionResponse:
-        key = check_key(request.request_id, "request_id")
+        key = check_identifier(request.request_id, "request_id")
         # Here, and below, for a request of many tensors or bytes is not to hold the loop.
         content = await self._execution.in_thread(partial(digest_request, request)) if key else b""
         asked = Request(key, content)
@@ -120,16 +120,16 @@ class SessionService(SessionServiceServicer):
         response = pb.GetSessionResponse()
         await describe_session(self._execution, response.session, session)
         if request.worker:
-            worker = check_key(request.worker, "worker")
+            worker = check_identifier(request.worker, "worker")
             response.next_sequence = session.step_deduplication.next_sequence(worker)
         return response
 
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context
     ) -> pb.ListSessionsResponse:
-        size = page_tokens.size_from(request.page_size)
+        size = page_tokens.page_size_from(request.page_size)
         after = page_tokens.page_start_from(request.page_token)
-        page, last = self._store.page(size, after)
+        page, last = self._session_store.page(size, after)
         response = pb.ListSessionsResponse(next_page_token=page_tokens.token_to(last))
         for session in page:
             await describe_session(self._execution, response.sessions.add(), session)
@@ -156,7 +156,7 @@ class SessionService(SessionServiceServicer):
         async for response in events(self.find(request.name), self._drain, self._execution):
             yield response
 
-    async def expire(self, session: Session, store: Store) -> None:
+    async def delete_expired_session(self, session: Session, store: Store) -> None:
         """Deletes a session whose lease is over."""
         session.activity.expired = True
         await ShieldedCoroutine(self._delete_session(session, store, Request("", b"")))
@@ -195,10 +195,10 @@ class SessionService(SessionServiceServicer):
         except DomainError as error:
             error.prefix_field("options.pull")
             raise
-        unary = UnaryStep.of(session, gradients, rows, pull)
+        unary = UnaryStep.get_or_make(session, gradients, rows, pull)
         self._check_message_size(unary.plan.parameters_byte_count)
         make = TakenStep if options.member is None else Contribution
-        return unary, unary.plan.reply(unary.staging), make(session, unary.staging, options)
+        return unary, unary.plan.make_reply(unary.staging), make(session, unary.staging, options)
 
     def _check_message_size(self, byte_count: int) -> None:
         """Rejects parameters that do not fit into one message, before the step is taken.
@@ -231,14 +231,14 @@ class SessionService(SessionServiceServicer):
         if request.HasField("newer_than_step"):
             await wait_for_step(session, request.newer_than_step + 1, self._drain)
         if request.HasField("if_newer_than_step") and session.step <= request.if_newer_than_step:
-            header = parameters.not_modified_to(session.step, pull.point)
+            header = parameters.not_modified_header(session.step, pull.point)
             yield Framed(pb.PullParametersResponse(header=header))
             return
         work = partial(session.values, pull.tensors, pull.dtype, pull.point)
         values = await self._execution.run_exclusively(session, work)
         chunks = cut(values.buffer, self._limits.chunk_bytes)
         header = await self._execution.run_or_offload(count, partial(parameters.values_header_to, values))
-        calls.note_tensors(count)
+        calls.note_answer_size(count)
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
         for chunk in chunks:
             yield Framed(pb.PullParametersResponse(), chunk)
@@ -254,7 +254,7 @@ class SessionService(SessionServiceServicer):
             content = await self._execution.in_thread(digest)
 
         asked = Request(header.request_id, content)
-        act = partial(make_change, self._execution, push.session, push.change(asked))
+        act = partial(commit_change, self._execution, push.session, push.change(asked))
         return cast(pb.PushParametersResponse, await answer_once(calls.namespace().requests, asked, act))
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
@@ -274,14 +274,14 @@ class SessionService(SessionServiceServicer):
     async def DeleteSnapshot(
         self, request: pb.DeleteSnapshotRequest, context: Context
     ) -> pb.DeleteSnapshotResponse:
-        session, step = self._find_snapshot(request.name)
+        session, step = self._resolve_snapshot_name(request.name)
         act = partial(self._snapshots.delete, session, step)
         return cast(pb.DeleteSnapshotResponse, await self._answer_once(request, act))
 
     async def RestoreSnapshot(
         self, request: pb.RestoreSnapshotRequest, context: Context
     ) -> pb.RestoreSnapshotResponse:
-        session, step = self._find_snapshot(request.name)
+        session, step = self._resolve_snapshot_name(request.name)
         act = partial(self._snapshots.restore, session, step, request)
         return cast(pb.RestoreSnapshotResponse, await self._answer_once(request, act))
 
@@ -292,7 +292,7 @@ class SessionService(SessionServiceServicer):
         async def act(asked: Request) -> Message:
             keep = self._make_persist_callback(ChangeKind.FORK, asked)
             async with self._creating:
-                return await self._snapshots.fork(self._store, source, request, keep)
+                return await self._snapshots.fork(self._session_store, source, request, keep)
 
         return cast(pb.ForkSessionResponse, await self._answer_once(request, act))
 
@@ -305,7 +305,7 @@ class SessionService(SessionServiceServicer):
     async def ImportSnapshot(
         self, requests: AsyncIterator[Any], context: Context
     ) -> pb.ImportSnapshotResponse:
-        header, data = await receive_snapshot(requests, self._store)
+        header, data = await receive_snapshot(requests, self._session_store)
         content = b""
         if header.request_id:
             content = await self._execution.in_thread(partial(digest_request, header, data.data))
@@ -314,18 +314,18 @@ class SessionService(SessionServiceServicer):
 
         async def act() -> Message:
             async with self._creating:
-                return await self._snapshots.import_snapshot(self._store, header, data, keep)
+                return await self._snapshots.import_snapshot(self._session_store, header, data, keep)
 
         answer = await answer_once(calls.namespace().requests, asked, act)
         return cast(pb.ImportSnapshotResponse, answer)
 
     async def _answer_once(self, request: Any, act: Callable[[Request], Awaitable[M]]) -> M:
         """The answer of ``act``, which gets the request's id and content, or the answer given before."""
-        key = check_key(request.request_id, "request_id")
+        key = check_identifier(request.request_id, "request_id")
         asked = Request(key, digest_request(request) if key else b"")
         return await answer_once(calls.namespace().requests, asked, partial(act, asked))
 
-    def _find_snapshot(self, name: str) -> tuple[Session, int]:
+    def _resolve_snapshot_name(self, name: str) -> tuple[Session, int]:
         session_id, step = snapshot_from(name)
         if step is None:
             raise DomainError(Reason.MALFORMED_NAME, f"{name[:200]!r} is no name of a snapshot", field="name")
@@ -340,8 +340,8 @@ class SessionService(SessionServiceServicer):
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
         session_id = check_session_id(request.session_id)
         keep = self._make_persist_callback(ChangeKind.CREATE, asked)
-        spec, parameters = await self._execution.in_thread(partial(_read_request, request))
-        work = partial(self._store.create, session_id, spec, parameters, request.seed, keep)
+        spec, parameters = await self._execution.in_thread(partial(_decode_create_request, request))
+        work = partial(self._session_store.create, session_id, spec, parameters, request.seed, keep)
         async with self._creating:
             session = await self._execution.in_thread(work)  # a kernel may have to be compiled
         call = calls.current.get()
@@ -354,17 +354,17 @@ class SessionService(SessionServiceServicer):
     async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)
         expected = request.expected_step if request.HasField("expected_step") else None
-        change = UpdateChange(self._store, spec, expected, asked)
-        return cast(pb.UpdateSessionResponse, await make_change(self._execution, session, change))
+        change = UpdateChange(self._session_store, spec, expected, asked)
+        return cast(pb.UpdateSessionResponse, await commit_change(self._execution, session, change))
 
     async def _report(self, request: pb.ReportMetricsRequest, asked: Request) -> pb.ReportMetricsResponse:
         session, values = self.find(request.name), metrics.metrics_from(request.metrics)
         expected = request.expected_step if request.HasField("expected_step") else None
         change = ReportChange(values, expected, asked)
-        return cast(pb.ReportMetricsResponse, await make_change(self._execution, session, change))
+        return cast(pb.ReportMetricsResponse, await commit_change(self._execution, session, change))
 
     async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
-        session_id, store = session_id_from(request.name), self._store
+        session_id, store = session_id_from(request.name), self._session_store
         if self._durability_manager is not None and store.is_damaged(session_id):
             name = folder_name(calls.namespace().name, session_id)
             await self._durability_manager.in_thread(
@@ -389,6 +389,6 @@ class SessionService(SessionServiceServicer):
             store.delete(session.id)
 
 
-def _read_request(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:
+def _decode_create_request(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:
     """Reads the specification and the parameters of a new session."""
     return sessions.spec_from(request), sessions.parameters_from(request.parameters)

@@ -26,7 +26,7 @@ from optserve_server.durability.snapshot_codec import (
 )
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.execution.idempotency import make_change
+from optserve_server.rpc.execution.idempotency import commit_change
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.session_durability import SessionDurability
@@ -40,9 +40,9 @@ from optserve_server.storage.catalog import SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents
 from optserve_server.wire.fields.chunks import Filler, cut
-from optserve_server.wire.fields.names import check_key, check_session_id, snapshot_from, snapshot_name
+from optserve_server.wire.fields.names import check_identifier, check_session_id, snapshot_from, snapshot_name
 from optserve_server.wire.messages.answers import answer_to
-from optserve_server.wire.messages.snapshots import bytes_of, snapshot_to
+from optserve_server.wire.messages.snapshots import serialize_snapshot, snapshot_to
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Snapshots:
     async def delete(self, session: Session, step: int, asked: Request) -> Message:
         """Deletes a snapshot; the last one is left to the server, which deletes it with the next."""
         durability_manager, durability = self._require_durability(session)
-        self._file(session, step)
+        self._find_file(session, step)
         async with durability.saving:
             await durability_manager.delete_snapshots(durability, _find_snapshots_at(durability, step), asked)
         return answer_to(ChangeKind.DROP, session, None)
@@ -92,7 +92,7 @@ class Snapshots:
     ) -> Message:
         """Takes a session back."""
         durability_manager, _ = self._require_durability(session)
-        file = self._file(session, step)
+        file = self._find_file(session, step)
         expected = request.expected_step if request.HasField("expected_step") else None
         contents = await durability_manager.in_thread(partial(self._read, file))
         change: RestoreChange | PushChange
@@ -101,7 +101,7 @@ class Snapshots:
             change = PushChange(staging, expected, request=asked, kind=ChangeKind.RESTORE_WEIGHTS)
         else:
             change = RestoreChange(contents, self._codec, expected, asked)
-        return await make_change(self._execution, session, change)
+        return await commit_change(self._execution, session, change)
 
     async def fork(
         self, store: Store, source: Session, request: pb.ForkSessionRequest, keep: Callable[[Session], object]
@@ -111,10 +111,12 @@ class Snapshots:
         _, step = snapshot_from(request.name)
         if step is None:
             source.check_ready()
-            made = await self._execution.run_exclusively(source, partial(self._copy, store, source, new_id))
+            made = await self._execution.run_exclusively(
+                source, partial(self._copy_session, store, source, new_id)
+            )
         else:
-            file = self._file(source, step)
-            made = await self._execution.in_thread(partial(self._fork_file, store, file, new_id))
+            file = self._find_file(source, step)
+            made = await self._execution.in_thread(partial(self._load_session, store, file, new_id))
         return await self._add(store, made, ChangeKind.FORK, keep)
 
     async def export(
@@ -123,11 +125,11 @@ class Snapshots:
         """A session's bytes, as it is or was."""
         if step is None:
             session.check_ready()
-            data = await self._execution.run_exclusively(session, partial(self._bytes, session))
+            data = await self._execution.run_exclusively(session, partial(self._encode_export, session))
             of_step = session.step
         else:
             assert self._durability_manager is not None  # without one there is no file
-            file = self._file(session, step)
+            file = self._find_file(session, step)
             await self._durability_manager.in_thread(partial(self._read, file))
             read = partial(self._durability_manager.catalog.disk.read, file.path)
             data = np.frombuffer(await self._durability_manager.in_thread(read), np.uint8)
@@ -147,7 +149,7 @@ class Snapshots:
     ) -> Message:
         """Creates a session from uploaded bytes."""
         new_id = store.choose_id(check_session_id(header.session_id))
-        made = await self._execution.in_thread(partial(self._make_session, store, data, new_id))
+        made = await self._execution.in_thread(partial(self._decode_import, store, data, new_id))
         return await self._add(store, made, ChangeKind.IMPORT, keep)
 
     async def _add(
@@ -162,22 +164,24 @@ class Snapshots:
             len(made.layout.entries), partial(answer_to, kind, made, None)
         )
 
-    def _fork_file(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
-        return self._decode(store, self._read(file), new_id)
+    def _load_session(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
+        return self._decode_session(store, self._read(file), new_id)
 
-    def _copy(self, store: Store, source: Session, new_id: str) -> Session:
+    def _copy_session(self, store: Store, source: Session, new_id: str) -> Session:
         frozen = encode_snapshot(source, self._codec)
-        return self._decode(store, _contents(frozen), new_id)
+        return self._decode_session(store, _contents(frozen), new_id)
 
-    def _make_session(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
+    def _decode_import(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
         try:
-            made = self._decode(store, snapshot.read(data.data), new_id, checked=False)
+            made = self._decode_session(store, snapshot.read(data.data), new_id, checked=False)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_MALFORMED, f"the bytes are no snapshot: {error}") from error
         made.spec = replace(made.spec, durability=store.durability_of(replace(made.spec, durability=None)))
         return made
 
-    def _decode(self, store: Store, contents: Contents, new_id: str, *, checked: bool = True) -> Session:
+    def _decode_session(
+        self, store: Store, contents: Contents, new_id: str, *, checked: bool = True
+    ) -> Session:
         try:
             spec = spec_of(contents, self._codec)
             store.check_size(layout_of(contents, spec), spec)
@@ -188,13 +192,13 @@ class Snapshots:
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
         made.step_deduplication, made.created = StepDeduplication(), datetime.now(UTC)
         made.coordinator.membership = Membership()
-        made.coordinator.end_leases()
+        made.coordinator.return_all_shards()
         return made
 
-    def _bytes(self, session: Session) -> npt.NDArray[np.uint8]:
-        own = {"workers": [], "coordination": session.coordinator.facts_without_members()}
+    def _encode_export(self, session: Session) -> npt.NDArray[np.uint8]:
+        own = {"workers": [], "coordination": session.coordinator.to_json_without_members()}
         frozen = encode_snapshot(session, self._codec, number=0, requests=[], **own)
-        return bytes_of(frozen, session.budget)
+        return serialize_snapshot(frozen, session.budget)
 
     def _read(self, file: SnapshotFile) -> Contents:
         assert self._durability_manager is not None  # without one there is no file
@@ -209,7 +213,7 @@ class Snapshots:
             raise DomainError(Reason.DURABILITY_UNAVAILABLE, "the session is held in memory alone")
         return self._durability_manager, session.durability
 
-    def _file(self, session: Session, step: int) -> SnapshotFile:
+    def _find_file(self, session: Session, step: int) -> SnapshotFile:
         files = {} if session.durability is None else _index_by_step(session.durability)
         if step not in files:
             name = snapshot_name(session.id, step)
@@ -231,7 +235,7 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
         raise DomainError(Reason.STREAM_PROTOCOL, "an import begins with a header", field="header")
     header = first.message.header
     with within("header"):
-        check_key(header.request_id, "request_id")
+        check_identifier(header.request_id, "request_id")
         check_session_id(header.session_id)
     buffer = store.budget.array(header.byte_count)
     filler = Filler(buffer)

@@ -56,7 +56,7 @@ class WorkerService(WorkerServiceServicer):
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         session = self._find(request.session)
-        session.coordinator.membership.check(workers.worker_from(request), request.worker_epoch)
+        session.coordinator.membership.check_and_renew(workers.worker_from(request), request.worker_epoch)
         return pb.RenewLeaseResponse(step=session.step)
 
     async def LeaveSession(
@@ -74,7 +74,7 @@ class WorkerService(WorkerServiceServicer):
             workers.worker_from(request),
             request.worker_epoch,
             workers.shard_count_from(request),
-            workers.wait_from(request),
+            workers.wait_seconds_from(request),
         )
         return workers.acquire_response_to(acquired)
 
@@ -89,5 +89,5 @@ class WorkerService(WorkerServiceServicer):
         membership = self._find(request.session).coordinator.membership
         now = membership.clock()
         return pb.ListWorkersResponse(
-            workers=[workers.worker_to(member, now) for member in membership.in_order()]
+            workers=[workers.worker_to(member, now) for member in membership.list_members()]
         )

@@ -64,7 +64,7 @@ class MemorySharing:
             session, partial(make_region, session, tensors, dtype, key)
         )
         self.regions.add(region)
-        self._descriptor_passing.expect(region)
+        self._descriptor_passing.schedule_expiry(region)
         answer = partial(sharing.region_to, region, self._descriptor_passing.name, CLAIM_TIMEOUT_S)
         return await self._execution.run_or_offload(len(session.layout.entries), answer)
 

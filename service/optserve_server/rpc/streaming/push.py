@@ -16,7 +16,7 @@ from optserve_server.state.session_change import Request
 from optserve_server.state.staging import Staging
 from optserve_server.stepping.step_plan import wrong_byte_count_error
 from optserve_server.wire.fields.chunks import Filler
-from optserve_server.wire.fields.names import check_key
+from optserve_server.wire.fields.names import check_identifier
 from optserve_server.wire.fields.tensors import wire_dtype_from
 
 Requests = AsyncIterator[Framed[pb.PushParametersRequest]]
@@ -65,7 +65,7 @@ async def receive_push(requests: Requests, find: Callable[[str], Session], execu
 
 async def _begin(header: pb.PushHeader, find: Callable[[str], Session], execution: Execution) -> Push:
     with within("header"):
-        check_key(header.request_id, "request_id")
+        check_identifier(header.request_id, "request_id")
         session = find(header.name)
         dtype = wire_dtype_from(header.wire_dtype, "wire_dtype")
         session.check_open()

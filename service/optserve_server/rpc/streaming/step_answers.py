@@ -12,7 +12,7 @@ from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.streaming.stream_messages import StreamMessages
 from optserve_server.state.read_parameters import Reply
 from optserve_server.state.step_result import StepResult
-from optserve_server.wire.messages.steps import answer_fields_to
+from optserve_server.wire.messages.steps import encode_answer_head
 
 RESPONSES = Framing(pb.StepStreamResponse)
 
@@ -86,7 +86,7 @@ class StepAnswers:
         self._loop = asyncio.get_running_loop()
 
     @property
-    def is_sending(self) -> bool:
+    def is_buffer_in_use(self) -> bool:
         """Whether the buffer of an answer is still needed."""
         return self.sending_task is not None and not self.sending_task.done() and not self._is_last_copied()
 
@@ -106,7 +106,7 @@ class StepAnswers:
             begun = perf_counter_ns()
             self.sending_task.add_done_callback(lambda _: respond.add(perf_counter_ns() - begun))
 
-    def forget(self) -> None:
+    def release_buffer(self) -> None:
         """Lets go of the last answer's buffer."""
         self._answer = None
 
@@ -115,7 +115,7 @@ class StepAnswers:
         self._closed = True
         if self.sending_task is not None:
             self.sending_task.cancel()
-            self.sending_task.add_done_callback(_forget)
+            self.sending_task.add_done_callback(_retrieve_exception)
 
     def _is_last_copied(self) -> bool:
         return self._answer is not None and self._answer.is_copied
@@ -133,7 +133,7 @@ class StepAnswers:
         """
         assert answer.result is not None
         reply, messages = answer.reply, self._messages
-        head = answer_fields_to(answer.result, 0 if reply is None else reply.step)
+        head = encode_answer_head(answer.result, 0 if reply is None else reply.step)
         size = 0 if reply is None else reply.staging.byte_count
         if reply is None or not size:
             await messages.write_pieces((head,))
@@ -145,12 +145,12 @@ class StepAnswers:
                 await answer.wait(stop)
             # If the message is copied before anybody else gets a turn, the buffer is free by then.
             answer.is_copied = messages.copies and stop == size
-            await messages.write_pieces(RESPONSES.encode_run(head, start, buffer[start:stop]))
+            await messages.write_pieces(RESPONSES.contiguous_message_buffers(head, start, buffer[start:stop]))
             head, start = b"", stop
         answer.is_copied = True
 
 
-def _forget(sending: asyncio.Task[None]) -> None:
+def _retrieve_exception(sending: asyncio.Task[None]) -> None:
     """Takes a task's exception, so that asyncio does not log it as never retrieved."""
     if not sending.cancelled():
         sending.exception()

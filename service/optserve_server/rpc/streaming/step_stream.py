@@ -144,7 +144,7 @@ class StepStream:
             DomainError: what is wrong with it; fields start at ``plan``.
         """
         with within("plan"):
-            session = steps.session_of_plan(message, self._find)
+            session = steps.find_plan_session(message, self._find)
             make = partial(steps.plan_from, message, session, self._sharing.region_of)
             plan = await self._execution.run_or_offload(len(session.layout.entries), make)
         if not plan.is_current:  # the session was updated, deleted or evicted meanwhile
@@ -183,7 +183,7 @@ class StepStream:
             plan.session.on_close.pop(self, None)
             if plan.region is not None:
                 plan.region.release(self)
-        self._answers.forget()
+        self._answers.release_buffer()
 
     async def _serve_step(
         self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int
@@ -195,37 +195,39 @@ class StepStream:
             plan = await self._renew_plan()
         try:
             options = steps.options_from(request.step, plan)
-            step = await self._receive(plan, request.step, options, chunk)
+            step = await self._receive_step(plan, request.step, options, chunk)
             if self._answers.sending_task is not None:
                 await self._answers.wait_until_sent()
             self._execution.meters.receive.add(perf_counter_ns() - begun)
             if plan.region is not None:
-                return await self._take_in_memory(plan, plan.region, step)
+                return await self._commit_shared_memory_step(plan, plan.region, step)
             return await self._commit_step(plan, step)
         except DomainError as error:
-            _locate(error)
+            _rename_error_field(error)
             raise
 
-    async def _receive(
+    async def _receive_step(
         self, plan: StepPlan[Session], start: pb.StepStart, options: StepOptions, chunk: Chunk | None
     ) -> Step:
         """A step whose gradient is complete."""
         session, kind = plan.session, Step if options.member is None else Contribution
         if plan.sparse_tensors or start.row_indices:
             session.admit(options)
-            arriving = plan.rows(steps.row_indices_from(start.row_indices, plan), start.byte_count)
-            await self._fill(Filler(arriving.buffer), chunk)
+            arriving = plan.make_sparse_staging(
+                steps.row_indices_from(start.row_indices, plan), start.byte_count
+            )
+            await self._receive_gradient(Filler(arriving.buffer), chunk)
             # To put rows into their places may take a while.
-            stage = arriving.staging
+            stage = arriving.make_staging
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
             return kind(session, staging, options)
         if start.byte_count != plan.byte_count:
             raise wrong_byte_count_error(start.byte_count, plan.byte_count)
         if len(session.layout.entries) <= MANY_TENSORS:
-            step = kind(session, plan.staging(self._answers), options)
+            step = kind(session, plan.get_gradient_staging(self._answers), options)
         else:  # the first step of a plan makes its buffers, and every step looks at all tensors
             step = await self._execution.in_thread(
-                lambda: kind(session, plan.staging(self._answers), options)
+                lambda: kind(session, plan.get_gradient_staging(self._answers), options)
             )
         staging = step.staging
         if plan.region is not None:
@@ -238,10 +240,10 @@ class StepStream:
             staging.buffer.data[:] = chunk.data
         elif size or chunk is not None:
             session.admit(options)  # before more bytes are awaited
-            await self._fill_or_keep(session, Filler(staging.buffer), start, step, chunk)
+            await self._receive_resumable_gradient(session, Filler(staging.buffer), start, step, chunk)
         return step
 
-    async def _fill_or_keep(
+    async def _receive_resumable_gradient(
         self, session: Session, filler: Filler, start: pb.StepStart, step: Step, chunk: Chunk | None
     ) -> None:
         """Reads until a gradient is complete; if the stream breaks off, keeps what has arrived."""
@@ -251,7 +253,7 @@ class StepStream:
             known = upload if upload.upload_id == start.upload_id else NOTHING
             filler.resume_with(known.received, start.resume_from)
         try:
-            await self._fill(filler, chunk, step.on_received)
+            await self._receive_gradient(filler, chunk, step.on_received)
         except BaseException:
             member = step.options.member
             if start.upload_id and member and session.coordinator.membership.has(worker, member.epoch):
@@ -259,7 +261,7 @@ class StepStream:
             raise
         uploads.drop(worker)
 
-    async def _fill(
+    async def _receive_gradient(
         self, filler: Filler, chunk: Chunk | None, on_progress: Callable[[int], object] | None = None
     ) -> None:
         """Reads until a gradient is complete; ``on_progress`` is called with the bytes that are there."""
@@ -278,55 +280,57 @@ class StepStream:
 
     async def _commit_step(self, plan: StepPlan[Session], step: Step) -> Pieces | None:
         """Takes a step whose parameters are sent."""
-        session, reply = plan.session, plan.reply(step.staging)
+        session, reply = plan.session, plan.make_reply(step.staging)
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(session, step, reply)
-            return await self._encode(result, reply)
+            return await self._send_all_but_last(result, reply)
         if session.is_small or step.is_brief:
             commit = partial(Step.commit, reply=reply)
             result = await self._execution.commit(session, step, commit)
-            return await self._encode(result, reply)
+            return await self._send_all_but_last(result, reply)
         answer = self._answers.begin(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(session, step, commit)
         self._answers.measure_sending(self._execution.meters.respond)
         return None
 
-    async def _encode(self, result: StepResult, reply: Reply | None) -> Pieces:
+    async def _send_all_but_last(self, result: StepResult, reply: Reply | None) -> Pieces:
         """Encodes the answer of a step that is done.
 
         Returns:
             Its last message, in pieces; those before it are sent.
         """
-        head = steps.answer_fields_to(result, 0 if reply is None else reply.step)
+        head = steps.encode_answer_head(result, 0 if reply is None else reply.step)
         if reply is None or not reply.staging.byte_count:
             return (head,)
         buffer, limit = reply.staging.buffer.data, self._chunk_bytes
         if len(buffer) <= limit:
-            return RESPONSES.encode_run(head, 0, buffer)
+            return RESPONSES.contiguous_message_buffers(head, 0, buffer)
         last = (len(buffer) - 1) // limit * limit
         for start in range(0, last, limit):
             await self._messages.write_pieces(
-                RESPONSES.encode_run(head, start, buffer[start : start + limit])
+                RESPONSES.contiguous_message_buffers(head, start, buffer[start : start + limit])
             )
             head = b""
-        return RESPONSES.encode_run(head, last, buffer[last:])
+        return RESPONSES.contiguous_message_buffers(head, last, buffer[last:])
 
-    async def _take_in_memory(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
+    async def _commit_shared_memory_step(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
         """Takes a step whose parameters are in shared memory."""
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(plan.session, step, None)
-            read = partial(_read_into, region, plan, result)
-            return (steps.answer_fields_to(*await self._execution.run_exclusively(plan.session, read)),)
+            read = partial(_copy_parameters_to_region, region, plan, result)
+            return (steps.encode_answer_head(*await self._execution.run_exclusively(plan.session, read)),)
 
         def commit(step: Step) -> tuple[StepResult, int, int]:
-            return _read_into(region, plan, step.commit())
+            return _copy_parameters_to_region(region, plan, step.commit())
 
         answer = await self._execution.commit(plan.session, step, commit)
-        return (steps.answer_fields_to(*answer),)
+        return (steps.encode_answer_head(*answer),)
 
 
-def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> tuple[StepResult, int, int]:
+def _copy_parameters_to_region(
+    region: Region, plan: StepPlan[Session], result: StepResult
+) -> tuple[StepResult, int, int]:
     """Puts the parameters after a step into shared memory.
 
     Returns:
@@ -343,7 +347,7 @@ def _read_into(region: Region, plan: StepPlan[Session], result: StepResult) -> t
 async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
     """Puts a chunk into its place."""
     if isinstance(chunk, ChunkAhead):
-        place = filler.place(chunk)
+        place = filler.reserve_place(chunk)
         try:
             await _receive(chunk, place)
         except BaseException:
@@ -357,7 +361,7 @@ async def _receive(chunk: ChunkAhead, place: memoryview) -> None:
     """Receives a chunk that is still on its way straight into its place."""
     here = len(chunk.received)
     place[:here] = chunk.received
-    await chunk.rest(place[here:])
+    await chunk.receive_rest(place[here:])
 
 
 def _check_only_field(request: pb.StepStreamRequest, chunk: Chunk | None, field: str) -> None:
@@ -366,7 +370,7 @@ def _check_only_field(request: pb.StepStreamRequest, chunk: Chunk | None, field:
         raise DomainError(Reason.STREAM_PROTOCOL, f"{field} must be the only field set", field=field)
 
 
-def _locate(error: DomainError) -> None:
+def _rename_error_field(error: DomainError) -> None:
     """Names the field of a step's error as the stream has it: what a unary step calls options is ``step``."""
     field = error.field or ""
     if field == "options" or field.startswith("options."):

@@ -88,7 +88,7 @@ class StreamMessages:
                 known = REQUESTS.parse_head(message.head, message.size, message.receive_rest)
                 if known is not None:
                     others, ahead = known
-                    return REQUESTS.message(message.head, others), ahead
+                    return REQUESTS.decode_fields(message.head, others), ahead
                 message = await message.receive_whole()
             elif self._connection is None:
                 self._meters.bytes_received += len(message)
@@ -110,7 +110,7 @@ class StreamMessages:
         if self._connection is not None:
             self._connection.close()
         if self._socket is not None:
-            self._data.end(self._socket)
+            self._data.close_gracefully(self._socket)
         elif self._offer is not None:
             self._data.withdraw(self._offer.ticket)
 

@@ -142,7 +142,7 @@ class DataConnection:
         begin = self._start + PREFIX.size
         self._start += size
         message = self._buffer[begin : self._start]
-        return ReceivedMessage(bytearray(message), length, self._rest) if is_long else message
+        return ReceivedMessage(bytearray(message), length, self._receive_exactly) if is_long else message
 
     def close(self) -> None:
         """Stops reading; the caller closes the socket."""
@@ -188,7 +188,7 @@ class DataConnection:
             self._end += received
         return True
 
-    async def _rest(self, place: memoryview) -> None:
+    async def _receive_exactly(self, place: memoryview) -> None:
         """Fills a place within a message."""
         filled = min(len(place), self._end - self._start)
         place[:filled] = self._buffer[self._start : self._start + filled]

@@ -103,7 +103,7 @@ class DataConnections:
             claim.result().close()
 
     async def claim(self, ticket: bytes) -> socket.socket:
-        """Returns the connection that showed a ticket; the caller owns it and passes it to `end`.
+        """Returns the connection that showed a ticket; its owner passes it to `close_gracefully`.
 
         Raises:
             DomainError: STREAM_PROTOCOL if there is none.
@@ -120,7 +120,7 @@ class DataConnections:
         assert claim is not None
         return claim.result()
 
-    def end(self, connection: socket.socket) -> None:
+    def close_gracefully(self, connection: socket.socket) -> None:
         """Says that nothing more comes, and closes a connection once its client has heard that."""
         self._accept_loop.spawn(self._linger(connection))
 
@@ -129,7 +129,7 @@ class DataConnections:
         accepted = False
         try:
             _tune(connection)
-            ticket = await asyncio.wait_for(_ticket_of(connection), CLAIM_TIMEOUT_S)
+            ticket = await asyncio.wait_for(_read_ticket(connection), CLAIM_TIMEOUT_S)
             claim = self._claims.get(ticket)
             if claim is not None and not claim.done():
                 connection.send(ACCEPTED)
@@ -156,7 +156,7 @@ def _tune(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _ticket_of(connection: socket.socket) -> bytes:
+async def _read_ticket(connection: socket.socket) -> bytes:
     """What a client shows.
 
     Raises:

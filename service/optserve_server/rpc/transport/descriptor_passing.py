@@ -68,7 +68,7 @@ class DescriptorPassing:
         await self._accept_loop.close()
         self._regions.drop_all()
 
-    def expect(self, region: Region) -> None:
+    def schedule_expiry(self, region: Region) -> None:
         """Drops a region that is not fetched in time."""
         timer = asyncio.get_running_loop().call_later(CLAIM_TIMEOUT_S, self._expire, region)
         region.on_drop[timer] = timer.cancel

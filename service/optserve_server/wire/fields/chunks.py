@@ -71,9 +71,9 @@ class Filler:
                 than is missing.
         """
         if chunk is not None:
-            self.place(chunk)[:] = chunk.data
+            self.reserve_place(chunk)[:] = chunk.data
 
-    def place(self, chunk: ChunkView | ChunkAhead) -> memoryview:
+    def reserve_place(self, chunk: ChunkView | ChunkAhead) -> memoryview:
         """The place of a chunk, which from now on counts as filled; raises as `add`."""
         start, stop = self._filled, self._filled + chunk.byte_count
         if chunk.byte_offset != start:

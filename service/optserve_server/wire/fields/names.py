@@ -85,7 +85,7 @@ def check_tensor_name(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def check_key(key: str, field: str) -> str:
+def check_identifier(key: str, field: str) -> str:
     """An identifier that a client makes up: a request id or a worker.
 
     Raises:

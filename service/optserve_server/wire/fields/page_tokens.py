@@ -12,7 +12,7 @@ DEFAULT_SIZE, MAX_SIZE = 50, 1000
 _MARK = b"after:"
 
 
-def size_from(page_size: int) -> int:
+def page_size_from(page_size: int) -> int:
     """How many items a page has.
 
     Raises:

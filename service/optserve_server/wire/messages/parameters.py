@@ -52,7 +52,7 @@ def parameter_point_to(point: Point) -> ParameterPoint.ValueType:
     return ParameterPoint.ValueType(number_of(point, ParameterPoint.DESCRIPTOR))
 
 
-def not_modified_to(step: int, point: Point) -> session_service_pb2.ParametersHeader:
+def not_modified_header(step: int, point: Point) -> session_service_pb2.ParametersHeader:
     """The answer to a pull that asks for something newer than there is."""
     return session_service_pb2.ParametersHeader(step=step, point=parameter_point_to(point), not_modified=True)
 

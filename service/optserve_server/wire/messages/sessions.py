@@ -80,7 +80,7 @@ def fill_session(message: session_pb2.Session, session: Session) -> None:
             step=session.step,
             accumulated=session.accumulated,
             skipped=session.skipped,
-            state=_state_of(session),
+            state=_session_state_number(session),
             resident_bytes=session.resident_bytes,
             seed=session.seed,
             slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
@@ -100,7 +100,7 @@ def fill_session(message: session_pb2.Session, session: Session) -> None:
         message.data_plan.epoch = progress.epoch
 
 
-def _state_of(session: Session) -> session_pb2.SessionState.ValueType:
+def _session_state_number(session: Session) -> session_pb2.SessionState.ValueType:
     if not session.ready:
         return session_pb2.SESSION_STATE_AWAITING_PARAMETERS
     stopped = session.monitors.stopped

@@ -28,7 +28,7 @@ def snapshot_to(session_id: str, file: SnapshotFile) -> pb.Snapshot:
     return message
 
 
-def bytes_of(frozen: EncodedSnapshot, budget: Budget) -> npt.NDArray[np.uint8]:
+def serialize_snapshot(frozen: EncodedSnapshot, budget: Budget) -> npt.NDArray[np.uint8]:
     """A whole snapshot in memory (uint8), which ``budget`` counts.
 
     Raises:

@@ -20,7 +20,7 @@ from optserve_server.state.staging import NamedArray, StagedTensor, check_names,
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step_plan import StepPlan
 from optserve_server.wire.fields.enums import number_of
-from optserve_server.wire.fields.names import check_key
+from optserve_server.wire.fields.names import check_identifier
 from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array_from, wire_dtype_from
 from optserve_server.wire.fields.unknown_fields import check_known
 from optserve_server.wire.messages.parameters import add_staged_layout, pull_from
@@ -62,7 +62,7 @@ def unary_options_from(message: pb.StepOptions) -> StepOptions:
         check_known(message, "options")
     return _check(
         StepOptions(
-            check_key(message.worker, "options.worker"),
+            check_identifier(message.worker, "options.worker"),
             message.sequence,
             message.expected_step if message.HasField("expected_step") else None,
             message.loss_scale if message.HasField("loss_scale") else 1.0,
@@ -70,14 +70,14 @@ def unary_options_from(message: pb.StepOptions) -> StepOptions:
             message.per_tensor_norms,
             0,
             overrides_from(message.overrides, "options.overrides") if message.overrides else (),
-            _member_from(message, message.worker_epoch)
+            _member_options_from(message, message.worker_epoch)
             if message.worker_epoch or message.completed_shards
             else None,
         )
     )
 
 
-def _member_from(message: pb.StepOptions | pb.StepStart, epoch: int) -> MemberOptions:
+def _member_options_from(message: pb.StepOptions | pb.StepStart, epoch: int) -> MemberOptions:
     """What a member's step states besides; fields of errors start at ``options``.
 
     Raises:
@@ -155,7 +155,7 @@ def fill_result(message: pb.StepResult, result: StepResult) -> None:
         message.tensor_norms.add(name=name, norm=norm)
 
 
-def session_of_plan(message: pb.StepPlan, find: Callable[[str], Session]) -> Session:
+def find_plan_session(message: pb.StepPlan, find: Callable[[str], Session]) -> Session:
     """Finds the session of a plan; fields of errors are paths within the message.
 
     Args:
@@ -178,10 +178,10 @@ def plan_from(
 
     Args:
         message: the plan.
-        session: what `session_of_plan` returned.
+        session: what `find_plan_session` returned.
         region_of: returns a session's region of that name.
     """
-    worker = check_key(message.worker, "worker")
+    worker = check_identifier(message.worker, "worker")
     dtype = wire_dtype_from(message.gradient_dtype, "gradient_dtype")
     pull = None
     if message.HasField("pull"):
@@ -271,7 +271,9 @@ def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:
             plan.per_tensor_norms,
             start.gradient_id,
             overrides_from(start.overrides, "overrides") if start.overrides else (),
-            _member_from(start, plan.worker_epoch) if plan.worker_epoch or start.completed_shards else None,
+            _member_options_from(start, plan.worker_epoch)
+            if plan.worker_epoch or start.completed_shards
+            else None,
         )
     )
 
@@ -291,7 +293,7 @@ def row_indices_from(messages: Iterable[Tensor], plan: StepPlan[Session]) -> lis
     return found
 
 
-def answer_fields_to(result: StepResult, parameters_step: int, parameters_change: int = 0) -> bytes:
+def encode_answer_head(result: StepResult, parameters_step: int, parameters_change: int = 0) -> bytes:
     """The fields of an answer before its chunk, encoded.
 
     Args:

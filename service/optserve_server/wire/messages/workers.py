@@ -10,7 +10,7 @@ from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.shard_change import Acquired
 from optserve_server.errors import DomainError, Reason
 from optserve_server.wire.fields.enums import number_of
-from optserve_server.wire.fields.names import check_key
+from optserve_server.wire.fields.names import check_identifier
 
 DEFAULT_LEASE_S = 30.0
 MIN_LEASE_S = 0.1
@@ -29,11 +29,11 @@ def worker_from(message: MemberRequest) -> str:
     """The name of a worker.
 
     Raises:
-        DomainError: FIELD_REQUIRED, or what `check_key` raises.
+        DomainError: FIELD_REQUIRED, or what `check_identifier` raises.
     """
     if not message.worker:
         raise DomainError(Reason.FIELD_REQUIRED, "worker is required", field="worker")
-    return check_key(message.worker, "worker")
+    return check_identifier(message.worker, "worker")
 
 
 def lease_from(message: pb.JoinSessionRequest) -> float:
@@ -63,7 +63,7 @@ def shard_count_from(message: pb.AcquireShardsRequest) -> int:
     return message.count or 1
 
 
-def wait_from(message: pb.AcquireShardsRequest) -> float:
+def wait_seconds_from(message: pb.AcquireShardsRequest) -> float:
     """The seconds to wait for shards; infinity when unset.
 
     Raises:

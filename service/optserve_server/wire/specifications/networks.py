@@ -21,7 +21,7 @@ from optserve_server.complexity.network import (
 from optserve_server.errors import DomainError, Reason, out_of_range_error, within
 from optserve_server.hyperparameters import Chosen
 from optserve_server.wire.fields.tensors import FLOAT32, wire_dtype_from
-from optserve_server.wire.specifications.specs import algorithm_from, algorithm_to
+from optserve_server.wire.specifications.specs import algorithm_from, write_algorithm
 
 MAX_LAYER_BYTES = 1024
 """Bytes that a layer's description may have: more than any layer with a sensible name takes."""
@@ -76,7 +76,7 @@ def estimate_to(estimate: Estimate, network: Network) -> pb.EstimateComplexityRe
             output_shape=counted.output_shape,
             complexity=_complexity_to(counted.complexity),
         )
-        algorithm_to(response.network.layers.add(name=counted.name), Chosen(named.layer))
+        write_algorithm(response.network.layers.add(name=counted.name), Chosen(named.layer))
     return response
 
 

@@ -92,7 +92,7 @@ def algorithm_from(message: Message, inherited: Convention = Convention.KERAS) -
         return Chosen(algorithm.resolve(given, convention), convention, frozenset(given))
 
 
-def algorithm_to(message: Message, chosen: Chosen[Any]) -> None:
+def write_algorithm(message: Message, chosen: Chosen[Any]) -> None:
     """Writes an algorithm into a message of one of `FAMILIES`, every field stated."""
     if _CONVENTION in message.DESCRIPTOR.fields_by_name:
         setattr(message, _CONVENTION, number_of(chosen.convention, WireConvention.DESCRIPTOR))
@@ -110,9 +110,9 @@ def reduction_from(message: LossSpec) -> Reduction:
         return member_of(Reduction, LossReduction.DESCRIPTOR, number)
 
 
-def loss_to(message: LossSpec, chosen: Chosen[Any], reduction: Reduction) -> None:
+def write_loss(message: LossSpec, chosen: Chosen[Any], reduction: Reduction) -> None:
     """Writes a loss, every field stated."""
-    algorithm_to(message, chosen)
+    write_algorithm(message, chosen)
     message.reduction = LossReduction.ValueType(number_of(reduction, LossReduction.DESCRIPTOR))
 
 
@@ -232,7 +232,7 @@ def _fill(message: Message, value: Any) -> None:
 
 def _fill_message(message: Message, value: Any) -> None:
     if isinstance(value, Chosen):
-        algorithm_to(message, value)
+        write_algorithm(message, value)
         return
     oneof = find_oneof(message.DESCRIPTOR)
     if oneof is not None:
@@ -245,7 +245,7 @@ def _fill_message(message: Message, value: Any) -> None:
 def _fill_items(container: Any, items: tuple[Any, ...]) -> None:
     for item in items:
         if isinstance(item, Chosen):
-            algorithm_to(container.add(), item)
+            write_algorithm(container.add(), item)
         elif dataclasses.is_dataclass(item):
             _fill(container.add(), item)
         else:

@@ -71,7 +71,8 @@ class CallerArrays:
         self._targets = {place.name: arrays[place.name] for place in layout.places}
         self._staged: list[tuple[Array, Array]] = []
         self.pieces = [
-            dtypes.bytes_of(self._staging(self._targets[place.name], place.dtype)) for place in layout.places
+            dtypes.bytes_of(self._get_receive_array(self._targets[place.name], place.dtype))
+            for place in layout.places
         ]
 
     def matches(self, arrays: Mapping[str, Array], layout: ByteLayout) -> bool:
@@ -85,15 +86,15 @@ class CallerArrays:
             stop = start + len(piece)
             piece[:] = data[start:stop]
             start = stop
-        return self.arrays()
+        return self.complete_arrays()
 
-    def arrays(self) -> dict[str, Array]:
+    def complete_arrays(self) -> dict[str, Array]:
         """The arrays, once all bytes are there."""
         for target, staged in self._staged:
             np.copyto(target, staged, casting="unsafe")
         return self._targets
 
-    def _staging(self, target: Array, dtype: np.dtype[np.generic]) -> Array:
+    def _get_receive_array(self, target: Array, dtype: np.dtype[np.generic]) -> Array:
         if target.dtype == dtype and target.flags.c_contiguous:
             return target
         staged: Array = np.empty(target.shape, dtype)

@@ -62,7 +62,7 @@ class Filling:
         self.received = 0
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether everything has arrived."""
         return self._missing == 0
 
@@ -86,7 +86,7 @@ class Filling:
             known = min(len(place), len(here))
             place[:known], here = here[:known], here[known:]
             if known < len(place):
-                chunk.rest(place[known:])
+                chunk.receive_rest(place[known:])
         return size
 
 

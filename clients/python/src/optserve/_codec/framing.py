@@ -59,7 +59,7 @@ class ChunkView:
         """The bytes that have arrived: all."""
         return self.data
 
-    def rest(self, place: memoryview) -> None:
+    def receive_rest(self, place: memoryview) -> None:
         """Fills a place with those that have not: there are none."""
         raise ValueError(f"{len(place)} bytes are wanted beyond a chunk's end")
 
@@ -87,13 +87,13 @@ class ChunkAhead:
         byte_offset: where the run starts in the sequence.
         byte_count: how many bytes it holds.
         received: those that have arrived, the first ones.
-        rest: fills a place with the others.
+        receive_rest: fills a place with the others.
     """
 
     byte_offset: int
     byte_count: int
     received: memoryview
-    rest: Callable[[memoryview], Any]
+    receive_rest: Callable[[memoryview], Any]
 
 
 @dataclass(slots=True)
@@ -118,9 +118,9 @@ class Framing(Generic[M]):
     def encode(self, framed: Framed[M]) -> bytes:
         """The message's bytes. The payload is copied once."""
         head, chunk = framed.message.SerializeToString(), framed.chunk
-        return head if chunk is None else self.join(head, chunk)
+        return head if chunk is None else self.append_chunk(head, chunk)
 
-    def join(self, head: bytes, chunk: ChunkView | ChunkParts) -> bytes:
+    def append_chunk(self, head: bytes, chunk: ChunkView | ChunkParts) -> bytes:
         """The bytes of a message whose other fields are encoded already."""
         return b"".join(self.message_buffers(head, chunk))
 
@@ -128,7 +128,7 @@ class Framing(Generic[M]):
         """The same in pieces (contiguous buffers), so that the payload may stay where it is."""
         return head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
 
-    def encode_run(self, head: bytes, byte_offset: int, data: memoryview) -> tuple[Any, ...]:
+    def contiguous_message_buffers(self, head: bytes, byte_offset: int, data: memoryview) -> tuple[Any, ...]:
         """The same for one run of bytes.
 
         Args:
@@ -148,12 +148,12 @@ class Framing(Generic[M]):
 
     def split(self, received: Encoded) -> tuple[M, ChunkView | None]:
         """The message that ``received`` holds and its chunk; see `decode`."""
-        others, span, offset = self._parts(received, len(received))
+        others, span, offset = self._locate_fields(received, len(received))
         chunk = None if span is None else ChunkView(offset, memoryview(received)[span[0] : span[1]])
-        return self.message(received, others), chunk
+        return self.decode_fields(received, others), chunk
 
     def parse_head(
-        self, head: Encoded, size: int, rest: Callable[[memoryview], Any]
+        self, head: Encoded, size: int, receive_rest: Callable[[memoryview], Any]
     ) -> tuple[list[Field], ChunkAhead] | None:
         """Where a message's other fields are, and its chunk, whose bytes are still on their way.
 
@@ -162,17 +162,17 @@ class Framing(Generic[M]):
         Args:
             head: the first bytes.
             size: how many the message has.
-            rest: fills a place with the others.
+            receive_rest: fills a place with the others.
         """
         try:
-            others, span, offset = self._parts(head, size)
+            others, span, offset = self._locate_fields(head, size)
         except (DecodeError, IndexError):
             return None
         if span is None or span[1] != size or any(stop > len(head) for *_, stop in others):
             return None
-        return others, ChunkAhead(offset, span[1] - span[0], memoryview(head)[span[0] :], rest)
+        return others, ChunkAhead(offset, span[1] - span[0], memoryview(head)[span[0] :], receive_rest)
 
-    def message(self, received: Encoded, others: list[Field]) -> M:
+    def decode_fields(self, received: Encoded, others: list[Field]) -> M:
         """The message of these fields.
 
         Raises:
@@ -182,7 +182,7 @@ class Framing(Generic[M]):
             return self._kind.FromString(bytes(received[others[0][1] : others[0][3]]))
         return self._kind.FromString(b"".join([received[start:stop] for _, start, _, stop in others]))
 
-    def _parts(self, received: Encoded, end: int) -> tuple[list[Field], tuple[int, int] | None, int]:
+    def _locate_fields(self, received: Encoded, end: int) -> tuple[list[Field], tuple[int, int] | None, int]:
         """Fields but for the chunk, where the chunk's bytes are, and what offset it states."""
         others: list[Field] = []
         offset, data, start = 0, None, 0

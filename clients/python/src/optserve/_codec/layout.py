@@ -50,7 +50,7 @@ class Layout(Mapping[str, TensorInfo]):
         self._tensors = {tensor.name: tensor for tensor in tensors}
 
     @classmethod
-    def of(cls, messages: Iterable[tensor_pb2.TensorLayout]) -> Layout:
+    def from_messages(cls, messages: Iterable[tensor_pb2.TensorLayout]) -> Layout:
         """The layout that a server described."""
         return cls(TensorInfo(m.name, dtypes.NUMPY_TYPES[m.dtype], tuple(m.shape), m.group) for m in messages)
 

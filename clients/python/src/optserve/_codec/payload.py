@@ -67,7 +67,7 @@ class Payload:
         payload = replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
         if not payload.arrays and not payload.rows:
             raise ValueError("gradients is empty, but must have the gradient of at least one tensor")
-        return payload if payload.has_own_types(layout) else payload.convert_to_one_dtype()
+        return payload if payload.matches_tensor_dtypes(layout) else payload.convert_to_one_dtype()
 
     @property
     def values(self) -> list[Array]:
@@ -80,11 +80,11 @@ class Payload:
         return sum([array.nbytes for array in self.values])
 
     @property
-    def names(self) -> list[str]:
+    def header_names(self) -> list[str]:
         """The names that a header states: none when complete."""
         return [] if self.complete else [tensor.name for tensor in self.tensors]
 
-    def has_own_types(self, layout: Layout) -> bool:
+    def matches_tensor_dtypes(self, layout: Layout) -> bool:
         """Whether the element type of each value is its tensor's own."""
         names = [*(tensor.name for tensor in self.tensors), *(some.name for some in self.rows)]
         pairs = zip(names, self.values, strict=True)

@@ -26,7 +26,7 @@ class Reception(Filling):
 
     def __init__(self, pieces: Sequence[memoryview], arrays: Callable[[], dict[str, Array]]) -> None:
         super().__init__(pieces)
-        self.arrays = arrays
+        self.complete_arrays = arrays
 
 
 class ReceiveBuffers:
@@ -41,16 +41,16 @@ class ReceiveBuffers:
         if into is None:
             buffer = self._pool.take(layout.byte_count)
             return Reception([buffer.data], lambda: layout.arrays(buffer))
-        caller = self._arrays_of(into, layout)
-        return Reception(caller.pieces, caller.arrays)
+        caller = self._get_caller_arrays(into, layout)
+        return Reception(caller.pieces, caller.complete_arrays)
 
-    def whole(self, layout: ByteLayout, data: memoryview, into: Into) -> dict[str, Array]:
+    def arrays_from_bytes(self, layout: ByteLayout, data: memoryview, into: Into) -> dict[str, Array]:
         """Returns the arrays of bytes that are all there, and few."""
         if into is not None:
-            return self._arrays_of(into, layout).fill(data)
+            return self._get_caller_arrays(into, layout).fill(data)
         return layout.arrays(np.frombuffer(data, np.uint8).copy())
 
-    def _arrays_of(self, into: Mapping[str, Array], layout: ByteLayout) -> CallerArrays:
+    def _get_caller_arrays(self, into: Mapping[str, Array], layout: ByteLayout) -> CallerArrays:
         if self._caller is None or not self._caller.matches(into, layout):
             self._caller = CallerArrays(into, layout)
         return self._caller

@@ -95,10 +95,10 @@ class PendingStep:
             OptserveError: the step was refused.
         """
         if self._result is None:
-            self._engine.wait(self, coercion.optional(coercion.seconds, timeout, "timeout"))
-        return self.outcome()
+            self._engine.wait(self, coercion.to_optional(coercion.to_seconds, timeout, "timeout"))
+        return self.result_or_raise()
 
-    def outcome(self) -> StepResult:
+    def result_or_raise(self) -> StepResult:
         """Returns the result of a step that is done, or raises its error."""
         if self._error is not None:
             self._engine.on_error_raised(self._error)
@@ -138,7 +138,7 @@ class PendingStep:
             return ((head, opening, *map(bytes_of, arrays)),)
         return pieces(REQUESTS, head, arrays, byte_count, on_sent, sources, self.resume_from)
 
-    def send_in_chunks(self, plan: Plan) -> None:
+    def switch_to_chunks(self, plan: Plan) -> None:
         """Has the gradient sent, whose memory the server does not share any more.
 
         Args:

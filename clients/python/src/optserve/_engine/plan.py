@@ -90,7 +90,7 @@ class Plan:
         self.request = wire.StepStreamRequest(step=wire.StepStart())
         self.opening = b""
         if 0 < self.byte_count <= CHUNK_BYTES:
-            self.opening = REQUESTS.join(b"", ChunkParts(0, self.byte_count, ()))
+            self.opening = REQUESTS.append_chunk(b"", ChunkParts(0, self.byte_count, ()))
         pulled = 0 if options.pull is None else options.pull.byte_count(layout)
         self.transfer_bytes = self.byte_count + pulled
         self.parameters: ByteLayout | None = None
@@ -101,7 +101,7 @@ class Plan:
         if region is not None:
             self._message.region = region.region
         else:
-            self._message.tensors.extend(payload.names)
+            self._message.tensors.extend(payload.header_names)
             self._message.sparse_tensors.extend(self.tensors[1])
             self._message.gradient_dtype = self.data_type
         self.record_types(payload, given)
@@ -122,7 +122,7 @@ class Plan:
         self._message.worker = "" if self.options.validate_only else worker
         return wire.StepStreamRequest(plan=self._message).SerializeToString()
 
-    def accept_answer(self, planned: wire.StepPlanned) -> None:
+    def accept_plan_response(self, planned: wire.StepPlanned) -> None:
         """Takes the server's answer.
 
         Raises:
@@ -137,7 +137,7 @@ class Plan:
             self.parameters = ByteLayout(planned.parameters.tensors, planned.parameters.byte_count)
 
     def record_types(self, payload: Payload, given: Mapping[str, Any]) -> None:
-        """Notes what gradients of this plan look like, so that `collect` takes those that follow.
+        """Notes what gradients of this plan look like, so that `prepare_gradients` takes those that follow.
 
         Args:
             payload: a step's gradients, aligned.
@@ -152,7 +152,7 @@ class Plan:
         ]
         self._converted: dict[str, Array] = {}
 
-    def collect(self, gradients: Mapping[str, Any], copy: bool) -> Collected | None:
+    def prepare_gradients(self, gradients: Mapping[str, Any], copy: bool) -> Collected | None:
         """Returns gradients ready to be sent, or None if they are of another kind.
 
         Args:
@@ -213,5 +213,5 @@ Signature = tuple[tuple[tuple[str, ...], tuple[str, ...]], tensor_pb2.DataType.V
 def signature_of(layout: Layout, payload: Payload) -> Signature:
     """Returns names of whole and of sparse tensors, and the element type that a plan states of them."""
     names = tuple(tensor.name for tensor in payload.tensors), tuple(some.name for some in payload.rows)
-    own = payload.has_own_types(layout)
+    own = payload.matches_tensor_dtypes(layout)
     return names, tensor_pb2.DATA_TYPE_UNSPECIFIED if own else payload.data_type

@@ -79,7 +79,7 @@ class SharedMemory:
         self.is_open = False
         self._end()
 
-    def copy_to(self, targets: Mapping[str, Array], change: int) -> bool:
+    def copy_parameters_to(self, targets: Mapping[str, Array], change: int) -> bool:
         """Copies the values that follow a step.
 
         Args:
@@ -95,11 +95,11 @@ class SharedMemory:
             np.copyto(targets[name], array, casting="unsafe")
         return counters is None or before == counters[0] == change
 
-    def copy(self, change: int) -> dict[str, Array] | None:
+    def copy_parameters(self, change: int) -> dict[str, Array] | None:
         """Copies of the values that follow a step, or None if they are not of that moment.
 
         Args:
-            change: as for `copy_to`.
+            change: as for `copy_parameters_to`.
         """
         counters = self._counters
         before = 0 if counters is None else counters[1]

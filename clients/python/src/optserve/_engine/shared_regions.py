@@ -14,8 +14,8 @@ from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
+from optserve._engine.call_pull_parameters import call_pull_parameters
 from optserve._engine.plan import signature_of
-from optserve._engine.read_parameters import read_parameters
 from optserve._engine.shared_memory import SharedMemory
 from optserve._transport.connection import Connection
 from optserve._transport.retry import transfer_timeout
@@ -127,18 +127,20 @@ class SharedRegions:
         if into is None and self._in_place:
             values = memory.parameters
         elif into is None and memory.is_small:
-            values = memory.copy(change)
+            values = memory.copy_parameters(change)
         else:
             targets = (
-                {name: into[name] for name in memory.parameters} if into else self._allocate_copies(memory)
+                {name: into[name] for name in memory.parameters}
+                if into
+                else self._allocate_result_arrays(memory)
             )
-            values = targets if memory.copy_to(targets, change) else None
+            values = targets if memory.copy_parameters_to(targets, change) else None
         if values is not None:
             return Parameters(values, step=step, point=pull.point or ParameterPoint.PARAMETERS)
         request = wire.PullParametersRequest(name=self._name, pull=pull.message(self._layout))
         seconds = transfer_timeout(self._connection.timeout, pull.byte_count(self._layout))
         return self._connection.run(
-            lambda left: read_parameters(self._connection, request, left, self._buffers, into), seconds
+            lambda left: call_pull_parameters(self._connection, request, left, self._buffers, into), seconds
         )
 
     def close(self) -> None:
@@ -146,7 +148,7 @@ class SharedRegions:
         while self._memories:
             self._memories.popitem()[1].close()
 
-    def _allocate_copies(self, memory: SharedMemory) -> dict[str, Array]:
+    def _allocate_result_arrays(self, memory: SharedMemory) -> dict[str, Array]:
         """Arrays for the values, in a buffer of the pool."""
         arrays, start = {}, 0
         buffer = self._pool.take(sum(-(-a.nbytes // 64) * 64 for a in memory.parameters.values()))

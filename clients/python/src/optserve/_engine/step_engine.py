@@ -109,7 +109,7 @@ class StepEngine:
         try:
             step = self._prepare(gradients, options, copy=False)
             if expected_step is not None or loss_scale is not None or overrides or options.validate_only:
-                step.start = _start(options, expected_step, loss_scale, overrides)
+                step.start = _make_step_start(options, expected_step, loss_scale, overrides)
             if parameters_step is not None:
                 step.start = step.start or wire.StepStart()
                 step.start.parameters_step = parameters_step
@@ -139,7 +139,7 @@ class StepEngine:
         with self._lock:
             step = self._prepare(gradients, options, copy=True)
             if expected_step is not None or loss_scale is not None or overrides:
-                step.start = _start(options, expected_step, loss_scale, overrides)
+                step.start = _make_step_start(options, expected_step, loss_scale, overrides)
             self._protocol.add(step)
             channel, watchdog = self._channel or self._open(), self._connection.watchdog
             watchdog.watch(self, self._deadline(None).at, channel.cancel)
@@ -168,13 +168,13 @@ class StepEngine:
         """
         with self._lock:
             while not step.is_resolved:
-                self._advance(self._deadline(timeout))
+                self._settle_oldest_step(self._deadline(timeout))
 
     def flush(self) -> None:
         """Waits until every step is done."""
         with self._lock:
             while self._protocol.waiting:
-                self._advance(self._deadline(None))
+                self._settle_oldest_step(self._deadline(None))
             self._raise_unraised()
 
     def region_of(self, gradients: AnyGradients, options: PlanOptions) -> SharedMemory | None:
@@ -199,7 +199,7 @@ class StepEngine:
         elif (channel := self._channel) is not None:
             channel.cancel()  # the thread that waits for an answer ends the rest
 
-    def release(self) -> None:
+    def disconnect(self) -> None:
         """Ends channel and memory until the next step."""
         with self._lock:
             self._finish()
@@ -210,7 +210,7 @@ class StepEngine:
         self._lock = threading.Lock()
         channel, self._channel = self._channel, None
         if channel is not None:
-            channel.abandon()
+            channel.detach_in_child()
         self._protocol.after_fork()
         self._regions.close()
 
@@ -231,14 +231,14 @@ class StepEngine:
         if protocol.waiting:
             alone = shared or any(step.plan.region is not None for step in protocol.waiting)
             while len(protocol.waiting) >= (1 if alone else self._window):
-                self._advance(self._deadline(None))
+                self._settle_oldest_step(self._deadline(None))
         if self._unraised_error is not None:
             self._raise_unraised()
         for plan in self._plans:
             if plan.options is not options and plan.options != options:
                 continue
             if (plan.region is not None) is shared and plan.is_usable:
-                collected = plan.collect(gradients, copy)
+                collected = plan.prepare_gradients(gradients, copy)
                 if collected is not None:
                     if plan is not self._plans[0]:
                         self._move_to_front(plan)
@@ -297,7 +297,7 @@ class StepEngine:
         self._protocol.add(step)
         try:
             while not step.is_resolved:
-                self._advance(deadline)
+                self._settle_oldest_step(deadline)
         except BaseException:
             if not step.is_resolved:
                 # The arrays are the caller's again, and so is the decision whether to go on.
@@ -306,9 +306,9 @@ class StepEngine:
                 if step.plan.region is not None:
                     self._regions.forget(step.plan.region, lost=False)  # the server may still read it
             raise
-        return step.outcome()
+        return step.result_or_raise()
 
-    def _advance(self, deadline: Deadline) -> None:
+    def _settle_oldest_step(self, deadline: Deadline) -> None:
         """Reads the answer to the oldest step, connecting again if that helps.
 
         Raises:
@@ -325,7 +325,7 @@ class StepEngine:
                     if self._protocol.may_resume:
                         self._read_plan(channel)
                     self._send(channel)
-                    self._read(channel)
+                    self._read_oldest_result(channel)
                 finally:
                     watchdog.stop_watching(self)
                 if time.monotonic() >= deadline.at:
@@ -338,10 +338,10 @@ class StepEngine:
             except BaseException:
                 self._drop()  # an answer may have been read in part
                 raise
-            if self._is_final(error, attempts, deadline):
+            if self._handle_error(error, attempts, deadline):
                 return
 
-    def _is_final(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> bool:
+    def _handle_error(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> bool:
         """Whether an error has settled the oldest step; False if it is to be tried again."""
         self._drop()
         if self._closed:
@@ -349,7 +349,7 @@ class StepEngine:
         if isinstance(error, NoDataConnection):
             self._connection.disable_data_connections(error)
             return False
-        if error.reason is errors.Reason.REGION_NOT_FOUND and self._send_in_chunks():
+        if error.reason is errors.Reason.REGION_NOT_FOUND and self._switch_oldest_to_chunks():
             return False
         verdict = self._protocol.accept_error(error)
         if verdict is Verdict.FAILED:
@@ -358,30 +358,30 @@ class StepEngine:
             return verdict is Verdict.FAILED
         if isinstance(error, errors.Cancelled) and not deadline.remaining():
             late = errors.DeadlineExceeded(f"no answer came in {deadline.seconds:g} s")
-            self._connection.describe(late, attempts, deadline)
+            self._connection.add_error_context(late, attempts, deadline)
             raise late from error
-        if not self._connection.retry.waits(attempts, error, deadline):
-            self._connection.describe(error, attempts, deadline)
+        if not self._connection.retry.wait_before_retry(attempts, error, deadline):
+            self._connection.add_error_context(error, attempts, deadline)
             raise error
         return False
 
     def _open(self) -> Channel:
         if self._closed:
             raise errors.Cancelled("the stream was closed")
-        self._channel = self._connection.open_steps(self._protocol.open())
+        self._channel = self._connection.open_steps(self._protocol.begin_stream())
         return self._channel
 
     def _send(self, channel: Channel) -> None:
-        for messages, idle in self._protocol.unsent():
+        for messages, idle in self._protocol.take_unsent():
             channel.send(messages, idle)
 
-    def _read(self, channel: Channel) -> None:
+    def _read_oldest_result(self, channel: Channel) -> None:
         """Reads what is due, up to the answer to the oldest step."""
         due = self._protocol.due
         try:
             while isinstance(due[0], Plan):
                 self._read_plan(channel)
-            self._protocol.accept_result(self._result(due[0], channel))
+            self._protocol.accept_result(self._read_result(due[0], channel))
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
 
@@ -389,7 +389,7 @@ class StepEngine:
         """Reads the answer to a plan."""
         self._protocol.accept_plan(_read_message(_receive(channel))[0].planned)
 
-    def _result(self, step: PendingStep, channel: Channel) -> StepResult:
+    def _read_result(self, step: PendingStep, channel: Channel) -> StepResult:
         """Reads the answer to a step."""
         plan = step.plan
         head, chunk = _read_message(_receive(channel))
@@ -402,11 +402,13 @@ class StepEngine:
                 plan.region, plan.options.pull, head.parameters_step, head.parameters_change, step.into
             )
         else:
-            arrays = self._parameters(step, chunk, channel)
+            arrays = self._receive_parameters(step, chunk, channel)
             values = Parameters(arrays, step=head.parameters_step, point=plan.point)
-        return StepResult.of(head.result, values, self._protocol.worker if step.sequence else "")
+        return StepResult.from_message(head.result, values, self._protocol.worker if step.sequence else "")
 
-    def _parameters(self, step: PendingStep, chunk: Chunk | None, channel: Channel) -> dict[str, Array]:
+    def _receive_parameters(
+        self, step: PendingStep, chunk: Chunk | None, channel: Channel
+    ) -> dict[str, Array]:
         """Receives the parameters that follow a step.
 
         Args:
@@ -418,9 +420,9 @@ class StepEngine:
         if layout is None:
             raise errors.Internal("the answer to the plan has no layout of the parameters")
         if isinstance(chunk, ChunkView) and len(chunk.data) == layout.byte_count < LARGE_BYTES:
-            return self._buffers.whole(layout, chunk.data, step.into)
+            return self._buffers.arrays_from_bytes(layout, chunk.data, step.into)
         reception = self._buffers.begin(layout, step.into)
-        while not reception.whole:
+        while not reception.is_complete:
             if chunk is not None:
                 try:
                     size = reception.add(chunk)
@@ -428,22 +430,22 @@ class StepEngine:
                     raise errors.Internal(str(error)) from error
                 if step.bar is not None:
                     step.bar.update(size)
-            if not reception.whole:
+            if not reception.is_complete:
                 _, chunk = _read_message(_receive(channel))
-        return reception.arrays()
+        return reception.complete_arrays()
 
-    def _send_in_chunks(self) -> bool:
+    def _switch_oldest_to_chunks(self) -> bool:
         """Has the oldest step sent whose memory the server does not know, or no more."""
         oldest = self._protocol.waiting[0] if self._protocol.waiting else None
         if oldest is None or oldest.plan.region is None:
             return False
-        self._protocol.reset()
+        self._protocol.mark_all_unsent()
         region = oldest.plan.region
         tensors = [self._layout[name] for name in oldest.plan.tensors[0]]
         arrays = [region.gradients[tensor.name] for tensor in tensors]
         payload = Payload(tensors, arrays, len(tensors) == len(self._layout))
         self._regions.forget(region)
-        oldest.send_in_chunks(self._plan_of(payload, region.gradients, oldest.plan.options, None))
+        oldest.switch_to_chunks(self._plan_of(payload, region.gradients, oldest.plan.options, None))
         return True
 
     def _finish(self) -> None:
@@ -452,7 +454,7 @@ class StepEngine:
             self._drop()
             return
         channel, self._channel = self._channel, None
-        self._protocol.reset()
+        self._protocol.mark_all_unsent()
         watchdog = self._connection.watchdog
         watchdog.watch(self, time.monotonic() + HALF_CLOSE_TIMEOUT_S, channel.cancel)
         channel.finish()
@@ -463,10 +465,10 @@ class StepEngine:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.cancel()
-        self._protocol.reset()
+        self._protocol.mark_all_unsent()
 
 
-def _start(
+def _make_step_start(
     options: PlanOptions, expected_step: int | None, loss_scale: float | None, overrides: Overrides | None
 ) -> wire.StepStart:
     """What a step asks for beside its gradient.
@@ -477,9 +479,9 @@ def _start(
     """
     start = wire.StepStart(validate_only=options.validate_only)
     if expected_step is not None:
-        start.expected_step = coercion.step(expected_step, "expected_step")
+        start.expected_step = coercion.to_step(expected_step, "expected_step")
     if loss_scale is not None:
-        start.loss_scale = coercion.number(loss_scale, "loss_scale")
+        start.loss_scale = coercion.to_float(loss_scale, "loss_scale")
     if overrides:
         start.overrides.extend(encode(overrides))
     return start
@@ -495,10 +497,10 @@ def _receive(channel: Channel) -> Message:
 def _read_message(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
     """The fields of a message but for its chunk, and the chunk."""
     if isinstance(message, PartialMessage):
-        known = RESPONSES.parse_head(message.head, message.size, message.rest)
+        known = RESPONSES.parse_head(message.head, message.size, message.receive_rest)
         if known is not None:
-            return RESPONSES.message(message.head, known[0]), known[1]
-        message = message.whole()
+            return RESPONSES.decode_fields(message.head, known[0]), known[1]
+        message = message.receive_whole()
     if len(message) <= SMALL_BYTES:
         response = wire.StepStreamResponse.FromString(message)  # type: ignore[arg-type]  # any buffer
         data = response.chunk.data

@@ -78,7 +78,7 @@ class StepProtocol:
         self._unknown_sequence = 0
         self._unknown_gradients: dict[bytes, int] = {}
         self._begun: set[int] = set()  # the upload that was begun last
-        self.reset()
+        self.mark_all_unsent()
 
     def add(self, step: PendingStep) -> None:
         """Numbers a step, and puts it behind the others."""
@@ -104,17 +104,17 @@ class StepProtocol:
         """Whether the next step has to send its gradient, as the one did whose result is unknown."""
         return self._next == self._unknown_sequence and not self._unknown_gradients
 
-    def reset(self) -> None:
+    def mark_all_unsent(self) -> None:
         """Forgets what was sent: the next stream begins with the oldest waiting step."""
         self.due.clear()
         self._plan: Plan | None = None
         self._sent = 0
 
-    def open(self) -> bytes:
+    def begin_stream(self) -> bytes:
         """Returns the message that begins a stream."""
         return self._announce(self.waiting[0].plan)
 
-    def unsent(self) -> list[tuple[Iterable[Sequence[Any]], bool]]:
+    def take_unsent(self) -> list[tuple[Iterable[Sequence[Any]], bool]]:
         """Returns what is still to be sent of the waiting steps, which is due from now on.
 
         Returns:
@@ -137,7 +137,7 @@ class StepProtocol:
         """Accepts the answer to the plan that is due."""
         plan = self.due.popleft()
         assert isinstance(plan, Plan)
-        plan.accept_answer(message)
+        plan.accept_plan_response(message)
         if self.waiting and self.waiting[0].upload_id:
             is_known = message.upload_id == self.waiting[0].upload_id
             self.waiting[0].resume_from = message.received_bytes if is_known else 0
@@ -153,7 +153,7 @@ class StepProtocol:
 
     def accept_error(self, error: errors.OptserveError) -> Verdict:
         """Returns what follows from the error that ended the stream; no answer is due any more."""
-        self.reset()
+        self.mark_all_unsent()
         if not self.waiting:
             return Verdict.RETRY
         oldest = self.waiting[0]
@@ -163,10 +163,10 @@ class StepProtocol:
             return Verdict.SEND_AGAIN
         if isinstance(error, errors.Unavailable | errors.Cancelled) or error.retry_after is not None:
             return Verdict.RETRY
-        self.give_up(error)
+        self.fail_waiting_steps(error)
         return Verdict.FAILED
 
-    def give_up(self, error: errors.OptserveError) -> None:
+    def fail_waiting_steps(self, error: errors.OptserveError) -> None:
         """Fails the oldest step; the server applied none of those behind it."""
         oldest = self.waiting.popleft()
         if oldest.sequence:
@@ -183,7 +183,7 @@ class StepProtocol:
 
     def withdraw(self, step: PendingStep) -> None:
         """Takes back the last step, whose caller waits no more; its number goes to the next one."""
-        self.reset()
+        self.mark_all_unsent()
         self.waiting.remove(step)
         if step.sequence:
             self._record_unknown_outcome(step)

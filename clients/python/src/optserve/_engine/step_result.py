@@ -55,7 +55,7 @@ class StepResult:
     weight: float = 0.0
 
     @classmethod
-    def of(cls, message: wire.StepResult, values: Parameters, worker: str) -> StepResult:
+    def from_message(cls, message: wire.StepResult, values: Parameters, worker: str) -> StepResult:
         """Returns the result that a server sent.
 
         Args:

@@ -44,6 +44,6 @@ class Channel(Protocol):
         """Ends the call when everything is sent; for when everything is answered."""
         ...
 
-    def abandon(self) -> None:
+    def detach_in_child(self) -> None:
         """Releases the channel in a forked child, without a word to the server."""
         ...

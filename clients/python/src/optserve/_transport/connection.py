@@ -21,7 +21,7 @@ from optserve._transport.grpc_channel import GrpcChannel, Metadata
 from optserve._transport.locality import is_local
 from optserve._transport.methods import StreamMethods
 from optserve._transport.retry import Deadline, Retry
-from optserve._transport.service_config import make_channel_config
+from optserve._transport.service_config import make_service_config
 from optserve._transport.watchdog import Watchdog
 from optserve.v1 import (
     capabilities_service_pb2_grpc,
@@ -112,7 +112,7 @@ class Connection:
             *OPTIONS,
             # A proxy elsewhere cannot reach a loopback address of this machine.
             ("grpc.enable_http_proxy", int(not is_local(target))),
-            ("grpc.service_config", make_channel_config(retries=grpc_retries)),
+            ("grpc.service_config", make_service_config(retries=grpc_retries)),
         )
         self.watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close)
@@ -136,10 +136,10 @@ class Connection:
         Raises:
             OptserveError: the last failure.
         """
-        deadline = Deadline(coercion.timeout_or(self.timeout, timeout))
-        return self.retry.run(attempt, deadline, self.describe)
+        deadline = Deadline(coercion.to_timeout(self.timeout, timeout))
+        return self.retry.run(attempt, deadline, self.add_error_context)
 
-    def describe(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> None:
+    def add_error_context(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> None:
         """Adds to an error that ends a call how long and how often the call was tried, and why it may be."""
         if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded):
             return

@@ -96,7 +96,7 @@ class DataChannel:
         if message is None:
             self._check_end()
         if isinstance(message, PartialMessage):
-            message.rest = self._convert_receive_errors(message.rest)
+            message.receive_rest = self._convert_receive_errors(message.receive_rest)
         return message
 
     def cancel(self) -> None:
@@ -118,9 +118,9 @@ class DataChannel:
             self._connection.close()
         self._call.finish()
 
-    def abandon(self) -> None:
+    def detach_in_child(self) -> None:
         """Closes the socket in a forked child; the connection is the parent's."""
-        self._call.abandon()
+        self._call.detach_in_child()
         if self._connection is not None:
             self._connection.close()
 

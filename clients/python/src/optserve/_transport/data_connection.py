@@ -56,19 +56,19 @@ class PartialMessage:
     Args:
         head: the first bytes; they are good until the next message.
         size: bytes of the message.
-        rest: fills a buffer with as many of the bytes that come next.
+        receive_rest: fills a buffer with as many of the bytes that come next.
     """
 
-    __slots__ = ("head", "rest", "size")
+    __slots__ = ("head", "receive_rest", "size")
 
-    def __init__(self, head: bytearray, size: int, rest: Callable[[memoryview], None]) -> None:
-        self.head, self.size, self.rest = head, size, rest
+    def __init__(self, head: bytearray, size: int, receive_rest: Callable[[memoryview], None]) -> None:
+        self.head, self.size, self.receive_rest = head, size, receive_rest
 
-    def whole(self) -> bytearray:
+    def receive_whole(self) -> bytearray:
         """Receives the rest, and returns the message in memory of its own."""
         message = bytearray(self.size)
         message[: len(self.head)] = self.head
-        self.rest(memoryview(message)[len(self.head) :])
+        self.receive_rest(memoryview(message)[len(self.head) :])
         return message
 
 

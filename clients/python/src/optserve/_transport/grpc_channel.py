@@ -55,7 +55,7 @@ class GrpcChannel:
         with contextlib.suppress(grpc.RpcError):
             next(self._call, None)
 
-    def abandon(self) -> None:
+    def detach_in_child(self) -> None:
         """Keeps the call from being ended in a forked child, where it is the parent's."""
         fork.keep_alive(self._call, self._outbox)
         self._call, self._outbox = fork.NoCall(), queue.SimpleQueue()

@@ -65,19 +65,19 @@ class Retry:
     multiplier: float = 2.0
     jitter: float = 0.5
 
-    def pause(self, attempt: int, error: errors.OptserveError) -> float:
+    def compute_delay(self, attempt: int, error: errors.OptserveError) -> float:
         """Seconds to wait after the given attempt, counted from 1, failed."""
         pause = min(self.maximum, self.initial * self.multiplier ** min(attempt - 1, 64))
         pause *= 1 - self.jitter * random.random()
         return max(pause, error.retry_after or 0.0)
 
-    def waits(self, attempt: int, error: errors.OptserveError, deadline: Deadline) -> bool:
+    def wait_before_retry(self, attempt: int, error: errors.OptserveError, deadline: Deadline) -> bool:
         """Waits after a failed attempt; False if there is to be no other."""
         if not isinstance(error, errors.Unavailable) and error.retry_after is None:
             return False
         if self.attempts is not None and attempt >= self.attempts:
             return False
-        pause = self.pause(attempt, error)
+        pause = self.compute_delay(attempt, error)
         if pause >= deadline.remaining():
             return False
         time.sleep(pause)
@@ -87,14 +87,14 @@ class Retry:
         self,
         attempt: Callable[[float], T],
         deadline: Deadline,
-        describe: Callable[[errors.OptserveError, int, Deadline], None],
+        add_context: Callable[[errors.OptserveError, int, Deadline], None],
     ) -> T:
         """Calls ``attempt`` with the seconds left, until it succeeds.
 
         Args:
             attempt: makes the call.
             deadline: of all attempts.
-            describe: adds to an error that no other attempt follows what is known of it.
+            add_context: adds to an error that no other attempt follows what is known of it.
 
         Raises:
             OptserveError: the last failure.
@@ -108,6 +108,6 @@ class Retry:
                 error = errors.from_call(failure)
             except errors.Unavailable as unavailable:
                 error = unavailable
-            if not self.waits(count, error, deadline):
-                describe(error, count, deadline)
+            if not self.wait_before_retry(count, error, deadline):
+                add_context(error, count, deadline)
                 raise error

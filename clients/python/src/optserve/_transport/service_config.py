@@ -17,7 +17,7 @@ def load_service_config() -> dict[str, Any]:
     return config
 
 
-def make_channel_config(*, retries: bool) -> str:
+def make_service_config(*, retries: bool) -> str:
     """Returns the service config of a channel of this client.
 
     Args:

@@ -48,14 +48,14 @@ def add_to(commands: Any) -> None:
 
 
 def _add_schedule(kinds: Any) -> None:
-    parser = _kind(kinds, "schedule", "learning rates over steps", Schedule, draw_schedules)
+    parser = _add_kind_parser(kinds, "schedule", "learning rates over steps", Schedule, draw_schedules)
     parser.add_argument("--steps", type=_count, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--log", action="store_true", help="a logarithmic axis for the rate")
 
 
 def _add_activation(kinds: Any) -> None:
     what = "activations with their derivatives; 'all' for every elementwise one"
-    parser = _kind(kinds, "activation", what, Activation, draw_activations)
+    parser = _add_kind_parser(kinds, "activation", what, Activation, draw_activations)
     parser.add_argument("--range", type=_number, nargs=2, default=(-5.0, 5.0), metavar=("FROM", "TO"))
     parser.add_argument(
         "--slope", type=_number, default=0.25, help="of those that take one beside their input, as prelu"
@@ -64,7 +64,7 @@ def _add_activation(kinds: Any) -> None:
 
 def _add_optimizer(kinds: Any) -> None:
     what = "paths of optimizers over a surface; 'all' for every one"
-    parser = _kind(kinds, "optimizer", what, Optimizer, draw_paths)
+    parser = _add_kind_parser(kinds, "optimizer", what, Optimizer, draw_paths)
     parser.add_argument("--surface", choices=sorted(SURFACES), default="beale", help="default: beale")
     parser.add_argument("--start", type=_number, nargs=2, metavar=("X", "Y"), help="default: the surface's")
     parser.add_argument("--steps", type=_count, default=300, metavar="N", help="default: 300")
@@ -74,7 +74,7 @@ def _add_optimizer(kinds: Any) -> None:
     parser.add_argument("--sheet", action="store_true", help="a panel for each; always so for 'all'")
 
 
-def _kind(
+def _add_kind_parser(
     kinds: Any, name: str, what: str, family: type[Choice], draw: Callable[..., Figure]
 ) -> argparse.ArgumentParser:
     """A subcommand with what all have."""

@@ -234,7 +234,7 @@ def _resolve_argument(
         raise TypeError(_unknown(cls, fields, key))
     if key != "betas":
         return [(targets[0], value)]
-    betas = coercion.to_tuple(value, f"{cls.__name__}.betas", coercion.number)
+    betas = coercion.to_tuple(value, f"{cls.__name__}.betas", coercion.to_float)
     if len(betas) != len(targets):
         raise TypeError(coercion.error_text(f"{cls.__name__}.betas", value, f"{len(targets)} numbers"))
     return zip(targets, betas, strict=True)
@@ -275,7 +275,7 @@ def convert(field: FieldDescriptor, value: object, name: str) -> object:
     if entry is not None and entry.GetOptions().map_entry:
         given = coercion.to_mapping(cast("Mapping[str, object]", value), name)
         return {
-            coercion.text(key, f"a name in {name}"): _convert_item(
+            coercion.to_string(key, f"a name in {name}"): _convert_item(
                 entry.fields_by_name["value"], v, f"{name}[{key!r}]"
             )
             for key, v in given.items()
@@ -286,11 +286,11 @@ def convert(field: FieldDescriptor, value: object, name: str) -> object:
 
 
 SCALARS: Mapping[int, Callable[[object, str], object]] = {
-    FieldDescriptor.CPPTYPE_DOUBLE: coercion.number,
-    FieldDescriptor.CPPTYPE_INT64: coercion.whole,
-    FieldDescriptor.CPPTYPE_INT32: functools.partial(coercion.whole, bits=32),
-    FieldDescriptor.CPPTYPE_BOOL: coercion.flag,
-    FieldDescriptor.CPPTYPE_STRING: coercion.text,
+    FieldDescriptor.CPPTYPE_DOUBLE: coercion.to_float,
+    FieldDescriptor.CPPTYPE_INT64: coercion.to_int,
+    FieldDescriptor.CPPTYPE_INT32: functools.partial(coercion.to_int, bits=32),
+    FieldDescriptor.CPPTYPE_BOOL: coercion.to_bool,
+    FieldDescriptor.CPPTYPE_STRING: coercion.to_string,
 }
 
 
@@ -298,7 +298,7 @@ def _convert_item(field: FieldDescriptor, value: object, name: str) -> object:
     if field.message_type is not None:
         return Spec.BY_MESSAGE[field.message_type.full_name].of(value, name)
     if field.enum_type is not None:
-        return coercion.member(enums.by_name(field.enum_type.name), value, name)
+        return coercion.to_enum_member(enums.by_name(field.enum_type.name), value, name)
     if isinstance(value, Choice):
         allowed = "a number; schedules are given as schedule=... of the session"
         raise TypeError(coercion.error_text(name, value, allowed))

@@ -15,7 +15,7 @@ from optserve.v1 import session_service_pb2 as wire
 PUSHES = Framing(wire.PushParametersRequest)
 
 
-def push_session(
+def push_parameters(
     connection: Connection,
     header: wire.PushHeader,
     payload: Payload,
@@ -31,7 +31,7 @@ def push_session(
     if not payload.arrays:
         raise ValueError("no parameter is given")
     header.request_id = uuid.uuid4().hex
-    header.tensors.extend(payload.names)
+    header.tensors.extend(payload.header_names)
     header.wire_dtype = payload.data_type
     header.byte_count = payload.byte_count
     shows = connection.progress if progress is None else progress

@@ -13,7 +13,7 @@ from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
 
 
-def read_parameters(
+def call_pull_parameters(
     connection: Connection,
     request: wire.PullParametersRequest,
     timeout: float,
@@ -43,9 +43,9 @@ def read_parameters(
             while message is not None:
                 if message.chunk is not None:
                     shown.update(reception.add(message.chunk))
-                if reception.whole:
+                if reception.is_complete:
                     return Parameters(
-                        reception.arrays(),
+                        reception.complete_arrays(),
                         step=header.step,
                         point=member_or_none(ParameterPoint, header.point),
                         modified=not header.not_modified,

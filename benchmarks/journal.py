@@ -108,7 +108,7 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
             journal.append(Record(1, number, [payload.data], safe.put))
             safe.get()
             spent += time.perf_counter() - start
-            journal.release({1: number}, 0)
+            journal.delete_old_segments({1: number}, 0)
         return spent
 
     try:

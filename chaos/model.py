@@ -48,7 +48,7 @@ class Model:
 
     def step(self, gradient: Arrays, **options: Any) -> pb.StepResult:
         """Takes a step; the result is what a server that journals would say."""
-        result = result_to(self._session.apply(self._stage(gradient), StepOptions(**options)))
+        result = result_to(self._session.take_step(self._stage(gradient), StepOptions(**options)))
         result.durable_step = result.step
         return result
 
@@ -56,10 +56,10 @@ class Model:
         self._session.assign(self._stage(values), reset_state=reset_state)
 
     def update(self, spec: SessionSpec) -> None:
-        self._session.update(session_spec_from(spec))
+        self._session.update_spec(session_spec_from(spec))
 
     def report(self, values: Mapping[str, float]) -> None:
-        self._session.report(values)
+        self._session.report_metrics(values)
 
     def snapshot(self) -> bytes:
         """A snapshot."""

@@ -55,7 +55,7 @@ class SessionStep:
 
     def __call__(self) -> None:
         """One step."""
-        self._session.apply(self._staging, StepOptions())
+        self._session.take_step(self._staging, StepOptions())
 
     def once_arrived(self, repeats: int) -> float:
         """Seconds of steps whose gradient was measured on arrival, from its last byte on."""
@@ -71,9 +71,9 @@ class SessionStep:
 
     def read(self) -> None:
         """Copies the parameters into a buffer, the same one each time."""
-        self._values = self._values or self._session.stage(None, None)
-        self._session.values(into=self._values)
+        self._values = self._values or self._session.allocate_staging(None, None)
+        self._session.read_values(into=self._values)
 
     def parameters(self) -> Array:
         """A copy of the first tensor."""
-        return np.array(self._session.values().array(0))
+        return np.array(self._session.read_values().array(0))

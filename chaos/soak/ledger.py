@@ -73,7 +73,7 @@ class Ledger:
             self._compare(step, self._pulled.pop(step))
 
     def _compare(self, step: int, pulled: list[Parameters]) -> None:
-        values = self._model.session.values()
+        values = self._model.session.read_values()
         for number, tensor in enumerate(values.tensors):
             name, expected = tensor.entry.name, values.array(number).tobytes()
             for parameters in pulled:

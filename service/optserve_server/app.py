@@ -21,7 +21,7 @@ from optserve_server.operations.http_server import HttpServer
 from optserve_server.operations.operator_pages import make_http_server
 from optserve_server.resources.budget import Budget
 from optserve_server.resources.garbage import defer_full_collections
-from optserve_server.resources.memory import available_bytes
+from optserve_server.resources.memory import memory_limit
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.authentication.tokens import AccessError
 from optserve_server.rpc.middleware.call_interceptor import Tracer
@@ -55,7 +55,7 @@ _SWITCH_INTERVAL_S = 0.0005
 _log = logging.getLogger("optserve_server")
 
 
-def compose(
+def build_server(
     settings: Settings, backend: Backend, executor: ThreadPoolExecutor, tracer: Tracer | None = None
 ) -> Server:
     """A server that is not listening yet.
@@ -65,8 +65,8 @@ def compose(
         DirectoryError: another server uses the data directory.
         OSError: the data directory cannot be used.
     """
-    namespaces = Namespaces(backend, _limits(settings), _budget(settings))
-    recovered = _recover(settings, namespaces)
+    namespaces = Namespaces(backend, _make_limits(settings), _make_budget(settings))
+    recovered = _recover_sessions(settings, namespaces)
     conditions = Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
@@ -74,10 +74,10 @@ def compose(
         session_lease_seconds=settings.session_lease_seconds,
         reflection=settings.reflection,
         shared_memory=settings.shared_memory,
-        max_shared_memory_descriptors=_shared_memory_descriptors(settings),
+        max_shared_memory_descriptors=_shared_memory_descriptor_limit(settings),
         shared_memory_idle_seconds=settings.shared_memory_idle_seconds,
     )
-    return Server(namespaces, executor, _identities(settings, namespaces), conditions, recovered, tracer)
+    return Server(namespaces, executor, _load_identities(settings, namespaces), conditions, recovered, tracer)
 
 
 async def serve(settings: Settings) -> None:
@@ -95,8 +95,8 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select_backend(settings.backend)
     with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
-        tracer = _tracer(settings)
-        server = compose(settings, backend, executor, tracer)
+        tracer = _make_tracer(settings)
+        server = build_server(settings, backend, executor, tracer)
         pages = make_http_server(server)
         metrics_port = await _start_http_server(pages, settings)
         port = await server.start(listening)
@@ -112,7 +112,7 @@ async def serve(settings: Settings) -> None:
     _log.info("stopped")
 
 
-def _tracer(settings: Settings) -> OpenTelemetryTracer | None:
+def _make_tracer(settings: Settings) -> OpenTelemetryTracer | None:
     if not settings.traces:
         return None
     try:
@@ -163,7 +163,7 @@ def build_listening(settings: Settings) -> Listening:
         settings.host if settings.tcp else None,
         settings.port,
         settings.unix_socket or None,
-        None if files is None else _certificates(files),
+        None if files is None else _load_certificates(files),
         _data_port(settings),
     )
 
@@ -174,14 +174,14 @@ def _data_port(settings: Settings) -> int | None:
     return 0 if settings.data_port == "auto" else settings.data_port
 
 
-def _certificates(files: CertificateFiles) -> Certificates:
+def _load_certificates(files: CertificateFiles) -> Certificates:
     try:
         return Certificates(files)
     except CertificateError as error:
         raise ConfigError(str(error)) from None
 
 
-def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
+def _load_identities(settings: Settings, namespaces: Namespaces) -> Identities:
     path = Path(settings.tokens_file) if settings.tokens_file else None
     wanted = settings.allow_unauthenticated
     if wanted == "no" and path is None:
@@ -193,7 +193,7 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError(str(error)) from None
 
 
-def _recover(settings: Settings, namespaces: Namespaces) -> DurabilityManager | None:
+def _recover_sessions(settings: Settings, namespaces: Namespaces) -> DurabilityManager | None:
     if not settings.data_dir:
         return None
     policy = SnapshotPolicy(
@@ -205,9 +205,9 @@ def _recover(settings: Settings, namespaces: Namespaces) -> DurabilityManager | 
     return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encode, policy).run()
 
 
-def _limits(settings: Settings) -> Limits:
+def _make_limits(settings: Settings) -> Limits:
     return Limits(
-        durability=_durability(settings),
+        durability=_default_durability(settings),
         durable=bool(settings.data_dir),
         max_sessions=settings.max_sessions,
         max_session_bytes=settings.max_session_bytes,
@@ -217,7 +217,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _durability(settings: Settings) -> DurabilityMode:
+def _default_durability(settings: Settings) -> DurabilityMode:
     """Durability of sessions that state none.
 
     Raises:
@@ -241,7 +241,7 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _shared_memory_descriptors(settings: Settings) -> int:
+def _shared_memory_descriptor_limit(settings: Settings) -> int:
     """File descriptors that shared memory may hold.
 
     Raises:
@@ -258,8 +258,8 @@ def _shared_memory_descriptors(settings: Settings) -> int:
     return stated or most
 
 
-def _budget(settings: Settings) -> Budget:
-    memory = settings.max_memory_bytes or int(available_bytes() * _MEMORY_SHARE)
+def _make_budget(settings: Settings) -> Budget:
+    memory = settings.max_memory_bytes or int(memory_limit() * _MEMORY_SHARE)
     return Budget(
         {
             "max_sessions": settings.max_sessions,

@@ -40,7 +40,7 @@ class ConfigError(Exception):
     """A setting is wrong; the message names it, its source and the allowed values."""
 
 
-def _size(default: int, low: int, high: int, description: str) -> Any:
+def _byte_size_field(default: int, low: int, high: int, description: str) -> Any:
     """A setting in bytes, stated as a whole number or with a unit."""
     return Field(ByteSize(default), ge=low, le=high, description=description, examples=["64MiB"])
 
@@ -118,19 +118,21 @@ class Settings(BaseSettings):
     )
     grace_seconds: Seconds = Field(10.0, description="seconds that calls in flight get after SIGTERM")
     max_concurrent_rpcs: int = Field(1000, ge=1, le=1_000_000, description="calls in flight at once")
-    max_message_bytes: ByteSize = _size(
+    max_message_bytes: ByteSize = _byte_size_field(
         64 << 20, 1 << 16, 2**31 - 1, "bytes of the largest message received or sent"
     )
     max_sessions: int = Field(1000, ge=0, le=10**9, description="number of sessions; 0 is unlimited")
-    max_session_bytes: ByteSize = _size(8 << 30, 0, 2**62, "bytes of one session; 0 is unlimited")
+    max_session_bytes: ByteSize = _byte_size_field(8 << 30, 0, 2**62, "bytes of one session; 0 is unlimited")
     max_tensors: int = Field(
         100_000, ge=0, le=10**9, description="number of tensors of a session; 0 is unlimited"
     )
     max_tensor_rank: int = Field(32, ge=1, le=64, description="number of dimensions of a tensor")
-    max_memory_bytes: ByteSize = _size(
+    max_memory_bytes: ByteSize = _byte_size_field(
         0, 0, 2**62, "bytes of all sessions and transfers; 0 is three quarters of the available memory"
     )
-    max_bytes_in_flight: ByteSize = _size(0, 0, 2**62, "bytes of transfers in flight; 0 is unlimited")
+    max_bytes_in_flight: ByteSize = _byte_size_field(
+        0, 0, 2**62, "bytes of transfers in flight; 0 is unlimited"
+    )
     stream_idle_seconds: Seconds = Field(
         600.0, description="seconds after which a silent stream is closed; 0 is never"
     )
@@ -145,7 +147,7 @@ class Settings(BaseSettings):
     snapshot_generations: int = Field(
         2, ge=1, le=1000, description="automatic snapshots to retain per session"
     )
-    journal_bytes: ByteSize = _size(
+    journal_bytes: ByteSize = _byte_size_field(
         2 << 30, 1 << 20, 2**62, "bytes of journal above which sessions are saved so that it can shrink"
     )
     grpc_event_engine: bool = Field(
@@ -157,7 +159,7 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_boolean_numbers(cls, value: object) -> object:
+    def _stringify_booleans(cls, value: object) -> object:
         """Reads a file's true and false as words: Python takes them for the numbers 1 and 0."""
         return str(value).lower() if isinstance(value, bool) else value
 

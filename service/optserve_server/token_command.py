@@ -36,11 +36,11 @@ def run(parsed: argparse.Namespace) -> int:
     """
     from optserve_server.rpc.authentication.tokens import (  # loads what the other commands do not need
         AccessError,
-        add,
+        add_token,
     )
 
     try:
-        print(add(parsed.tokens_file, parsed.name, parsed.namespace, parsed.expires_in_days))
+        print(add_token(parsed.tokens_file, parsed.name, parsed.namespace, parsed.expires_in_days))
     except AccessError as error:
         raise RuntimeError(str(error)) from None
     return 0

@@ -60,4 +60,4 @@ def draw(request: DriverRequest) -> Array:
     first = ParameterInit(ALONE, dtype, tuple(wanted.shape), algorithm_from(wanted.spec).algorithm)
     spec = session_spec_from(request.train.spec)
     session = Store(NumpyBackend()).create("", spec, [first], request.train.seed)
-    return session.values().array(0)
+    return session.read_values().array(0)

@@ -70,7 +70,7 @@ class Embedded:
             whole = [NamedArray(*item) for item in gradients.whole.items()]
             rows = [NamedRows(name, some.indices, some.values) for name, some in gradients.rows.items()]
             options = StepOptions(overrides=overrides_from(gradients.overrides, "overrides"))
-            session.apply(session.stage_arrays(whole, rows), options)
+            session.take_step(session.stage_arrays(whole, rows), options)
             path.parameters.append(values(session, Point.PARAMETERS))
             if wanted.after is not None:
                 path.after.append(values(session, POINTS[wanted.after]))
@@ -107,10 +107,10 @@ class Watched:
 
     def step(self) -> float:
         staging = self.session.stage_arrays([NamedArray(ALONE, DOWN)])
-        return self.session.apply(staging, StepOptions()).learning_rate
+        return self.session.take_step(staging, StepOptions()).learning_rate
 
     def report(self, value: float) -> tuple[Any, Any, bool]:
-        found = self.session.report({METRIC: value})
+        found = self.session.report_metrics({METRIC: value})
         return found.monitors.plateau, found.monitors.stopping, found.stopped
 
     def parameter(self) -> float:
@@ -119,7 +119,7 @@ class Watched:
 
 def values(session: Session, point: Point) -> Tensors:
     """One of the session's values."""
-    found = session.values(point=point)
+    found = session.read_values(point=point)
     return {tensor.entry.name: found.array(i) for i, tensor in enumerate(found.tensors)}
 
 

@@ -119,7 +119,7 @@ def beforehand(
         given = select_numbers(rule, rule.tensor_sum_terms, numbers, p.dtype)
         measured = rule.tensor_sum_terms(NumpyOps(), p, gradient, *slots, **given)
         norms = {n: np.array([np.linalg.norm(v.astype(np.float64))]) for n, v in measured.items()}
-        return {name: float(of[0]) for name, of in rule.scalars_of_tensors(norms).items()}, {}
+        return {name: float(of[0]) for name, of in rule.compute_tensor_scalars(norms).items()}, {}
     if isinstance(rule, GroupwiseRule):
         given = select_numbers(rule, rule.group_sum_terms, numbers, p.dtype)
         summed = rule.group_sum_terms(NumpyOps(), p, gradient, *slots, **given)

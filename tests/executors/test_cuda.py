@@ -55,14 +55,14 @@ def others() -> dict[str, Program]:
     for label, rule in rules():
         if rule.has_lookahead:
             programs = StepPrograms(rule, BARE, decays=False, averages=False)
-            found[f"{label} look-ahead"] = programs.lookahead
+            found[f"{label} look-ahead"] = programs.lookahead_program
     for name, gradient in {"full": FULL, "by value": BY_VALUE}.items():
         programs = StepPrograms(rule, gradient, decays=True, averages=True)
         for scaled in (False, True):
             found[f"measure {name} {scaled}"] = programs.trace_measure(scaled)
             found[f"measure micro-batch {name} {scaled}"] = programs.trace_measure_micro_batch(scaled)
             found[f"accumulate {name} {scaled}"] = programs.trace_accumulate(scaled)
-        found[f"average {name}"] = programs.average
+        found[f"average {name}"] = programs.average_program
         found[f"measure {name} wide"] = dataclasses.replace(programs, wide=True).trace_measure(False)
     return found
 

@@ -15,7 +15,7 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.source_generation import storage_dtypes
-from optserve_server.losses.custom_programs import programs_of
+from optserve_server.losses.custom_programs import compile_programs
 from tests.executors.test_bits import DTYPES
 from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
@@ -47,7 +47,7 @@ def run(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("expression", EXACT + APPROXIMATE)
 def test_every_executor_computes_the_same(expression: str, dtype: np.dtype[Any]) -> None:
-    program, numbers = programs_of(expression, ()).both
+    program, numbers = compile_programs(expression, ()).both
     expected = run(NUMPY.compile(program, dtype, {}), program, numbers, dtype)
     tolerance = 0.0 if expression in EXACT else 16 * np.finfo(dtype).eps
     for kernel in (HostKernel(program, dtype, {}), NUMBA.compile(program, dtype, {}, keep=False)):
@@ -59,7 +59,7 @@ def test_every_executor_computes_the_same(expression: str, dtype: np.dtype[Any])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("expression", EXACT + APPROXIMATE)
 def test_nvrtc_compiles(expression: str, dtype: np.dtype[Any]) -> None:
-    program, _ = programs_of(expression, ()).both
+    program, _ = compile_programs(expression, ()).both
     ptx = compile_ptx(cuda_source(program, dtype, storage_dtypes(program, dtype, {})), OPTIONS)
     assert ".entry" in ptx
 

@@ -125,7 +125,7 @@ def test_further_members_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> No
         session.coordinator.membership.join(worker, 10.0)
     namespace = SimpleNamespace(name="", store=SimpleNamespace(all=lambda: [session]))
     server = SimpleNamespace(namespaces=[namespace])
-    families = {family.name: family for family in metrics.ServerCollector(server)._workers()}  # type: ignore[arg-type]
+    families = {family.name: family for family in metrics.ServerCollector(server)._worker_metrics()}  # type: ignore[arg-type]
     assert [sample.value for sample in families["optserve_workers"].samples] == [3, 0]
     assert [sample.labels["worker"] for sample in families["optserve_worker_waits"].samples] == ["a", "b"]
 

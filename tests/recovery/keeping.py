@@ -65,7 +65,7 @@ class House:
         home = self.namespaces[namespace]
 
         def keep(session: Session) -> None:
-            self.durability_manager.create(home, ChangeKind.CREATE, request, session)
+            self.durability_manager.create_session_files(home, ChangeKind.CREATE, request, session)
 
         return home.store.create(session_id, spec, inits, 0, keep)
 

@@ -31,7 +31,7 @@ REQUEST = Request("key", b"content")
 
 
 async def push(made: House, session: Session) -> None:
-    staging = session.stage(("b",), None)
+    staging = session.allocate_staging(("b",), None)
     staging.array(staging.tensors[0])[:] = np.arange(3.0)
     await made.change(session, PushChange(staging, reset_state=True, request=REQUEST))
 
@@ -48,7 +48,7 @@ async def report(made: House, session: Session) -> None:
 async def restore(made: House, session: Session) -> None:
     assert session.durability is not None
     (file,) = session.durability.folder.snapshots()
-    contents = made.durability_manager.catalog.read(file)
+    contents = made.durability_manager.catalog.read_snapshot(file)
     await made.change(session, RestoreChange(contents, SPEC_TEXT, request=REQUEST))
 
 

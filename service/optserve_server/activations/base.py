@@ -75,7 +75,7 @@ class Activation(Algorithm):
             DomainError: DTYPE_MISMATCH or SHAPE_MISMATCH with the field ``output_gradient``,
                 and what `evaluate` raises.
         """
-        self._require_fitting(x, dy, slope)
+        self._check_gradient_arguments(x, dy, slope)
         with np.errstate(all="ignore"):
             return np.asarray(self._backward(x, dy, slope), x.dtype)
 
@@ -87,7 +87,7 @@ class Activation(Algorithm):
         """
         raise conflict_error("slope", f"{self.name} takes no slope")
 
-    def _require_fitting(self, x: Floats, dy: Floats, slope: Floats | None) -> None:
+    def _check_gradient_arguments(self, x: Floats, dy: Floats, slope: Floats | None) -> None:
         _require_float(x)
         self._require_slope(x, slope)
         _check_shape_and_dtype(dy, self.output_shape(x.shape), x.dtype, "output_gradient", "output")

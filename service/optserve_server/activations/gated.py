@@ -22,16 +22,16 @@ class GatedActivation(ElementwiseActivation):
     far: ClassVar[float]
 
     @abstractmethod
-    def compute_gate_tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:
+    def compute_gate_tail_and_slope(self, ops: Ops, a: Value) -> tuple[Value, Value]:
         """G(-a) and G'(a) for a in [0, far]."""
 
     def forward(self, ops: Ops, x: Value) -> Value:
         a = ops.minimum(ops.abs(x), self.far)
-        s, _ = self.compute_gate_tail(ops, a)
+        s, _ = self.compute_gate_tail_and_slope(ops, a)
         return ops.maximum(x, 0.0) - a * s
 
     def gradient(self, ops: Ops, x: Value, dy: Value) -> Value:
         a = ops.minimum(ops.abs(x), self.far)
-        s, slope = self.compute_gate_tail(ops, a)
+        s, slope = self.compute_gate_tail_and_slope(ops, a)
         left = s - a * slope
         return dy * ops.where(x > 0, 1 - left, left)

@@ -27,7 +27,7 @@ class GELU(GatedActivation):
 
     approximate: bool = hyper(False, optax=True)
 
-    def compute_gate_tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:
+    def compute_gate_tail_and_slope(self, ops: Ops, a: Value) -> tuple[Value, Value]:
         if not self.approximate:
             return upper_tail(ops, a), density(ops, a)
         square = a * a

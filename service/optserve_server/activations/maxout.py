@@ -24,10 +24,10 @@ class Maxout(Activation):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """``shape`` with the axis shorter by the group size."""
-        axis, groups = self._groups(shape)
+        axis, groups = self._locate_groups(shape)
         return (*shape[:axis], groups, *shape[axis + 1 :])
 
-    def _groups(self, shape: tuple[int, ...]) -> tuple[int, int]:
+    def _locate_groups(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """The axis counted from the front, and how many groups lie along it."""
         self.check(len(shape))
         axis = self.axis % len(shape)
@@ -39,7 +39,7 @@ class Maxout(Activation):
 
     def _split_groups(self, x: Floats) -> tuple[Floats, int]:
         """``x`` with the axis cut in two, and where the groups' own axis is."""
-        axis, groups = self._groups(x.shape)
+        axis, groups = self._locate_groups(x.shape)
         return x.reshape(*x.shape[:axis], groups, self.group_size, *x.shape[axis + 1 :]), axis + 1
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:

@@ -22,18 +22,18 @@ class PReLU(SlopedActivation):
 
     takes_slope: ClassVar[bool] = True
 
-    def slopes(self, x: Floats, slope: Floats | None) -> Floats:
+    def compute_negative_slopes(self, x: Floats, slope: Floats | None) -> Floats:
         assert slope is not None  # evaluate and vjp require one
         return slope
 
-    def slope_term(self, ops: Ops, x: Value, dy: Value) -> Value:
+    def slope_gradient_term(self, ops: Ops, x: Value, dy: Value) -> Value:
         """What one element adds to the gradient of its slope: dy*x where x is not above 0."""
         return ops.where(x > 0, 0.0, dy * x)
 
     def slope_gradient(self, x: Floats, dy: Floats, slope: Floats) -> Floats:
-        self._require_fitting(x, dy, slope)
+        self._check_gradient_arguments(x, dy, slope)
         with np.errstate(all="ignore"):
-            terms = np.asarray(self.slope_term(NumpyOps(), x, dy))
+            terms = np.asarray(self.slope_gradient_term(NumpyOps(), x, dy))
             lead = x.ndim - slope.ndim
             shared = [lead + i for i, extent in enumerate(slope.shape) if extent != x.shape[lead + i]]
             summed = np.sum(terms, axis=(*range(lead), *shared), dtype=np.float64)

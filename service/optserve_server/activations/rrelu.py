@@ -30,7 +30,7 @@ class RReLU(SlopedActivation):
         if self.lower > self.upper:
             raise conflict_error("lower", f"lower is {self.lower}, but must be at most upper, {self.upper}")
 
-    def slopes(self, x: Floats, slope: Floats | None) -> Floats:
+    def compute_negative_slopes(self, x: Floats, slope: Floats | None) -> Floats:
         if not self.training:
             return np.asarray((self.lower + self.upper) / 2, x.dtype)
         drawn = np.random.default_rng(self.seed).random(x.shape)

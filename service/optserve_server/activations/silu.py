@@ -15,7 +15,7 @@ class SiLU(GatedActivation):
 
     far: ClassVar[float] = 800.0
 
-    def compute_gate_tail(self, ops: Ops, a: Value) -> tuple[Value, Value]:
+    def compute_gate_tail_and_slope(self, ops: Ops, a: Value) -> tuple[Value, Value]:
         e = ops.exp(-a)
         s = e / (1 + e)
         return s, s / (1 + e)

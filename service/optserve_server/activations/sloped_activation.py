@@ -15,7 +15,7 @@ class SlopedActivation(Activation):
     """x where x > 0, otherwise slope*x. The derivative at 0 is the slope."""
 
     @abstractmethod
-    def slopes(self, x: Floats, slope: Floats | None) -> Floats:
+    def compute_negative_slopes(self, x: Floats, slope: Floats | None) -> Floats:
         """The slopes of ``x``, of its dtype; they broadcast to it."""
 
     def forward(self, ops: Ops, x: Value, slope: Value) -> Value:
@@ -28,7 +28,7 @@ class SlopedActivation(Activation):
         return ops.where(x > 0, dy, slope * dy)
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
-        return self.forward(NumpyOps(), x, self.slopes(x, slope))
+        return self.forward(NumpyOps(), x, self.compute_negative_slopes(x, slope))
 
     def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
-        return self.gradient(NumpyOps(), x, dy, self.slopes(x, slope))
+        return self.gradient(NumpyOps(), x, dy, self.compute_negative_slopes(x, slope))

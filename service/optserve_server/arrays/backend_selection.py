@@ -27,9 +27,9 @@ def select_backend(name: str = "auto") -> Backend:
     if name == "auto":
         name = "cupy" if gpu_answers() else "numba" if has_numba() else "numpy"
     if name == "cupy":
-        return _cupy()
+        return _make_cupy_backend()
     if name == "numba":
-        return _numba()
+        return _make_numba_backend()
     return NumpyBackend()
 
 
@@ -50,7 +50,7 @@ def has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _cupy() -> Backend:
+def _make_cupy_backend() -> Backend:
     if not gpu_answers():
         raise RuntimeError("backend cupy needs the extra [gpu] and an NVIDIA GPU that answers")
     from optserve_server.arrays.cupy_fused import CupyBackend
@@ -58,7 +58,7 @@ def _cupy() -> Backend:
     return CupyBackend()
 
 
-def _numba() -> Backend:
+def _make_numba_backend() -> Backend:
     if not has_numba():
         raise RuntimeError("backend numba needs the extra [numba]")
     from optserve_server.arrays.numba_jit import NumbaBackend

@@ -184,14 +184,14 @@ def cuda_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtyp
         segment="const long long segment = find_first_greater(ends, segments, i);" if runs else "",
         zero=" ".join(f"double t{i} = 0.0;" for i in rows),
         values=" ".join(f"real v{i};" for i in rows),
-        added=" ".join(_accumulate(i, r.kind) for i, r in enumerate(program.reductions)),
+        added=" ".join(_accumulation_statement(i, r.kind) for i, r in enumerate(program.reductions)),
         folded="\n".join(FOLD.format(i, half=LANES // 2) for i in rows),
         LANES=LANES, BLOCK=BLOCK,
     )  # fmt: skip
     return element_source(program, dtype, dtypes) + SEARCH + text
 
 
-def _accumulate(number: int, kind: ReductionKind) -> str:
+def _accumulation_statement(number: int, kind: ReductionKind) -> str:
     return f"t{number} += {SUMMANDS[kind].format(f'v{number}')};"
 
 

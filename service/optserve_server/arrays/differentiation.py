@@ -93,7 +93,7 @@ def differentiate(program: Program, of: str, by: str, into: str) -> Program:
         t.reduce(reduction.name, reduction.kind, value(reduction.operand))
     slope = tangent(dict(program.stores)[of])
     t.store(into, 0.0 if slope is None else slope)
-    return t.program()
+    return t.build_program()
 
 
 def _tangent(

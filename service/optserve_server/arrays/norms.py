@@ -33,7 +33,7 @@ LARGE, SMALL = ":large", ":small"
 """What the names of the additional sums end with."""
 
 
-def reduce_squares(t: Tracer, name: str, value: Any, *, wide: bool) -> None:
+def trace_norm_sums(t: Tracer, name: str, value: Any, *, wide: bool) -> None:
     """Adds to a program the sums that `norm` needs.
 
     Args:
@@ -73,5 +73,5 @@ def segment_norms(sums: Mapping[str, npt.NDArray[np.float64]], name: str) -> npt
 
 
 def norms_by_name(sums: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float64]]:
-    """`segment_norms` of every name of a program whose only reductions are those of `reduce_squares`."""
+    """`segment_norms` of every name of a program whose only reductions are those of `trace_norm_sums`."""
     return {name: segment_norms(sums, name) for name in sums if not name.endswith((LARGE, SMALL))}

@@ -48,24 +48,24 @@ MADE_UP = 256
 """Programs that callers make up that are compiled, at one to three megabytes each."""
 
 
-def _array(dtype: Any, dimensions: int, readonly: bool) -> Any:
+def _array_type(dtype: Any, dimensions: int, readonly: bool) -> Any:
     """An argument type that every array fits: unaligned ones, and read-only if so said."""
     return types.Array(dtype, dimensions, "C", readonly=readonly, aligned=False)
 
 
-INTEGERS = _array(types.int64, 1, True)
-TABLE = _array(types.float64, 2, True)
-SUMS = _array(types.float64, 2, False)
+INTEGERS = _array_type(types.int64, 1, True)
+TABLE = _array_type(types.float64, 2, True)
+SUMS = _array_type(types.float64, 2, False)
 SIGNATURE = types.void(types.int64, types.int64, INTEGERS)
 
 
 def _compile(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now, from the disk cache if it can: a call never compiles."""
-    module, cacheable = source_cache.load(BUILD + source)
+    module, cacheable = source_cache.load_module(BUILD + source)
     return _compile_source(module, function, signature, cacheable)
 
 
-def _compile_once(source: str, function: str, signature: Any) -> Compiled:
+def _compile_uncached(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now what is not to be kept on disk; ``source`` has no runtime of its own."""
     module = source_cache.compile_module(source, vars(numba_runtime))
     return _compile_source(module, function, signature, cacheable=False)
@@ -117,7 +117,7 @@ class NumbaKernel(Kernel):
         self.pack = struct.Struct(f"{len(program.scalars)}d").pack_into
         self.get_scalars = make_scalar_getter(program.scalars)
         source = numba_source(program, dtype, storage, whole=keep)
-        self.compiled = (_compile if keep else _compile_once)(source, "kernel", SIGNATURE)
+        self.compiled = (_compile if keep else _compile_uncached)(source, "kernel", SIGNATURE)
         self.entry = _get_entry_point(self.compiled)
 
     def bind(

@@ -110,20 +110,20 @@ def numba_source(
     depth = 4 if program.reductions else 3
     buffered = _find_buffered_operands(program, dtype, dtypes)
     text = (REDUCING if rows else PLAIN).format(
-        arrays=_lines(1, _arrays(program, dtypes)),
-        numbers=_lines(1, _numbers(names)),
-        runs=_lines(2, [
+        arrays=_indent_lines(1, _array_declarations(program, dtypes)),
+        numbers=_indent_lines(1, _scalar_declarations(names)),
+        runs=_indent_lines(2, [
             f"c{i} = T(runs[{i} * table[3] + segment])" for i in range(len(program.segment_scalars))
         ]),
-        slices=_lines(depth - 1, [f"b{i} = a{i}[start:end]" for i in range(len(program.arrays))] + [
+        slices=_indent_lines(depth - 1, [f"b{i} = a{i}[start:end]" for i in range(len(program.arrays))] + [
             f"v{i} = values[{i}, : end - start]" for i in range(len(buffered))
         ]),
-        body=_lines(depth, _body(names, dtype, dtypes, buffered) or ["pass"]),
-        summed=_lines(3, [
+        body=_indent_lines(depth, _body(names, dtype, dtypes, buffered) or ["pass"]),
+        summed=_indent_lines(3, [
             f"{SUMMANDS[r.kind]}({_locate_summand(program, r.operand, buffered)}, lanes[{i}])"
             for i, r in enumerate(program.reductions)
         ]),
-        folded=_lines(2, [f"sums[{i} * table[7] + block] = fold_lanes(lanes[{i}])" for i in rows]),
+        folded=_indent_lines(2, [f"sums[{i} * table[7] + block] = fold_lanes(lanes[{i}])" for i in rows]),
         count=len(rows), buffered=len(buffered), chunk=CHUNK if buffered else BLOCK, LANES=LANES, BLOCK=BLOCK,
     )  # fmt: skip
     return f"{runtime_source() if whole else ''}\nT = np.{dtype.name}\n{text}"
@@ -134,7 +134,7 @@ def runtime_source() -> str:
     return inspect.getsource(numba_runtime)
 
 
-def _arrays(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
+def _array_declarations(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
     """What the table leads to."""
     lines = [
         "starts = array_at(np.int64, table[0], table[3])",
@@ -155,11 +155,11 @@ def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint16) if dtype in (FLOAT16, BFLOAT16) else dtype
 
 
-def _lines(depth: int, lines: Sequence[str]) -> str:
+def _indent_lines(depth: int, lines: Sequence[str]) -> str:
     return "\n".join(" " * 4 * depth + line for line in lines)
 
 
-def _numbers(names: OperandNames) -> list[str]:
+def _scalar_declarations(names: OperandNames) -> list[str]:
     """Rounds scalars and constants to the compute dtype, under names of their own.
 
     Numba would keep a float64 variable that is assigned again wide.

@@ -50,11 +50,11 @@ Values = list[Any]
 """What the operands of a program are in one span, by their numbers."""
 
 
-def _greater(a: Any, b: Any, out: Any) -> None:
+def _maximum(a: Any, b: Any, out: Any) -> None:
     _choose(np.greater(a, b) | np.not_equal(a, a), a, b, out)
 
 
-def _smaller(a: Any, b: Any, out: Any) -> None:
+def _minimum(a: Any, b: Any, out: Any) -> None:
     _choose(np.less(a, b) | np.not_equal(a, a), a, b, out)
 
 
@@ -79,8 +79,8 @@ def _choose_extremum_function(function: Callable[..., Any], exact: Callable[...,
 FUNCTIONS: Mapping[Op, Callable[..., Any]] = {
     **NUMPY,
     Op.SELECT: _choose,
-    Op.MAXIMUM: _choose_extremum_function(np.maximum, _greater),
-    Op.MINIMUM: _choose_extremum_function(np.minimum, _smaller),
+    Op.MAXIMUM: _choose_extremum_function(np.maximum, _maximum),
+    Op.MINIMUM: _choose_extremum_function(np.minimum, _minimum),
 }
 
 
@@ -95,7 +95,7 @@ class _Scratch:
         self.registers += [np.empty(length, kernel.dtype) for _ in range(others)]
         self.summands = np.zeros(length + LANES if kernel.program.reductions else 0)
 
-    def of_length(self, length: int) -> list[npt.NDArray[Any]]:
+    def slice_registers(self, length: int) -> list[npt.NDArray[Any]]:
         """The registers, as long as a span."""
         if self.registers and length < len(self.registers[0]):
             return [register[:length] for register in self.registers]
@@ -134,9 +134,16 @@ class NumpyKernel(Kernel):
         self.loads = tuple(name for name in program.arrays if Load(name) in read)
         self.copied = frozenset(self.loads) - plain | self.plan.held
         self.slots = {x: i for i, x in enumerate(self._operands(read))}
-        self.constants = [_number(x.value, dtype) if isinstance(x, Constant) else None for x in self.slots]
+        self.constants = [
+            _round_to_array(x.value, dtype) if isinstance(x, Constant) else None for x in self.slots
+        ]
         self.steps = [
-            (FUNCTIONS[k.op], [self.slots[x] for x in k.operands], self.slots[Result(i)], self._place(i))
+            (
+                FUNCTIONS[k.op],
+                [self.slots[x] for x in k.operands],
+                self.slots[Result(i)],
+                self._result_index(i),
+            )
             for i, k in enumerate(program.instructions)
         ]
         self._scratch: deque[_Scratch] = deque()
@@ -149,7 +156,7 @@ class NumpyKernel(Kernel):
         results: list[Operand] = [Result(i) for i in range(len(self.program.instructions))]
         return results + [x for x in read if not isinstance(x, Result)]
 
-    def _place(self, instruction: int) -> int:
+    def _result_index(self, instruction: int) -> int:
         place = self.plan.results[instruction]
         arrays = len(self.program.arrays)
         before = {Bank.ARRAY: 0, Bank.FLOAT: arrays, Bank.BOOL: arrays + self.plan.floats}
@@ -186,7 +193,7 @@ class NumpyPass(Pass):
         slots, dtype = self.kernel.slots, self.kernel.dtype
         self._values = list(self.kernel.constants)
         for name in self.program.scalars:
-            self._values[slots[Scalar(name)]] = _number(scalars[name], dtype)
+            self._values[slots[Scalar(name)]] = _round_to_array(scalars[name], dtype)
         for name in self.bound.missing:
             self._arrays[self.program.arrays.index(name)] = self.bound.check_array(name, arrays[name])
         self._runs = [of_segments[name].astype(dtype) for name in self.program.segment_scalars]
@@ -230,7 +237,7 @@ class NumpyPass(Pass):
         """Computes the elements from ``start`` to ``stop``."""
         kernel, values = self.kernel, self._values.copy()
         places = [array[start:stop] for array in self._arrays]
-        places += scratch.of_length(stop - start)
+        places += scratch.slice_registers(stop - start)
         self._load(values, places, start, stop)
         for function, inputs, output, place in kernel.steps:
             out = values[output] = places[place]
@@ -262,7 +269,7 @@ class NumpyPass(Pass):
             )
 
 
-def _number(value: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _round_to_array(value: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """A number rounded to ``dtype``, as an array: NumPy's functions take it faster than a scalar."""
     with np.errstate(over="ignore"):
         return np.array(value, dtype)

@@ -24,7 +24,7 @@ def folder() -> Path:
     return Path(base) / "optserve" / "numba"
 
 
-def load(source: str) -> tuple[ModuleType, bool]:
+def load_module(source: str) -> tuple[ModuleType, bool]:
     """The module with this text, and whether it has a file that caches can refer to.
 
     Where the folder cannot be written, the module lives in memory alone.

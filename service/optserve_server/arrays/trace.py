@@ -41,12 +41,12 @@ class Condition(_Traced):
     """A comparison of symbols; the first argument of ``where`` and nothing else."""
 
 
-def _operator(op: Op) -> tuple[Callable[[Any, Any], Symbol], Callable[[Any, Any], Symbol]]:
+def _make_operator_methods(op: Op) -> tuple[Callable[[Any, Any], Symbol], Callable[[Any, Any], Symbol]]:
     """The methods of a symbol for an operation: with it on the left, and on the right."""
     return lambda a, b: a.tracer.record_operation(op, a, b), lambda b, a: b.tracer.record_operation(op, a, b)
 
 
-def _comparison(op: Op) -> Callable[[Any, Any], Condition]:
+def _make_comparison_method(op: Op) -> Callable[[Any, Any], Condition]:
     """The method of a symbol for a comparison."""
     return lambda a, b: a.tracer._compare(op, a, b)
 
@@ -54,13 +54,13 @@ def _comparison(op: Op) -> Callable[[Any, Any], Condition]:
 class Symbol(_Traced):
     """A traced value; represents one element of every array."""
 
-    __add__, __radd__ = _operator(Op.ADD)
-    __sub__, __rsub__ = _operator(Op.SUBTRACT)
-    __mul__, __rmul__ = _operator(Op.MULTIPLY)
-    __truediv__, __rtruediv__ = _operator(Op.DIVIDE)
-    __lt__, __le__ = _comparison(Op.LESS), _comparison(Op.LESS_EQUAL)
-    __gt__, __ge__ = _comparison(Op.GREATER), _comparison(Op.GREATER_EQUAL)
-    __eq__ = _comparison(Op.EQUAL)  # type: ignore[assignment]
+    __add__, __radd__ = _make_operator_methods(Op.ADD)
+    __sub__, __rsub__ = _make_operator_methods(Op.SUBTRACT)
+    __mul__, __rmul__ = _make_operator_methods(Op.MULTIPLY)
+    __truediv__, __rtruediv__ = _make_operator_methods(Op.DIVIDE)
+    __lt__, __le__ = _make_comparison_method(Op.LESS), _make_comparison_method(Op.LESS_EQUAL)
+    __gt__, __ge__ = _make_comparison_method(Op.GREATER), _make_comparison_method(Op.GREATER_EQUAL)
+    __eq__ = _make_comparison_method(Op.EQUAL)  # type: ignore[assignment]
 
     def __neg__(self) -> Symbol:
         return self.tracer.record_operation(Op.NEGATE, self)
@@ -95,11 +95,11 @@ class Tracer(Ops):
 
     def scalar(self, name: str) -> Symbol:
         """A number given with each call."""
-        return self._number(Scalar(name))
+        return self._scalar_symbol(Scalar(name))
 
     def segment_scalar(self, name: str) -> Symbol:
         """A number given with each call for each of its segments."""
-        return self._number(SegmentScalar(name))
+        return self._scalar_symbol(SegmentScalar(name))
 
     def store(self, name: str, value: Any) -> None:
         """Stores ``value``, a symbol or number, to the named array.
@@ -125,7 +125,7 @@ class Tracer(Ops):
         _require_array((operand,), "a reduction")
         self._reductions[name] = Reduction(name, kind, operand)
 
-    def program(self) -> Program:
+    def build_program(self) -> Program:
         """Returns the traced program without dead code."""
         stores = [(name, x) for name, x in self._stores.items() if x != Load(name)]
         live = _find_live_instructions(
@@ -155,9 +155,11 @@ class Tracer(Ops):
         """``a`` where the condition holds, otherwise ``b``."""
         if not isinstance(condition, Condition) or condition.tracer is not self:
             raise TypeError("where takes a comparison of traced values as its condition")
-        return Symbol(self, self._emit(Op.SELECT, condition.operand, self._operand(a), self._operand(b)))
+        return Symbol(
+            self, self._append_instruction(Op.SELECT, condition.operand, self._operand(a), self._operand(b))
+        )
 
-    def _number(self, number: N) -> Symbol:
+    def _scalar_symbol(self, number: N) -> Symbol:
         self._numbers.setdefault(number)
         return Symbol(self, number)
 
@@ -175,12 +177,12 @@ class Tracer(Ops):
         operands = tuple(self._operand(value) for value in values)
         if not self._numbers_alone:
             _require_array(operands, op.value)
-        return Symbol(self, self._emit(op, *operands))
+        return Symbol(self, self._append_instruction(op, *operands))
 
     def _compare(self, op: Op, *values: Any) -> Condition:
         return Condition(self, self.record_operation(op, *values).operand)
 
-    def _emit(self, op: Op, *operands: Operand) -> Result:
+    def _append_instruction(self, op: Op, *operands: Operand) -> Result:
         instruction = Instruction(op, operands)
         if instruction not in self._known:
             self._known[instruction] = Result(len(self._instructions))

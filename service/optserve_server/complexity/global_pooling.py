@@ -25,4 +25,6 @@ class GlobalPooling(Layer):
         require_rank(shape, range(2, MAX_DIMENSIONS + 2), "one to three dimensions and channels")
         *outer, channels = shape
         kept = (1,) * len(outer) if self.keep_dimensions else ()
-        return Cost((*kept, channels), operations=channels * self.form.operations(math.prod(outer)))
+        return Cost(
+            (*kept, channels), operations=channels * self.form.operations_per_window(math.prod(outer))
+        )

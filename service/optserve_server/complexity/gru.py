@@ -27,15 +27,15 @@ class GRU(Recurrent):
     reset_after: bool = hyper(True)
 
     @property
-    def biases(self) -> int:
-        return super().biases * (2 if self.reset_after else 1)
+    def biases_per_unit(self) -> int:
+        return super().biases_per_unit * (2 if self.reset_after else 1)
 
     @property
-    def bias_tensors(self) -> tuple[Shape, ...]:
+    def bias_shapes(self) -> tuple[Shape, ...]:
         if not self.reset_after:
-            return super().bias_tensors
+            return super().bias_shapes
         return ((2, self.gates * self.units),) * self.use_bias
 
     @property
-    def operations(self) -> int:
-        return 3 * 2 + 1 + 4 + self.biases
+    def operations_per_unit(self) -> int:
+        return 3 * 2 + 1 + 4 + self.biases_per_unit

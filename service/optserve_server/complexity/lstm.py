@@ -19,5 +19,5 @@ class LSTM(Recurrent):
     gates: ClassVar[int] = 4
 
     @property
-    def operations(self) -> int:
-        return 4 * 2 + 3 + 2 + self.biases
+    def operations_per_unit(self) -> int:
+        return 4 * 2 + 3 + 2 + self.biases_per_unit

@@ -42,12 +42,12 @@ class MultiHeadAttention(Layer):
         biases = (2 * keys + values + features) * self.use_bias
         return Cost(
             shape,
-            tensors=self._tensors(features),
+            tensors=self._parameter_shapes(features),
             multiply_adds=time * weights + time * time * (keys + values),
             operations=time * (biases + keys + self.heads * (5 * time - 2)),
         )
 
-    def _tensors(self, features: int) -> tuple[Shape, ...]:
+    def _parameter_shapes(self, features: int) -> tuple[Shape, ...]:
         """Kernel and bias of the queries, keys and values, which keep heads apart, and the output."""
         found: list[Shape] = []
         for width in (self.key_dim, self.key_dim, self.value_dim):

@@ -116,7 +116,7 @@ def estimate(
     """
     _check_counts("input_shape", batch_size * math.prod(network.input_shape) * element_size)
     layers, total, state = [], Complexity(), 0
-    for index, layer in enumerate(_layers(network, batch_size, element_size)):
+    for index, layer in enumerate(_estimate_layers(network, batch_size, element_size)):
         total += layer.complexity
         state += sum(map(state_elements, layer.tensors)) * element_size
         _check_counts(f"layers[{index}]", *dataclasses.astuple(total), state)
@@ -139,7 +139,7 @@ def check_layer_count(count: int) -> None:
         )
 
 
-def _layers(network: Network, batch_size: int, element_size: int) -> Iterator[LayerComplexity]:
+def _estimate_layers(network: Network, batch_size: int, element_size: int) -> Iterator[LayerComplexity]:
     shape = network.input_shape
     for index, named in enumerate(network.layers):
         with within(f"layers[{index}]"):
@@ -147,12 +147,12 @@ def _layers(network: Network, batch_size: int, element_size: int) -> Iterator[La
                 cost = named.layer.cost(shape)
             _check_rank(cost.output)
         name = named.name or f"{named.layer.name}_{index}"
-        complexity = _complexity(cost, batch_size, element_size)
+        complexity = _batch_complexity(cost, batch_size, element_size)
         yield LayerComplexity(name, cost.output, complexity, cost.tensors)
         shape = cost.output
 
 
-def _complexity(cost: Cost, batch_size: int, element_size: int) -> Complexity:
+def _batch_complexity(cost: Cost, batch_size: int, element_size: int) -> Complexity:
     outputs = 0 if cost.is_view else math.prod(cost.output)
     return Complexity(
         trainable_parameters=cost.trainable,

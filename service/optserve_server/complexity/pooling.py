@@ -37,4 +37,6 @@ class Pooling(Layer):
             *count_window_positions(shape, self.window, self.strides, near, self.padding, "window"),
             shape[-1],
         )
-        return Cost(output, operations=math.prod(output) * self.form.operations(math.prod(self.window)))
+        return Cost(
+            output, operations=math.prod(output) * self.form.operations_per_window(math.prod(self.window))
+        )

@@ -16,9 +16,9 @@ class Recurrent(Layer):
 
     Each of its gates takes x*W + h*U + b. With d features, T steps and G gates:
 
-        parameters     G*(d*u + u*u + u), or what `biases` says for the last term
+        parameters     G*(d*u + u*u + u), or what `biases_per_unit` says for the last term
         multiply-adds  T*G*u*(d + u)
-        besides        T*u*`operations`
+        besides        T*u*`operations_per_unit`
 
     and twice that where a second layer runs backwards.
     """
@@ -31,18 +31,18 @@ class Recurrent(Layer):
     bidirectional: bool = hyper(False)
 
     @property
-    def biases(self) -> int:
+    def biases_per_unit(self) -> int:
         """How many biases each unit has."""
         return self.gates * self.use_bias
 
     @property
-    def bias_tensors(self) -> tuple[Shape, ...]:
+    def bias_shapes(self) -> tuple[Shape, ...]:
         """Shapes of one direction's biases."""
         return ((self.gates * self.units,),) * self.use_bias
 
     @property
     @abstractmethod
-    def operations(self) -> int:
+    def operations_per_unit(self) -> int:
         """Operations of one unit in one step beside the matrix products."""
 
     def cost(self, shape: Shape) -> Cost:
@@ -50,10 +50,10 @@ class Recurrent(Layer):
         (time, features), directions = shape, 2 if self.bidirectional else 1
         width = self.units * directions
         weights, wide = self.gates * (features + self.units), self.gates * self.units
-        tensors = ((features, wide), (self.units, wide), *self.bias_tensors)
+        tensors = ((features, wide), (self.units, wide), *self.bias_shapes)
         return Cost(
             (time, width) if self.return_sequences else (width,),
             tensors=tensors * directions,
             multiply_adds=time * width * weights,
-            operations=time * width * self.operations,
+            operations=time * width * self.operations_per_unit,
         )

@@ -19,5 +19,5 @@ class SimpleRNN(Recurrent):
     gates: ClassVar[int] = 1
 
     @property
-    def operations(self) -> int:
-        return 2 + self.biases
+    def operations_per_unit(self) -> int:
+        return 2 + self.biases_per_unit

@@ -24,7 +24,7 @@ class PoolingForm(StrEnum):
     MAX = "MAX"
     AVERAGE = "AVERAGE"
 
-    def operations(self, elements: int) -> int:
+    def operations_per_window(self, elements: int) -> int:
         """Operations for one window: comparisons, or additions and a division."""
         return elements - 1 if self is PoolingForm.MAX else elements
 

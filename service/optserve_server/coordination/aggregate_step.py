@@ -17,7 +17,7 @@ from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.state.staging import Staging
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step import Step
-from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.storage.files import Piece
 from optserve_server.storage.record_payload import dumps, pack
 
@@ -46,7 +46,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         recorded: aggregate and shares of its record; None if it was not recorded.
 
     Attributes:
-        changes: whether there are enough contributions.
+        has_changes: whether there are enough contributions.
     """
 
     kind = ChangeKind.AGGREGATE
@@ -56,7 +56,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         self._shares: Sequence[Share] = ()
         self._session: CoordinatedSession | None = None
         self._step: Step | None = None
-        self.changes = False
+        self.has_changes = False
 
     def prepare(self, session: CoordinatedSession) -> Self:
         """Aggregates what is held, and prepares its step.
@@ -67,7 +67,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         self._session = session
         if self._recorded is not None:
             staging, options, self._shares = self._recorded
-        elif not session.coordinator.is_complete():
+        elif not session.coordinator.is_step_ready():
             return self
         else:
             held = sorted(session.coordinator.held.values(), key=lambda one: one.member.rank)
@@ -76,14 +76,14 @@ class AggregateStep(Change[Any, "AggregateStep"]):
             norms = any(one.per_tensor_norms for one in held)
             options = StepOptions(per_tensor_norms=norms, member=NO_MEMBER)
         self._step = Step(session, staging, options).prepare(session)
-        self.changes = True
+        self.has_changes = True
         return self
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         assert self._step is not None
         shares = dumps([dataclasses.astuple(share) for share in self._shares])
-        return step_pieces(self._step.staging, self._step.options, self.kind, f'"shares":{shares},')
+        return encode_step_record(self._step.staging, self._step.options, self.kind, f'"shares":{shares},')
 
     def give_up(self) -> None:
         """Does nothing: `prepare` takes nothing."""
@@ -108,12 +108,12 @@ class AggregateStep(Change[Any, "AggregateStep"]):
                 weight=share.weight,
             )
             session.step_deduplication.remember(share.worker, bytes.fromhex(share.digest), own)
-            membership.active[share.worker].count(own.step, own.staleness, now)
+            membership.active[share.worker].count_contribution(own.step, own.staleness, now)
             if result.outcome is not StepOutcome.SKIPPED:
                 session.coordinator.complete_shards(share.worker, share.completed_shards)
             session.activity.publish(Contributed(own))
             if share.worker in held:
-                held[share.worker].decide(own)
+                held[share.worker].resolve(own)
         session.coordinator.reconsider_waiting()
         return result
 
@@ -150,7 +150,7 @@ class CloseRound(Change[Any, "CloseRound"]):
         self._is_recorded = is_recorded
         self._session: CoordinatedSession | None = None
         self._step: Step | None = None
-        self.changes = False
+        self.has_changes = False
 
     def prepare(self, session: CoordinatedSession) -> Self:
         """Prepares the step.
@@ -159,8 +159,8 @@ class CloseRound(Change[Any, "CloseRound"]):
             DomainError: what `Step.prepare` raises.
         """
         self._session, current = session, session.coordinator.round
-        self.changes = current is not None and (self._is_recorded or session.coordinator.is_complete())
-        if current is None or not self.changes:
+        self.has_changes = current is not None and (self._is_recorded or session.coordinator.is_step_ready())
+        if current is None or not self.has_changes:
             return self
         try:
             options = StepOptions(loss_scale=-current.weight, member=NO_MEMBER)
@@ -180,7 +180,7 @@ class CloseRound(Change[Any, "CloseRound"]):
     def commit(self) -> object:
         """Takes the step, and begins the next round."""
         session, result = self._session, None
-        if not self.changes or session is None or session.coordinator.round is None:
+        if not self.has_changes or session is None or session.coordinator.round is None:
             return None
         if self._step is None:
             session.complete_step(StepResult(session.step, StepOutcome.SKIPPED), b"")

@@ -65,7 +65,7 @@ def aggregate(contributions: Sequence[Weighted], target: Staging, spec: Coordina
             for one, given in zip(contributions, arrays, strict=True)
         ]
         if spec.aggregation in (Aggregation.COORDINATE_MEDIAN, Aggregation.TRIMMED_MEAN):
-            _mean_of_sorted(gradients, result, spec)
+            _compute_trimmed_mean(gradients, result, spec)
             continue
         for position, (gradient, weight) in enumerate(zip(gradients, scaled, strict=True)):
             add(result, gradient, weight, is_first=not position)
@@ -101,7 +101,7 @@ def _norm(one: Weighted, arrays: dict[str, Array]) -> float:
     return math.sqrt(math.fsum(squares)) / abs(one.loss_scale)
 
 
-def _mean_of_sorted(gradients: Sequence[Array], result: Array, spec: CoordinationSync) -> None:
+def _compute_trimmed_mean(gradients: Sequence[Array], result: Array, spec: CoordinationSync) -> None:
     """The mean of the middle values of each element: a median if they are one or two."""
     count = len(gradients)
     most = (count - 1) // 2

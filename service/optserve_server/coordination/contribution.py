@@ -17,7 +17,7 @@ from optserve_server.state.session_change import ChangeKind
 from optserve_server.state.staging import Staging, check_complete
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step import Step, fill_reply_and_report
-from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.storage.files import Piece
 from optserve_server.storage.record_payload import dumps, pack
 
@@ -75,7 +75,7 @@ class Contribution(Step):
         self._passes = None  # were ended; if it waits, it is measured again
         self.decision = None
         if of_member.completed_shards and self.stored is None and self._recorded is None:
-            coordinator.require_data_plan().check(worker, of_member.completed_shards)
+            coordinator.require_data_plan().check_shards_held(worker, of_member.completed_shards)
         if self.stored is not None or self.outcome in (StepOutcome.VALIDATED, StepOutcome.SKIPPED):
             return self
         computed = of_member.parameters_step
@@ -90,7 +90,7 @@ class Contribution(Step):
             coordinator.round = Round(
                 make_aggregate_staging(session)
             )  # what may be rejected is so before the record
-        self.changes = self.decision.action not in (Action.HOLD, Action.WAIT)
+        self.has_changes = self.decision.action not in (Action.HOLD, Action.WAIT)
         return self
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
@@ -100,7 +100,7 @@ class Contribution(Step):
         facts = {"member": astuple(self._options_of_member), "decision": stated}
         if decision is not None and decision.action is Action.DROP:
             return pack({"kind": ChangeKind.DROPPED, **facts, **self._drop_record_fields()})
-        return step_pieces(self.staging, self.options, self.kind, dumps(facts)[1:-1] + ",")
+        return encode_step_record(self.staging, self.options, self.kind, dumps(facts)[1:-1] + ",")
 
     def execute_decision(self, reply: Reply | None = None) -> StepResult | Held:
         """Does what was decided.
@@ -112,7 +112,7 @@ class Contribution(Step):
         coordinator = session.coordinator
         if decision is None:
             result = self.commit(reply)
-            if self.changes:
+            if self.has_changes:
                 count_contribution(session, result)
             return result
         if decision.action is Action.WAIT:
@@ -121,7 +121,9 @@ class Contribution(Step):
             return coordinator.hold(self._make_held(decision))
         if decision.action is Action.APPLY:
             if decision.factor != 1.0:
-                rates = session.scalars.damp_rates(session.step, self.options.overrides, decision.factor)
+                rates = session.scalars.make_damping_overrides(
+                    session.step, self.options.overrides, decision.factor
+                )
                 self.options = replace(self.options, overrides=(*self.options.overrides, *rates))
             result = self.commit(reply)
             result.staleness, result.weight = decision.staleness, decision.factor
@@ -205,9 +207,9 @@ def count_contribution(
     """
     coordinator, membership = session.coordinator, session.coordinator.membership
     member = membership.active[result.worker]
-    member.count(result.step, result.staleness, membership.clock())
+    member.count_contribution(result.step, result.staleness, membership.clock())
     if result.outcome in (StepOutcome.ACCUMULATED, StepOutcome.SKIPPED):
-        membership.take_part(member)
+        membership.mark_participation(member)
     coordinator.complete_shards(result.worker, completed_shards)
     coordinator.reconsider_waiting()
 
@@ -245,11 +247,11 @@ def replay_contribution(
 
 def make_aggregate_staging(session: CoordinatedSession) -> Staging:
     """A buffer for an aggregate: every tensor that is not frozen, in its own type."""
-    return session.stage(
-        names_to_aggregate(session.layout, session.spec.frozen_groups), None, is_resident=True
+    return session.allocate_staging(
+        tensor_names_to_aggregate(session.layout, session.spec.frozen_groups), None, is_resident=True
     )
 
 
-def names_to_aggregate(layout: Layout, frozen: frozenset[str]) -> list[str]:
+def tensor_names_to_aggregate(layout: Layout, frozen: frozenset[str]) -> list[str]:
     """Names of the tensors that are aggregated."""
     return [entry.name for entry in layout.entries if entry.group not in frozen]

@@ -71,14 +71,14 @@ class Held:
         self.error: Exception | None = None
         self._on_decided: list[Callable[[], object]] | None = []
 
-    def when_decided(self, on_decided: Callable[[], object]) -> None:
+    def add_done_callback(self, on_decided: Callable[[], object]) -> None:
         """Calls ``on_decided`` when it waits no more, by any thread; at once if it does not."""
         if self._on_decided is None:
             on_decided()
         else:
             self._on_decided.append(on_decided)
 
-    def decide(self, result: StepResult | None = None, error: Exception | None = None) -> None:
+    def resolve(self, result: StepResult | None = None, error: Exception | None = None) -> None:
         """Ends its wait."""
         self.result, self.error = result, error
         calls, self._on_decided = self._on_decided or [], None
@@ -136,7 +136,7 @@ class Coordinator:
 
     def replace_spec(self, spec: CoordinationSpec | None) -> None:
         """Takes another specification, while no round is open; what waits is decided on again."""
-        self.spec, self.mode = spec, _mode_of(spec)
+        self.spec, self.mode = spec, _make_mode(spec)
         self.round = self._target = None  # of other tensors, perhaps
         self.membership.begin_round()
         self.reconsider_all()
@@ -171,9 +171,9 @@ class Coordinator:
         waiting, self.waiting = self.waiting, []
         for held in waiting:
             self.membership.end_wait(held.member)
-            held.decide()
+            held.resolve()
         progress = self.progress
-        if progress is None or progress.is_finished or progress.available():
+        if progress is None or progress.is_finished or progress.next_shards():
             self._end_waits_for_shards()
 
     def register_shard_wait(self, member: Member) -> Held:
@@ -183,12 +183,12 @@ class Coordinator:
     def _end_waits_for_shards(self) -> None:
         waiting, self._waiting_for_shards = self._waiting_for_shards, {}
         for held in waiting.values():
-            held.decide()
+            held.resolve()
 
     def reconsider_all(self, error: Exception | None = None) -> None:
         """Has everything that waits decided on again, or rejects what is to be aggregated."""
         for held in self.take_contributions():
-            held.decide(error=error)
+            held.resolve(error=error)
         self.reconsider_waiting()
         self._end_waits_for_shards()
 
@@ -203,10 +203,10 @@ class Coordinator:
         held = self.held.pop(worker, None)
         if held is not None:
             self.membership.end_wait(held.member)
-            held.decide()
+            held.resolve()
         waiting = self._waiting_for_shards.pop(worker, None)
         if waiting is not None:
-            waiting.decide()
+            waiting.resolve()
         self.reconsider_waiting()
 
     def require_data_plan(self) -> DataProgress:
@@ -237,23 +237,23 @@ class Coordinator:
             self._target = make()
         return self._target
 
-    def is_complete(self) -> bool:
+    def is_step_ready(self) -> bool:
         """Whether a step is to be taken of what is gathered."""
-        gathered = self._gather()
+        gathered = self._summarize_gathered()
         now = self.membership.clock()
         if not gathered.count or now < self._not_before:
             return False
-        return self.mode.is_complete(gathered, now)
+        return self.mode.is_step_ready(gathered, now)
 
-    def due_at(self) -> float:
+    def next_due_time(self) -> float:
         """When something is to be done without a call: a lease runs out, or a step is to be taken."""
-        gathered = self._gather()
-        step_at = self.mode.due_at(gathered) if gathered.count else math.inf
-        if gathered.count and self.mode.is_complete(gathered, -math.inf):
+        gathered = self._summarize_gathered()
+        step_at = self.mode.step_deadline(gathered) if gathered.count else math.inf
+        if gathered.count and self.mode.is_step_ready(gathered, -math.inf):
             step_at = -math.inf
-        return max(min(step_at, self.membership.expires_at()), self._not_before)
+        return max(min(step_at, self.membership.next_lease_expiry()), self._not_before)
 
-    def postpone(self, error: Exception) -> None:
+    def handle_failed_step(self, error: Exception) -> None:
         """Notes that what was due could not be done: contributions are rejected, the rest is tried again."""
         if not self.held:
             self._not_before = self.membership.clock() + RETRY_AFTER_S
@@ -307,11 +307,11 @@ class Coordinator:
         if self.progress is not None and facts["data"] is not None:
             self.progress.restore(facts["data"])
 
-    def _gather(self) -> Gathered:
+    def _summarize_gathered(self) -> Gathered:
         count, since = len(self.held), self._since
         if self.round is not None:
             count, since = self.round.count, self.round.since
-        return Gathered(count, since, *self.membership.count_awaited())
+        return Gathered(count, since, *self.membership.count_awaited_and_idle())
 
 
 class CoordinatedSession(SessionState):
@@ -332,9 +332,9 @@ class CoordinatedSession(SessionState):
     ) -> None:
         super().__init__(session_id, spec, layout, backend, pending, budget)
         self.coordinator = Coordinator(spec.coordination)
-        self.replace_coordination()
+        self.apply_coordination_spec()
 
-    def replace_coordination(self) -> None:
+    def apply_coordination_spec(self) -> None:
         """Coordinates as the specification says now."""
         coordinator, plan = self.coordinator, self.spec.data_plan
         if plan is None or coordinator.progress is None:
@@ -345,7 +345,7 @@ class CoordinatedSession(SessionState):
         self.members_only = self.coordinator.mode.members_only
 
 
-def _mode_of(spec: CoordinationSpec | None) -> Mode:
+def _make_mode(spec: CoordinationSpec | None) -> Mode:
     if isinstance(spec, CoordinationSync):
         return Sync(spec)
     if isinstance(spec, CoordinationAsync):

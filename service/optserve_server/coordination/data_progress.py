@@ -61,7 +61,7 @@ class DataProgress:
         return self.next == self.plan.shard_count and not self.returned and not self.leased
 
     @property
-    def epoch(self) -> int:
+    def first_incomplete_epoch(self) -> int:
         """The first epoch with a shard that is not complete; the number of epochs if all are."""
         first = min(chain([self.next], self.returned[:1], *self.leased.values()))
         return first // self.plan.shards_per_epoch
@@ -78,12 +78,12 @@ class DataProgress:
         """The shards that a worker holds."""
         return self.leased.get(worker, ())
 
-    def available(self, count: int = 1) -> list[int]:
+    def next_shards(self, count: int = 1) -> list[int]:
         """The shards that are leased next, at most ``count``."""
         return list(islice(chain(self.returned, range(self.next, self.plan.shard_count)), max(0, count)))
 
     def lease(self, worker: str, numbers: Sequence[int]) -> None:
-        """Leases the shards that `available` returned."""
+        """Leases the shards that `next_shards` returned."""
         if numbers:
             again = sum(number < self.next for number in numbers)
             del self.returned[:again]
@@ -94,7 +94,7 @@ class DataProgress:
         """Completes shards that a worker holds."""
         for number in numbers:
             self.leased[worker].remove(number)
-        self._forget(worker)
+        self._remove_empty_lease(worker)
 
     def return_shards(self, worker: str, numbers: Iterable[int] | None = None) -> None:
         """Returns shards that a worker holds; all of them when None."""
@@ -102,14 +102,14 @@ class DataProgress:
         for number in list(held) if numbers is None else numbers:
             held.remove(number)
             bisect.insort(self.returned, number)
-        self._forget(worker)
+        self._remove_empty_lease(worker)
 
     def return_all_shards(self) -> None:
         """Returns the shards of all workers."""
         for worker in list(self.leased):
             self.return_shards(worker)
 
-    def check(self, worker: str, numbers: Sequence[int]) -> None:
+    def check_shards_held(self, worker: str, numbers: Sequence[int]) -> None:
         """Checks that a worker holds shards, which a step of it is to complete.
 
         Raises:
@@ -147,7 +147,7 @@ class DataProgress:
         if len(known) < len(numbers) or not 0 <= self.next <= self.plan.shard_count:
             raise ValueError(facts)
 
-    def _forget(self, worker: str) -> None:
+    def _remove_empty_lease(self, worker: str) -> None:
         if not self.leased.get(worker, True):
             del self.leased[worker]
 
@@ -158,7 +158,7 @@ def shard_not_held_error(worker: str, number: int, field: str) -> DomainError:
     return DomainError(Reason.SHARD_NOT_HELD, text, field=field, metadata={"shard": number, "worker": worker})
 
 
-def check_plan_update(
+def resolve_plan_update(
     before: DataPlanSpec | None, progress: DataProgress | None, after: DataPlanSpec | None
 ) -> DataPlanSpec | None:
     """The plan of a session whose specification is replaced: ``after``, or the present one when None.

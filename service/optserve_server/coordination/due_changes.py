@@ -13,8 +13,8 @@ from optserve_server.state.session_change import Change
 
 def next_due_change(coordinator: Coordinator) -> Change[Any, Any] | None:
     """The next change that is due; None if nothing is. Whether it still is, its preparation finds out."""
-    if coordinator.due_at() > coordinator.membership.clock():
+    if coordinator.next_due_time() > coordinator.membership.clock():
         return None
-    if coordinator.membership.overdue():
+    if coordinator.membership.list_expired_members():
         return EndMemberships(MemberState.EXPIRED)
     return AggregateStep() if coordinator.round is None else CloseRound()

@@ -68,7 +68,7 @@ class Member:
         """What is durable of it, as JSON."""
         return [getattr(self, name) for name in _DURABLE]
 
-    def count(self, step: int, staleness: int, now: float) -> None:
+    def count_contribution(self, step: int, staleness: int, now: float) -> None:
         """Counts a contribution.
 
         Args:
@@ -129,7 +129,7 @@ class Membership:
             member = Member(**dict(zip(_DURABLE, facts, strict=True)))
             member.state = MemberState(member.state)
             (self.active if member.state is MemberState.ACTIVE else self.former)[member.worker] = member
-            self._extend(member)
+            self._restart_lease(member)
 
     def join(self, worker: str, lease_seconds: float) -> Member:
         """Makes a worker a member in a new epoch; an earlier epoch of it ends."""
@@ -143,17 +143,17 @@ class Membership:
         member = self.active[worker] = Member(worker, self.next_epoch, rank, lease_seconds, clock=clock)
         member.round_number = 0 if former is None else former.round_number
         self.next_epoch += 1
-        self._extend(member)
+        self._restart_lease(member)
         return member
 
-    def has(self, worker: str, epoch: int) -> bool:
+    def is_member(self, worker: str, epoch: int) -> bool:
         """Whether a worker is a member in that epoch."""
         member = self.active.get(worker)
         return member is not None and member.epoch == epoch
 
-    def end(self, worker: str, epoch: int, state: MemberState) -> Member | None:
+    def end_membership(self, worker: str, epoch: int, state: MemberState) -> Member | None:
         """Ends an epoch; None if it has ended already."""
-        if not self.has(worker, epoch):
+        if not self.is_member(worker, epoch):
             return None
         member = self.active.pop(worker)
         member.state = state
@@ -170,7 +170,7 @@ class Membership:
         """
         member = self.active.get(worker)
         if member is not None and member.epoch == epoch:
-            self._extend(member)
+            self._restart_lease(member)
             return member
         known = member or self.former.get(worker)
         # Epochs only grow, so one that was given out and is not that of a member has ended.
@@ -185,12 +185,12 @@ class Membership:
             metadata={"worker": worker, "epoch": epoch, "current": current},
         )
 
-    def overdue(self) -> list[Member]:
+    def list_expired_members(self) -> list[Member]:
         """The members whose leases have run out."""
         now = self.clock()
         return [m for m in self.active.values() if not m.waiting and m.expires_at <= now]
 
-    def expires_at(self) -> float:
+    def next_lease_expiry(self) -> float:
         """When the next lease runs out; infinity if none does."""
         return min((m.expires_at for m in self.active.values() if not m.waiting), default=math.inf)
 
@@ -201,13 +201,13 @@ class Membership:
     def end_wait(self, member: Member) -> None:
         """Notes that a contribution waits no more; the lease starts again."""
         member.waiting -= 1
-        self._extend(member)
+        self._restart_lease(member)
 
-    def take_part(self, member: Member) -> None:
+    def mark_participation(self, member: Member) -> None:
         """Notes that the next step, or the open round, does not wait for a contribution of a member."""
         member.round_number = self.round_number
 
-    def count_awaited(self) -> tuple[int, int]:
+    def count_awaited_and_idle(self) -> tuple[int, int]:
         """Number of members that the next step, or round, may wait for, and of those that are idle."""
         awaited = idle = 0
         for member in self.active.values():
@@ -226,5 +226,5 @@ class Membership:
         active = sorted(self.active.values(), key=lambda member: member.rank)
         return [*active, *sorted(self.former.values(), key=lambda member: member.worker)]
 
-    def _extend(self, member: Member) -> None:
+    def _restart_lease(self, member: Member) -> None:
         member.expires_at = self.clock() + member.lease_seconds

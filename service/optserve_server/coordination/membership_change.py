@@ -74,8 +74,10 @@ class EndMemberships(Change[Any, Prepared[None]]):
         session.check_open()
         membership = session.coordinator.membership
         if self.state is MemberState.EXPIRED:
-            self.members = [(member.worker, member.epoch) for member in membership.overdue()]
-        self.members = [(worker, epoch) for worker, epoch in self.members if membership.has(worker, epoch)]
+            self.members = [(member.worker, member.epoch) for member in membership.list_expired_members()]
+        self.members = [
+            (worker, epoch) for worker, epoch in self.members if membership.is_member(worker, epoch)
+        ]
         if not self.members:
             return Unchanged(do_nothing)
         return Prepared(partial(end_memberships, session, self.state, self.members))
@@ -88,7 +90,7 @@ class EndMemberships(Change[Any, Prepared[None]]):
 class Unchanged(Prepared[None]):
     """A change that has nothing to do."""
 
-    changes = False
+    has_changes = False
 
 
 def end_memberships(
@@ -96,12 +98,12 @@ def end_memberships(
 ) -> None:
     """Ends memberships; what waits in them is rejected."""
     for worker, epoch in members:
-        member = session.coordinator.membership.end(worker, epoch, state)
+        member = session.coordinator.membership.end_membership(worker, epoch, state)
         session.coordinator.release_worker(worker)
         if member is not None:
             session.activity.publish(replace(member))
 
 
-def replay_end(session: CoordinatedSession, facts: Mapping[str, Any]) -> None:
+def replay_membership_end(session: CoordinatedSession, facts: Mapping[str, Any]) -> None:
     """Ends memberships again."""
     end_memberships(session, MemberState(facts["state"]), facts["members"])

@@ -116,13 +116,13 @@ class Mode:
         """
         raise NotImplementedError
 
-    def is_complete(self, gathered: Gathered, now: float) -> bool:
+    def is_step_ready(self, gathered: Gathered, now: float) -> bool:
         """Whether a step is to be taken of what is gathered, of which there is at least one.
 
         It must not wait for members that cannot contribute: that are gone, or wait themselves.
         """
         return False
 
-    def due_at(self, gathered: Gathered) -> float:
+    def step_deadline(self, gathered: Gathered) -> float:
         """When a step is to be taken of what is gathered, even if nothing is added; infinity for never."""
         return math.inf

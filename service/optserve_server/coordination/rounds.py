@@ -34,13 +34,13 @@ class Rounds(Mode):
             Action.ACCUMULATE, staleness, spec.damping.compute_factor(staleness, spec.damping_factor)
         )
 
-    def is_complete(self, gathered: Gathered, now: float) -> bool:
+    def is_step_ready(self, gathered: Gathered, now: float) -> bool:
         """Whether the round is full, no member is awaited, or its deadline has passed."""
-        if gathered.count >= self._spec.buffer_size or now >= self.due_at(gathered):
+        if gathered.count >= self._spec.buffer_size or now >= self.step_deadline(gathered):
             return True
         return self._is_enough(gathered) and not gathered.awaited
 
-    def due_at(self, gathered: Gathered) -> float:
+    def step_deadline(self, gathered: Gathered) -> float:
         """The round's deadline."""
         seconds = self._spec.deadline_seconds
         return gathered.since + seconds if seconds is not None and self._is_enough(gathered) else math.inf

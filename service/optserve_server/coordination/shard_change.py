@@ -47,7 +47,7 @@ class _ShardChange(Change[Any, Any]):
         self.numbers: Sequence[int] = ()
 
     @property
-    def changes(self) -> bool:
+    def has_changes(self) -> bool:
         """Whether any shard is leased or given back."""
         return bool(self.numbers)
 
@@ -82,7 +82,7 @@ class AcquireShards(_ShardChange):
     def prepare(self, session: CoordinatedSession) -> Self:
         """Finds out which shards are leased; errors as of `_ShardChange`."""
         self._check(session)
-        self.numbers = self._progress.available(self._count - len(self._progress.list_held(self.worker)))
+        self.numbers = self._progress.next_shards(self._count - len(self._progress.list_held(self.worker)))
         return self
 
     def commit(self) -> Acquired:

@@ -25,18 +25,18 @@ def index_at(place: int, count: int, seed: int, epoch: int) -> int:
         The shard, in [0, count).
     """
     half = max(1, ((count - 1).bit_length() + 1) // 2)
-    keys = [_mix(seed + _GAMMA * (ROUNDS * epoch + turn + 1)) for turn in range(ROUNDS)]
+    keys = [_splitmix64(seed + _GAMMA * (ROUNDS * epoch + turn + 1)) for turn in range(ROUNDS)]
     low = (1 << half) - 1
     while True:  # a permutation of 4^half numbers: the walk reaches one below count
         upper, lower = place >> half, place & low
         for key in keys:
-            upper, lower = lower, upper ^ (_mix(key + lower) & low)
+            upper, lower = lower, upper ^ (_splitmix64(key + lower) & low)
         place = upper << half | lower
         if place < count:
             return place
 
 
-def _mix(number: int) -> int:
+def _splitmix64(number: int) -> int:
     """SplitMix64's finalizer."""
     number &= _MASK
     number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & _MASK

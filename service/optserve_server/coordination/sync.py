@@ -32,17 +32,17 @@ class Sync(Mode):
         """How many contributions make a step."""
         possible, wanted = gathered.count + gathered.awaited, self._spec.replicas_to_aggregate
         wanted = possible if wanted is None else min(wanted, possible)
-        return max(wanted, self._least(gathered))
+        return max(wanted, self._minimum_count(gathered))
 
-    def is_complete(self, gathered: Gathered, now: float) -> bool:
+    def is_step_ready(self, gathered: Gathered, now: float) -> bool:
         """Whether there are enough contributions."""
-        return gathered.count >= self.quorum(gathered) or now >= self.due_at(gathered)
+        return gathered.count >= self.quorum(gathered) or now >= self.step_deadline(gathered)
 
-    def due_at(self, gathered: Gathered) -> float:
+    def step_deadline(self, gathered: Gathered) -> float:
         """When the straggler time-out passes."""
         timeout = self._spec.straggler_timeout_seconds
-        enough = gathered.count >= self._least(gathered)
+        enough = gathered.count >= self._minimum_count(gathered)
         return gathered.since + timeout if timeout is not None and enough else math.inf
 
-    def _least(self, gathered: Gathered) -> int:
+    def _minimum_count(self, gathered: Gathered) -> int:
         return self._spec.min_replicas - gathered.idle

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from optserve_server.coordination.aggregate_step import CloseRound, replay_aggregate
 from optserve_server.coordination.contribution import drop_contribution, replay_contribution
-from optserve_server.coordination.membership_change import Join, replay_end
+from optserve_server.coordination.membership_change import Join, replay_membership_end
 from optserve_server.durability.snapshot_codec import decode_snapshot
 from optserve_server.errors import DomainError, Reason
 from optserve_server.sessions.session import Session
@@ -56,7 +56,7 @@ class PushChange(Change[Session, Prepared[None]]):
         """The payload of its record."""
         facts, buffers = describe_gradient(self.staging)
         own = {"reset_state": self.reset_state, **facts}
-        return pack({"kind": self.kind, **own, **_request_facts(self.request)}, buffers)
+        return pack({"kind": self.kind, **own, **_request_fields(self.request)}, buffers)
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class RestoreChange(Change[Session, Prepared[None]]):
             saved = decode_snapshot(self.contents, self.codec, session.id, backend, session.budget)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
-        return Prepared(partial(_restore, session, saved), partial(saved.charge.lower_to, 0))
+        return Prepared(partial(_copy_state, session, saved), partial(saved.charge.lower_to, 0))
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, **_request_facts(self.request)}, [self.contents.data])
+        return pack({"kind": self.kind, **_request_fields(self.request)}, [self.contents.data])
 
 
-def _restore(session: Session, saved: Session) -> None:
+def _copy_state(session: Session, saved: Session) -> None:
     """Gives a session the state of another one with the same tensors, which is no longer used.
 
     The parameters keep their places, because others may read them there.
@@ -106,7 +106,7 @@ def _restore(session: Session, saved: Session) -> None:
     session.restore(spec, saved.scalars, saved.monitors, (saved.step, saved.accumulated, saved.skipped))
     session.resident_bytes = saved.resident_bytes
     session.charge, session.waiting = saved.charge, saved.waiting
-    session.replace_coordination()
+    session.apply_coordination_spec()
     saved.coordinator.return_all_shards()
     session.coordinator.round = saved.coordinator.round
     session.coordinator.progress = saved.coordinator.progress
@@ -125,11 +125,11 @@ class UpdateChange(Change[Session, Prepared[Any]]):
 
     def prepare(self, session: Session) -> Prepared[Any]:
         """Checks it."""
-        return self.store.prepare_update(session, self.spec, self.expected_step)
+        return self.store.prepare_spec_update(session, self.spec, self.expected_step)
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_request_facts(self.request)})
+        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_request_fields(self.request)})
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class ReportChange(Change[Session, Prepared[Any]]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "values": dict(self.values), **_request_facts(self.request)})
+        return pack({"kind": self.kind, "values": dict(self.values), **_request_fields(self.request)})
 
 
 RequestedChange = PushChange | RestoreChange | UpdateChange | ReportChange
@@ -180,13 +180,13 @@ def _replay(
         case ChangeKind.RESTORE:
             return RestoreChange(snapshot.read(buffers[0]), codec).prepare(session).commit()
         case ChangeKind.UPDATE:
-            return session.update(codec.decode(facts["spec"]))
+            return session.update_spec(codec.decode(facts["spec"]))
         case ChangeKind.REPORT:
-            return session.report(facts["values"])
+            return session.report_metrics(facts["values"])
         case ChangeKind.JOIN:
             return Join(facts["worker"], facts["lease_seconds"]).prepare(session).commit()
         case ChangeKind.END_MEMBERSHIPS:
-            replay_end(session, facts)
+            replay_membership_end(session, facts)
             return None
         case ChangeKind.ACQUIRE_SHARDS:
             session.coordinator.require_data_plan().lease(facts["worker"], facts["shards"])
@@ -200,7 +200,7 @@ def _replay(
             return CloseRound(is_recorded=True).prepare(session).commit()
     staging = _decode_staging(session, facts, buffers)
     if kind is ChangeKind.STEP:
-        return session.apply(staging, decode_options(facts["options"]))
+        return session.take_step(staging, decode_options(facts["options"]))
     if kind is ChangeKind.CONTRIBUTION:
         return replay_contribution(session, staging, decode_options(facts["options"]), facts)
     if kind is ChangeKind.AGGREGATE:
@@ -208,7 +208,7 @@ def _replay(
     return PushChange(staging, reset_state=facts["reset_state"]).prepare(session).commit()
 
 
-def _request_facts(request: Request) -> dict[str, Any]:
+def _request_fields(request: Request) -> dict[str, Any]:
     return {"request": (request.key, request.content.hex())} if request.key else {}
 
 

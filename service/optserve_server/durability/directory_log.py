@@ -23,7 +23,7 @@ from optserve_server.storage.catalog import TRASH, Move
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.failpoints import hit_failpoint
-from optserve_server.storage.files import Disk, rename
+from optserve_server.storage.files import Disk, rename_durably
 from optserve_server.storage.journal import Journal
 from optserve_server.storage.journal_history import JournalHistory
 from optserve_server.storage.record_payload import pack, unpack
@@ -43,7 +43,7 @@ def folder_name(namespace: str, session_id: str) -> str:
     return f"{urllib.parse.quote(namespace, safe='')}@{session_id}" if namespace else session_id
 
 
-def names_of(folder: str) -> tuple[str, str]:
+def parse_folder_name(folder: str) -> tuple[str, str]:
     """The namespace and the id of the session of that folder."""
     namespace, _, session_id = folder.rpartition("@")
     return urllib.parse.unquote(namespace), session_id
@@ -87,12 +87,12 @@ class DirectoryLog:
             self.saved_number = max(positions[DIRECTORY], *(found.number for found in records), 0)
             self.outdated, payloads = True, []
         for payload in payloads:
-            self._restore_facts(unpack(payload)[0])
+            self._restore_record(unpack(payload)[0])
         if payloads:
             self._redo_moves(unpack(payloads[-1])[0])
         self._number = self.saved_number + len(payloads)
 
-    def open(self, journal: Journal) -> None:
+    def attach_journal(self, journal: Journal) -> None:
         """Begins to record changes there."""
         self._journal = journal
 
@@ -112,7 +112,7 @@ class DirectoryLog:
             OSError: nothing was changed.
         """
         places = [(str(s.relative_to(self._root)), str(t.relative_to(self._root))) for s, t in moves]
-        answer = answered.state() if answered is not None and answered.request.key else None
+        answer = answered.to_json() if answered is not None and answered.request.key else None
         facts = {"kind": kind, "folder": folder, "moves": places, "answered": answer}
         with self._turn:
             if self.outdated:
@@ -121,10 +121,10 @@ class DirectoryLog:
                 self._disk.sync_folder(parent)
             self._record(facts)
             hit_failpoint("before-apply")
-            self._apply(moves)
+            self._apply_moves(moves)
             hit_failpoint("after-apply")
             self._number += 1
-            self._restore_facts(facts)
+            self._restore_record(facts)
         for _, target in moves:
             if target.parent.name == TRASH:
                 with contextlib.suppress(OSError):  # the next start tries again
@@ -141,7 +141,7 @@ class DirectoryLog:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        answers = {n.name: n.requests.state(DIRECTORY, MAX_CHECKPOINT_ANSWERS) for n in self._namespaces}
+        answers = {n.name: n.requests.to_json(DIRECTORY, MAX_CHECKPOINT_ANSWERS) for n in self._namespaces}
         # Of the same number as a record whose change was not made, which it supersedes.
         self._record({"kind": _CHECKPOINT, "folders": sorted(self.folders), "answers": answers})
         self.saved_number = self._number
@@ -150,12 +150,12 @@ class DirectoryLog:
 
     def _record(self, facts: Mapping[str, Any]) -> None:
         assert self._journal is not None
-        self._journal.write(DIRECTORY, self._number + 1, pack(facts))
+        self._journal.append_and_wait(DIRECTORY, self._number + 1, pack(facts))
 
-    def _apply(self, moves: Sequence[Move]) -> None:
+    def _apply_moves(self, moves: Sequence[Move]) -> None:
         for done, (source, target) in enumerate(moves, start=1):
             try:
-                rename(self._disk, source, target)
+                rename_durably(self._disk, source, target)
             except OSError:
                 self.outdated = True
                 with contextlib.suppress(OSError):
@@ -169,15 +169,17 @@ class DirectoryLog:
         for source, target in facts.get("moves", ()):
             if (self._root / source).exists():
                 with contextlib.suppress(OSError):
-                    rename(self._disk, self._root / source, self._root / target)
+                    rename_durably(self._disk, self._root / source, self._root / target)
 
-    def _restore_facts(self, facts: Mapping[str, Any]) -> None:
+    def _restore_record(self, facts: Mapping[str, Any]) -> None:
         if facts["kind"] == _CHECKPOINT:
             self.folders, answers = set(facts["folders"]), facts["answers"]
         else:
             change = set.discard if facts["kind"] == ChangeKind.DELETE else set.add
             change(self.folders, facts["folder"])
-            answers = {names_of(facts["folder"])[0]: [facts["answered"]] if facts["answered"] else []}
+            answers = {
+                parse_folder_name(facts["folder"])[0]: [facts["answered"]] if facts["answered"] else []
+            }
         for namespace, states in answers.items():
             for state in states:
-                self._namespaces[namespace].requests.remember(AnsweredRequest.of(state, DIRECTORY))
+                self._namespaces[namespace].requests.remember(AnsweredRequest.from_json(state, DIRECTORY))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.storage.files import Disk, write_whole
+from optserve_server.storage.files import Disk, write_file_atomically
 
 RETRY_AFTER_S = 2.0
 """Seconds after which a full disk is tried again."""
@@ -65,7 +65,7 @@ class DiskState:
         """Writes something, to see whether the disk takes it by now; blocks for that time."""
         self._tried = time.monotonic()
         try:
-            write_whole(self._disk, self._trial, [bytes(_TRIAL_BYTES)])
+            write_file_atomically(self._disk, self._trial, [bytes(_TRIAL_BYTES)])
             self._disk.remove(self._trial)
         except OSError as error:
             self._note_failure(error)

@@ -113,7 +113,9 @@ class DurabilityManager:
         self._watched[durability.folder.owner] = durability
         durability.session.durability = durability
 
-    def create(self, namespace: Namespace, kind: ChangeKind, request: Request, session: Session) -> None:
+    def create_session_files(
+        self, namespace: Namespace, kind: ChangeKind, request: Request, session: Session
+    ) -> None:
         """Makes a session's place on the disk, with its first snapshot; blocks until that is durable.
 
         Raises:
@@ -122,14 +124,14 @@ class DurabilityManager:
         spec = session.spec.durability
         if spec is None or spec.mode is DurabilityMode.EPHEMERAL:
             return
-        folder = self.catalog.new_folder(folder_name(namespace.name, session.id))
+        folder = self.catalog.assign_folder(folder_name(namespace.name, session.id))
         # The answer states what will be: that the session is durable.
         session.durability = durability = SessionDurability(
             session, namespace.requests, folder, saved_step=session.step
         )
         answer = self.encode(kind, session, None) if request.key else b""
         answered = AnsweredRequest(request, kind, answer, folder.owner)
-        requests = [answered.state()] if request.key else []
+        requests = [answered.to_json()] if request.key else []
         frozen = encode_snapshot(session, self.codec, number=0, requests=requests)
         write = partial(snapshot.write, tensors=frozen.tensors, metadata=frozen.metadata)
         with self.disk_state.convert_errors():
@@ -168,7 +170,7 @@ class DurabilityManager:
         record = partial(change.encode_record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
         with self.disk_state.convert_errors():
-            return await self._append(durability, payload)
+            return await self._append_durably(durability, payload)
 
     def count_change(
         self, durability: SessionDurability[Session], kind: ChangeKind, payload_bytes: int
@@ -179,7 +181,7 @@ class DurabilityManager:
         else:
             durability.count_unrecorded()
         soon = kind not in OF_STEPS and not durability.is_journaled
-        if soon or self._is_due(durability):
+        if soon or self._is_snapshot_due(durability):
             self.save_soon(durability)
 
     async def save(
@@ -286,7 +288,11 @@ class DurabilityManager:
             self._watched.values(),
             key=lambda durability: durability.is_journaled and durability.has_complete_journal,
         ):
-            if durability.changed and not durability.session.damaged and time.monotonic() < deadline:
+            if (
+                durability.has_unsaved_changes
+                and not durability.session.damaged
+                and time.monotonic() < deadline
+            ):
                 await self._save_quietly(durability)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - time.monotonic()))
@@ -304,7 +310,7 @@ class DurabilityManager:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _append(self, durability: SessionDurability[Session], pieces: Sequence[Piece]) -> int:
+    async def _append_durably(self, durability: SessionDurability[Session], pieces: Sequence[Piece]) -> int:
         """Appends the record of the session's next change, waits until it is durable; returns its bytes."""
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
@@ -330,9 +336,11 @@ class DurabilityManager:
 
     def _begin_snapshot(self, of: SessionDurability[Session], number: int, *, is_kept: bool) -> TemporaryFile:
         """Writes a snapshot that is still to be finished."""
-        requests = of.requests.state(of.folder.owner, ANSWERS_PER_SNAPSHOT)
+        requests = of.requests.to_json(of.folder.owner, ANSWERS_PER_SNAPSHOT)
         frozen = encode_snapshot(of.session, self.codec, number=number, requests=requests)
-        with TemporaryFile(self.catalog.disk, of.folder.place(number, of.session.step, kept=is_kept)) as file:
+        with TemporaryFile(
+            self.catalog.disk, of.folder.snapshot_path(number, of.session.step, kept=is_kept)
+        ) as file:
             snapshot.write(file.write, frozen.tensors, frozen.metadata)
         return file
 
@@ -355,7 +363,7 @@ class DurabilityManager:
             self.directory_log.commit(ChangeKind.SAVE, folder.session_id, moves, answered)
 
     def _note_saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
-        self._durable_positions.note(durability.folder.owner, number)
+        self._durable_positions.record_position(durability.folder.owner, number)
         self.saves += 1
         durability.note_saved(number, step)
 
@@ -374,13 +382,13 @@ class DurabilityManager:
             self._release_segments()
 
     def _release_segments(self) -> None:
-        self.journal.release(self._list_saved_numbers(), self._policy.journal_bytes // 2)
+        self.journal.delete_old_segments(self._list_saved_numbers(), self._policy.journal_bytes // 2)
 
     def _list_saved_numbers(self) -> dict[int, int]:
         sessions = {owner: durability.saved_number for owner, durability in tuple(self._watched.items())}
         return {**sessions, DIRECTORY: self.directory_log.saved_number}
 
-    def _is_due(self, durability: SessionDurability[Session]) -> bool:
+    def _is_snapshot_due(self, durability: SessionDurability[Session]) -> bool:
         if not durability.is_journaled:
             return durability.is_snapshot_due(time.monotonic())
         policy = self._policy

@@ -40,13 +40,13 @@ async def evict(
         DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; it stays.
     """
     session = durability.session
-    if durability.changed:
+    if durability.has_unsaved_changes:
         await durability_manager.save(durability)
     async with session.lock:
         # From here to the end no other task runs.
-        if durability.changed or session.closed or session.activity.watchers or not unused():
+        if durability.has_unsaved_changes or session.closed or session.activity.watchers or not unused():
             return False
-        store.register_evicted(session, Reload(durability_manager, durability, store).session)
+        store.register_evicted(session, Reload(durability_manager, durability, store).get_session)
         _release_arrays(session)
         durability.copy = None
         return True
@@ -79,7 +79,7 @@ class Reload:
         self._byte_count = durability.session.resident_bytes
         self._coming: asyncio.Future[Session] | None = None
 
-    def session(self) -> Session:
+    def get_session(self) -> Session:
         """The session, as it was.
 
         Raises:
@@ -103,7 +103,7 @@ class Reload:
             file = next(
                 file for file in durability.folder.snapshots() if file.number == durability.saved_number
             )
-            contents = self._durability_manager.catalog.read(file)
+            contents = self._durability_manager.catalog.read_snapshot(file)
             session = decode_snapshot(
                 contents, self._durability_manager.codec, before.id, before.arenas.backend, self._store.budget
             )

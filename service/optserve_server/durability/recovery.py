@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optserve_server.durability.change_records import replay
-from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, names_of
+from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, parse_folder_name
 from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy
 from optserve_server.durability.snapshot_codec import decode_metadata, decode_snapshot
 from optserve_server.sessions.namespaces import Namespaces
@@ -82,7 +82,7 @@ class Recovery:
             self._history.segments,
             self._policy.segment_bytes,
         )
-        directory_log.open(journal)
+        directory_log.attach_journal(journal)
         self._history.clear()
         durability_manager = DurabilityManager(
             self._catalog,
@@ -145,9 +145,9 @@ class Recovery:
         raise DamagedError("; ".join(problems) or "it has no snapshot")
 
     def _restore_snapshot(self, folder: SessionFolder, file: SnapshotFile) -> SessionDurability[Session]:
-        contents = self._catalog.read(file)
+        contents = self._catalog.read_snapshot(file)
         payloads = self._history.find_payloads_after(folder.owner, file.number, self._durable_positions)
-        namespace, session_id = names_of(folder.path.name)
+        namespace, session_id = parse_folder_name(folder.path.name)
         store, requests = self._namespaces[namespace].store, self._namespaces[namespace].requests
         session = decode_snapshot(contents, self._codec, session_id, store.backend, store.budget)
         facts = decode_metadata(contents)
@@ -155,7 +155,7 @@ class Recovery:
             raise DamagedError("it is another snapshot than its name says")
         durability = SessionDurability(session, requests, folder, file.number, file.number, file.step)
         for state in facts["requests"]:
-            requests.restore(AnsweredRequest.of(state, folder.owner))
+            requests.restore(AnsweredRequest.from_json(state, folder.owner))
         session.durability = durability
         for payload in payloads:
             self._replay(durability, payload)
@@ -184,6 +184,6 @@ class Recovery:
         for name in folders - there - aside:
             _log.error("the folder of %s is missing, and the session was not deleted", name)
         for name in (folders - there) | aside:
-            namespace, session_id = names_of(name)
+            namespace, session_id = parse_folder_name(name)
             self._namespaces[namespace].store.add_damaged(session_id)
         folders |= there

@@ -61,10 +61,10 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
         codec: writes its specification.
         more: further facts.
     """
-    facts = {**_facts(session), **more}
+    facts = {**_encode_metadata(session), **more}
     tensors = [
         _make_tensor_source(session.arenas.backend, name, entry, array)
-        for name, entry, array in _arrays(session)
+        for name, entry, array in _session_arrays(session)
     ]
     metadata = {_FACTS: json_text.dumps(facts), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
@@ -85,7 +85,7 @@ def decode_metadata(contents: Contents) -> dict[str, Any]:
     raise DamagedError(f"it is a snapshot of format {facts['format']!r}, not {FORMAT}")
 
 
-def spec_of(contents: Contents, codec: SpecCodec) -> SessionSpec:
+def decode_spec(contents: Contents, codec: SpecCodec) -> SessionSpec:
     """The specification of a snapshot.
 
     Raises:
@@ -97,7 +97,7 @@ def spec_of(contents: Contents, codec: SpecCodec) -> SessionSpec:
         raise DamagedError("its specification cannot be read") from error
 
 
-def layout_of(contents: Contents, spec: SessionSpec) -> Layout:
+def decode_layout(contents: Contents, spec: SessionSpec) -> Layout:
     """The layout of a snapshot's session.
 
     Raises:
@@ -119,21 +119,21 @@ def decode_snapshot(
         DamagedError: the snapshot does not fit together.
         DomainError: it exceeds the budget.
     """
-    facts, spec = decode_metadata(contents), spec_of(contents, codec)
-    layout = layout_of(contents, spec)
+    facts, spec = decode_metadata(contents), decode_spec(contents, codec)
+    layout = decode_layout(contents, spec)
     try:
         pending = [str(name) for name in facts["pending"] if name in layout]
         session = Session(
             session_id, spec, layout, backend, _check_count(facts["seed"], 1 << 64), pending, budget
         )
-        _restore_facts(session, facts)
+        _restore_metadata(session, facts)
         _restore_arrays(session, contents.tensors)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DamagedError("its facts do not fit together") from error
     return session
 
 
-def _facts(session: Session) -> dict[str, Any]:
+def _encode_metadata(session: Session) -> dict[str, Any]:
     monitors = session.monitors
     return {
         "format": FORMAT,
@@ -143,7 +143,7 @@ def _facts(session: Session) -> dict[str, Any]:
         "seed": session.seed,
         "created": session.created.isoformat(),
         "layout": [(e.name, e.dtype.name, e.shape) for e in session.layout.entries],
-        "pending": session.pending,
+        "pending": session.pending_tensors,
         "clocks": [
             (
                 counter.group,
@@ -155,12 +155,12 @@ def _facts(session: Session) -> dict[str, Any]:
         ],
         "plateau": None if monitors.plateau is None else dataclasses.asdict(monitors.plateau),
         "stopping": None if monitors.stopping is None else dataclasses.asdict(monitors.stopping),
-        "workers": session.step_deduplication.state(),
+        "workers": session.step_deduplication.to_json(),
         "coordination": session.coordinator.to_json(),
     }
 
 
-def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
+def _restore_metadata(session: Session, facts: Mapping[str, Any]) -> None:
     plateau, stopping = facts["plateau"], facts["stopping"]
     monitors = MetricMonitors(
         None if plateau is None else ReduceOnPlateauState(**plateau),
@@ -169,11 +169,11 @@ def _restore_facts(session: Session, facts: Mapping[str, Any]) -> None:
     )
     step, needed = _check_count(facts["step"]), session.spec.gradient.accumulation_steps
     counters = _decode_counters(session, facts["clocks"], step)
-    scalars = SessionScalars(session.spec, session.layout.members, counters)
+    scalars = SessionScalars(session.spec, session.layout.tensors_by_group, counters)
     counts = step, _check_count(facts["accumulated"], needed), _check_count(facts["skipped"])
     session.restore(session.spec, scalars, monitors, counts)
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
-    session.step_deduplication = StepDeduplication.of(facts["workers"])
+    session.step_deduplication = StepDeduplication.from_json(facts["workers"])
     session.coordinator.restore(facts["coordination"], lambda: make_aggregate_staging(session))
 
 
@@ -190,7 +190,10 @@ def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[
     Raises:
         DamagedError: they are not those of its specification.
     """
-    members, known = session.layout.members, {counter.group: counter for counter in session.scalars.counters}
+    members, known = (
+        session.layout.tensors_by_group,
+        {counter.group: counter for counter in session.scalars.counters},
+    )
     counters = [
         StepCounter(
             str(group),
@@ -217,7 +220,7 @@ def _decode_counters(session: Session, facts: Sequence[Any], step: int) -> list[
 
 def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     backend = session.arenas.backend
-    places = list(_arrays(session))
+    places = list(_session_arrays(session))
     if {name for name, _, _ in places} != tensors.keys():
         raise DamagedError("its tensors are not those of its specification")
     for name, entry, array in places:
@@ -229,7 +232,7 @@ def _restore_arrays(session: Session, tensors: Mapping[str, npt.NDArray[Any]]) -
         array.reshape(-1)[:] = flat if isinstance(array, np.ndarray) else backend.from_host(flat)
 
 
-def _arrays(session: Session) -> Iterator[tuple[str, TensorEntry, Array]]:
+def _session_arrays(session: Session) -> Iterator[tuple[str, TensorEntry, Array]]:
     """Every array that is worth keeping, cut into tensors: views, in their own shapes."""
     arenas, monitors = session.arenas, session.monitors
     if session.coordinator.round is not None:
@@ -238,13 +241,13 @@ def _arrays(session: Session) -> Iterator[tuple[str, TensorEntry, Array]]:
             yield f"round/{tensor.entry.name}", tensor.entry, total.array(tensor).reshape(tensor.entry.shape)
     for partition in arenas.partitions.values():
         for entry in partition.tensors:
-            yield from _arrays_of(partition, entry)
+            yield from _partition_arrays(partition, entry)
             if monitors.best is not None:
                 best = monitors.best[entry.dtype][entry.start : entry.stop]
                 yield f"best/{entry.name}", entry, best.reshape(entry.shape)
 
 
-def _arrays_of(partition: Partition, entry: TensorEntry) -> Iterator[tuple[str, TensorEntry, Array]]:
+def _partition_arrays(partition: Partition, entry: TensorEntry) -> Iterator[tuple[str, TensorEntry, Array]]:
     place = slice(entry.start - partition.start, entry.stop - partition.start)
     for name, array in partition.arrays.items():
         if name != PREPARED:  # nothing that one step leaves to the next

@@ -151,7 +151,7 @@ class Loss(Algorithm):
         y = self._check(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
             slope = np.asarray(self._gradient(prediction, y), prediction.dtype)
-        return self._scale(slope, target, reduction, sample_weight)
+        return self._scale_gradient(slope, target, reduction, sample_weight)
 
     def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
         """What MEAN_WITH_SAMPLE_WEIGHT divides by; None stands for the number of examples."""
@@ -162,7 +162,7 @@ class Loss(Algorithm):
         """The axis that belongs to one example: the hyperparameter `axis` where the loss has one."""
         return getattr(self, "axis", -1)
 
-    def _scale(
+    def _scale_gradient(
         self,
         slope: Floats,
         target: npt.NDArray[Any],
@@ -191,7 +191,7 @@ class Loss(Algorithm):
         return self._prepare(prediction, target)
 
     def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        return require_alike(prediction, target)
+        return require_same_shape_dtype(prediction, target)
 
     @abstractmethod
     def _values(self, prediction: Floats, target: Floats) -> Any:
@@ -216,7 +216,7 @@ def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 
-def require_alike(prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+def require_same_shape_dtype(prediction: Floats, target: npt.NDArray[Any]) -> Floats:
     """The target, which must be of the prediction's shape and dtype."""
     check_allowed(Reason.SHAPE_MISMATCH, "target", target.shape, (prediction.shape,))
     check_allowed(Reason.DTYPE_MISMATCH, "target", target.dtype, (prediction.dtype,))

@@ -46,30 +46,34 @@ class BinaryCrossentropy(BinaryLoss):
     positive_weight: float = hyper(1.0, ge=0)
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
-        of = of_logits if self.from_logits else of_probabilities
+        of = crossentropy_from_logits if self.from_logits else crossentropy_from_probabilities
         return of(ops, p, self.positive_weight * y, 1 - y)
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
-        of = of_logits_derivative if self.from_logits else of_probabilities_derivative
+        of = (
+            crossentropy_from_logits_derivative
+            if self.from_logits
+            else crossentropy_from_probabilities_derivative
+        )
         return of(ops, p, self.positive_weight * y, 1 - y)
 
 
-def of_logits(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
+def crossentropy_from_logits(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
     """-yes*log(sigmoid(z)) - no*log(1 - sigmoid(z)), by log-sum-exp."""
     return multiply_no_nan(ops, yes, softplus(ops, -z)) + multiply_no_nan(ops, no, softplus(ops, z))
 
 
-def of_logits_derivative(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
+def crossentropy_from_logits_derivative(ops: Ops, z: Value, yes: Value, no: Value) -> Value:
     """no*sigmoid(z) - yes*sigmoid(-z)."""
     return no * sigmoid(ops, z) - yes * sigmoid(ops, -z)
 
 
-def of_probabilities(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
+def crossentropy_from_probabilities(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
     """-yes*log(p) - no*log(1 - p) with p clipped."""
     clipped = clip(ops, p)
     return -(yes * ops.log(clipped) + no * ops.log(1 - clipped))
 
 
-def of_probabilities_derivative(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
+def crossentropy_from_probabilities_derivative(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
     """no/(1 - p) - yes/p, and 0 where p is clipped."""
     return zero_where_clipped(ops, p, no / (1 - p) - yes / p)

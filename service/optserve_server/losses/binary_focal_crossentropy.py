@@ -27,19 +27,25 @@ class BinaryFocalCrossentropy(BinaryLoss):
     alpha: float = hyper(0.25, ge=0, le=1)
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
-        of = binary.of_logits if self.from_logits else binary.of_probabilities
+        of = binary.crossentropy_from_logits if self.from_logits else binary.crossentropy_from_probabilities
         entropy = of(ops, p, y, 1 - y)
-        return self._balance(y) * (power(ops, self._wrong_class_probability(ops, p, y), self.gamma) * entropy)
+        return self._class_balance_factor(y) * (
+            power(ops, self._wrong_class_probability(ops, p, y), self.gamma) * entropy
+        )
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         """m^gamma*c' + gamma*m^(gamma - 1)*m'*c, where m' is 1 - 2y, from logits times p*(1 - p)."""
-        of = binary.of_logits if self.from_logits else binary.of_probabilities
-        of_slope = binary.of_logits_derivative if self.from_logits else binary.of_probabilities_derivative
+        of = binary.crossentropy_from_logits if self.from_logits else binary.crossentropy_from_probabilities
+        of_slope = (
+            binary.crossentropy_from_logits_derivative
+            if self.from_logits
+            else binary.crossentropy_from_probabilities_derivative
+        )
         wrong, entropy = self._wrong_class_probability(ops, p, y), of(ops, p, y, 1 - y)
         slope = power(ops, wrong, self.gamma) * of_slope(ops, p, y, 1 - y)
         if self.gamma:
             slope = slope + multiply_no_nan(ops, self._focal_factor_gradient(ops, p, y, wrong), entropy)
-        return self._balance(y) * slope
+        return self._class_balance_factor(y) * slope
 
     def _focal_factor_gradient(self, ops: Ops, p: Value, y: Value, wrong: Value) -> Value:
         """The derivative of m^gamma."""
@@ -54,5 +60,5 @@ class BinaryFocalCrossentropy(BinaryLoss):
             return y * sigmoid(ops, -p) + (1 - y) * sigmoid(ops, p)
         return y * (1 - p) + (1 - y) * p
 
-    def _balance(self, y: Value) -> Value:
+    def _class_balance_factor(self, y: Value) -> Value:
         return y * self.alpha + (1 - y) * (1 - self.alpha) if self.apply_class_balancing else 1.0

@@ -90,7 +90,7 @@ def size(p: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     return edge(p, 2) - edge(p, 0), edge(p, 3) - edge(p, 1)
 
 
-def overlap(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
+def intersection_and_union(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Areas of the intersection and of the union."""
     width = _smaller(p, y, 2) - _larger(p, y, 0)
     height = _smaller(p, y, 3) - _larger(p, y, 1)
@@ -103,27 +103,27 @@ def overlap(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     return intersection, union
 
 
-def hull(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
+def enclosing_box_size(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Width and height of the smallest box around both."""
     return _larger(p, y, 2) - _smaller(p, y, 0), _larger(p, y, 3) - _smaller(p, y, 1)
 
 
 def iou_loss(p: Floats, y: Floats, epsilon: float) -> ValueAndGradient:
     """1 - intersection/(union + epsilon)."""
-    intersection, union = overlap(p, y)
+    intersection, union = intersection_and_union(p, y)
     iou = intersection.divide_by(union, epsilon)
     return ValueAndGradient(1 - iou.value, -iou.gradient)
 
 
 def diou_loss(p: Floats, y: Floats, epsilon: float) -> ValueAndGradient:
     """The IoU loss + d^2/(c^2 + epsilon): distance of the centres, diagonal of the hull."""
-    width, height = hull(p, y)
-    across, down = _between_centres(p, y, 0), _between_centres(p, y, 1)
+    width, height = enclosing_box_size(p, y)
+    across, down = _center_distance(p, y, 0), _center_distance(p, y, 1)
     far = (across * across + down * down).divide_by(width * width + height * height, epsilon)
     return iou_loss(p, y, epsilon) + far
 
 
-def _between_centres(p: Floats, y: Floats, axis: int) -> ValueAndGradient:
+def _center_distance(p: Floats, y: Floats, axis: int) -> ValueAndGradient:
     middle = edge(p, axis) + edge(p, axis + 2)
     return ValueAndGradient((middle.value - y[axis] - y[axis + 2]) / 2, middle.gradient / 2)
 

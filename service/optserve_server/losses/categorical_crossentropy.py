@@ -8,10 +8,10 @@ from typing import Any
 from optserve_server.losses.base import Floats
 from optserve_server.losses.crossentropy import (
     ClassLoss,
-    of_logits,
-    of_logits_slope,
-    of_probabilities,
-    of_probabilities_slope,
+    crossentropy_from_logits,
+    crossentropy_from_logits_gradient,
+    crossentropy_from_probabilities,
+    crossentropy_from_probabilities_gradient,
 )
 
 
@@ -26,9 +26,13 @@ class CategoricalCrossentropy(ClassLoss):
     """
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
-        values = of_logits if self.from_logits else of_probabilities
+        values = crossentropy_from_logits if self.from_logits else crossentropy_from_probabilities
         return values(prediction, target, self.axis)
 
     def _gradient(self, prediction: Floats, target: Floats) -> Any:
-        slope = of_logits_slope if self.from_logits else of_probabilities_slope
+        slope = (
+            crossentropy_from_logits_gradient
+            if self.from_logits
+            else crossentropy_from_probabilities_gradient
+        )
         return slope(prediction, target, self.axis)

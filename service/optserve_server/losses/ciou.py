@@ -23,14 +23,14 @@ class CIoU(BoxLoss):
     """
 
     def compute_with_gradient(self, p: Floats, y: Floats) -> ValueAndGradient:
-        unlike = _unlikeness(p, y)
+        unlike = _aspect_ratio_penalty(p, y)
         apart = iou_loss(p, y, self.epsilon).value
         share = unlike.value / (apart + unlike.value + self.epsilon)
         loss = diou_loss(p, y, self.epsilon)
         return ValueAndGradient(loss.value + share * unlike.value, loss.gradient + share * unlike.gradient)
 
 
-def _unlikeness(p: Floats, y: Floats) -> ValueAndGradient:
+def _aspect_ratio_penalty(p: Floats, y: Floats) -> ValueAndGradient:
     """(4/pi^2) times the squared difference of the diagonals' angles."""
     width, height = size(p)
     wanted = _angle(y[2] - y[0], y[3] - y[1])

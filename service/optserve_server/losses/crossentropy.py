@@ -13,7 +13,7 @@ from optserve_server.activations.softmax import softmax, subtract_maximum
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import Reason, mismatch_error, out_of_range_error
 from optserve_server.hyperparameters import hyper
-from optserve_server.losses.base import Floats, Loss, require_alike
+from optserve_server.losses.base import Floats, Loss, require_same_shape_dtype
 from optserve_server.losses.probabilities import CLIP, multiply_no_nan
 
 
@@ -53,28 +53,28 @@ class ClassLoss(Loss):
 
     def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         """The target as a distribution over the classes, of the prediction's dtype and shape."""
-        return require_alike(prediction, target)
+        return require_same_shape_dtype(prediction, target)
 
 
-def of_logits(logits: Floats, target: Floats, axis: int) -> Floats:
+def crossentropy_from_logits(logits: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(softmax(logits))) along ``axis``, by log-sum-exp."""
     # A class that is not asked for may have probability 0.
     return -sum_over_axis(multiply_no_nan(NumpyOps(), target, log_softmax(logits, axis)), axis).squeeze(axis)
 
 
-def of_logits_slope(logits: Floats, target: Floats, axis: int) -> Floats:
+def crossentropy_from_logits_gradient(logits: Floats, target: Floats, axis: int) -> Floats:
     """softmax(logits)*sum(target) - target."""
     asked = sum_over_axis(target, axis).astype(logits.dtype)
     return softmax(logits, axis) * asked - target
 
 
-def of_probabilities(prediction: Floats, target: Floats, axis: int) -> Floats:
+def crossentropy_from_probabilities(prediction: Floats, target: Floats, axis: int) -> Floats:
     """-sum(target*log(clip(q))) along ``axis``, where q = prediction/sum(prediction)."""
     q = prediction / sum_over_axis(prediction, axis).astype(prediction.dtype)
     return -sum_over_axis(target * np.log(np.clip(q, CLIP, 1 - CLIP)), axis).squeeze(axis)
 
 
-def of_probabilities_slope(prediction: Floats, target: Floats, axis: int) -> Floats:
+def crossentropy_from_probabilities_gradient(prediction: Floats, target: Floats, axis: int) -> Floats:
     """The gradient through q of a, which is -target/q and 0 where q is clipped."""
     q = prediction / sum_over_axis(prediction, axis).astype(prediction.dtype)
     return backpropagate_normalization(prediction, np.where(is_clipped(q), 0, -target / q), axis)

@@ -29,7 +29,7 @@ from optserve_server.losses.custom_programs import (
     VALUE,
     VARIABLES,
     Programs,
-    programs_of,
+    compile_programs,
 )
 
 MAX_CONSTANTS = 32
@@ -70,7 +70,7 @@ class Custom(Loss):
     @property
     def programs(self) -> Programs:
         """What the expression is compiled to."""
-        return programs_of(self.expression, self.constants)
+        return compile_programs(self.expression, self.constants)
 
     def evaluate(
         self,
@@ -85,23 +85,23 @@ class Custom(Loss):
         """Losses and gradient from one kernel; see `Loss.evaluate`."""
         y = self._check(prediction, target, sample_weight)
         program, numbers = self.programs.both if with_gradient else self.programs.value
-        found = _run(backend, program, numbers, prediction, y)
+        found = _run_program(backend, program, numbers, prediction, y)
         values = np.asarray(_mean(found[VALUE]), prediction.dtype)
         gradient = None
         if with_gradient:
             slope = np.asarray(found[SLOPE] * (1 / max(prediction.shape[-1], 1)), prediction.dtype)
-            gradient = self._scale(slope, target, reduction, sample_weight)
+            gradient = self._scale_gradient(slope, target, reduction, sample_weight)
         return Evaluated(apply_weights(values, sample_weight), gradient)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
-        return _mean(_replay(*self.programs.value, prediction, target)[VALUE])
+        return _mean(_interpret(*self.programs.value, prediction, target)[VALUE])
 
     def _gradient(self, prediction: Floats, target: Floats) -> Any:
-        slope = _replay(*self.programs.both, prediction, target)[SLOPE]
+        slope = _interpret(*self.programs.both, prediction, target)[SLOPE]
         return slope * (1 / max(prediction.shape[-1], 1))
 
 
-def _run(
+def _run_program(
     backend: Backend, program: Program, numbers: Mapping[str, float], prediction: Floats, target: Floats
 ) -> dict[str, Floats]:
     """What a program stores, computed by a backend, in the prediction's shape."""
@@ -120,7 +120,7 @@ def _kernel(backend: Backend, program: Program, dtype: np.dtype[Any]) -> Kernel:
     return backend.compile(program, dtype, {}, keep=False)
 
 
-def _replay(
+def _interpret(
     program: Program, numbers: Mapping[str, float], prediction: Floats, target: Floats
 ) -> dict[str, Floats]:
     """What a program stores, computed by NumPy without a backend, operation for operation."""

@@ -42,7 +42,7 @@ class Programs:
 
 
 @functools.lru_cache(maxsize=256)
-def programs_of(expression: str, constants: NamedNumbers) -> Programs:
+def compile_programs(expression: str, constants: NamedNumbers) -> Programs:
     """The programs of an expression.
 
     Raises:
@@ -51,7 +51,7 @@ def programs_of(expression: str, constants: NamedNumbers) -> Programs:
     t = Tracer()
     variables = dict(zip(VARIABLES, (t.load(PREDICTION), t.load(TARGET)), strict=True))
     t.store(VALUE, evaluate(expression, t, variables, dict(constants)))
-    value = t.program()
+    value = t.build_program()
     if PREDICTION not in value.arrays:
         raise expression_error(expression, 0, len(expression), "it does not depend on y_pred")
     both = differentiate(value, VALUE, PREDICTION, SLOPE)

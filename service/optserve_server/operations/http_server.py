@@ -44,7 +44,7 @@ class HttpServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        self._server = await asyncio.start_server(self._answer, host, port, limit=_LONGEST)
+        self._server = await asyncio.start_server(self._handle_connection, host, port, limit=_LONGEST)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -52,7 +52,7 @@ class HttpServer:
         if self._server is not None:
             self._server.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
         try:
             with contextlib.suppress(OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):

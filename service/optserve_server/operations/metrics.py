@@ -50,14 +50,14 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics at this moment."""
-        yield from self._calls()
-        yield from self._steps()
-        yield from self._workers()
+        yield from self._call_metrics()
+        yield from self._step_metrics()
+        yield from self._worker_metrics()
         yield from self._usage_metrics()
-        yield from self._disk()
-        yield from self._process()
+        yield from self._disk_metrics()
+        yield from self._process_metrics()
 
-    def _calls(self) -> Iterator[Metric]:
+    def _call_metrics(self) -> Iterator[Metric]:
         meters = self._server.meters
         ended = CounterMetricFamily("optserve_calls", "Calls that ended.", labels=["method", "code"])
         for (method, code), count in meters.codes.items():
@@ -67,7 +67,7 @@ class ServerCollector(Collector):
             "optserve_call_seconds", "How long calls took; streams as a whole.", labels=["method"]
         )
         for method, latency in meters.calls.items():
-            seconds.add_metric([method], *histogram(latency))
+            seconds.add_metric([method], *cumulative_buckets(latency))
         yield seconds
         yield GaugeMetricFamily(
             "optserve_calls_in_flight", "Calls being answered.", self._server.calls_in_flight
@@ -75,7 +75,7 @@ class ServerCollector(Collector):
         for way, count in (("received", meters.bytes_received), ("sent", meters.bytes_sent)):
             yield CounterMetricFamily(f"optserve_message_bytes_{way}", f"Bytes of messages {way}.", count)
 
-    def _steps(self) -> Iterator[Metric]:
+    def _step_metrics(self) -> Iterator[Metric]:
         steps = CounterMetricFamily(
             "optserve_steps", "Steps, by what became of them.", labels=["outcome", "namespace"]
         )
@@ -90,7 +90,7 @@ class ServerCollector(Collector):
             "optserve_step_phase_seconds", "Duration of each phase of a step.", labels=["phase"]
         )
         for phase in ("receive", "queue", "record", "compute", "respond"):
-            phases.add_metric([phase], *histogram(getattr(meters, phase)))
+            phases.add_metric([phase], *cumulative_buckets(getattr(meters, phase)))
         yield phases
         yield CounterMetricFamily(
             "optserve_events_dropped", "Events that slow watchers missed.", meters.events_dropped
@@ -102,7 +102,7 @@ class ServerCollector(Collector):
             expired.add_metric([action], count)
         yield expired
 
-    def _workers(self) -> Iterator[Metric]:
+    def _worker_metrics(self) -> Iterator[Metric]:
         """Members of sessions: counts of all, and series of the first MAX_WORKER_SERIES."""
         states = GaugeMetricFamily(
             "optserve_workers", "Members of sessions that are in memory.", labels=["state", "namespace"]
@@ -158,7 +158,7 @@ class ServerCollector(Collector):
         refused.add_metric(["namespace"], sum(n.budget.refused for n in self._server.namespaces))
         yield refused
 
-    def _disk(self) -> Iterator[Metric]:
+    def _disk_metrics(self) -> Iterator[Metric]:
         durability_manager = self._server.durability_manager
         if durability_manager is None:
             return
@@ -176,7 +176,7 @@ class ServerCollector(Collector):
             durability_manager.failed_saves,
         )
 
-    def _process(self) -> Iterator[Metric]:
+    def _process_metrics(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("optserve_process_memory_bytes", "Resident memory.", resident_bytes())
         yield GaugeMetricFamily(
             "optserve_event_loop_lag_seconds",
@@ -190,7 +190,7 @@ class ServerCollector(Collector):
         yield info
 
 
-def histogram(latency: Latency) -> tuple[list[tuple[str, float]], float]:
+def cumulative_buckets(latency: Latency) -> tuple[list[tuple[str, float]], float]:
     """Cumulative buckets in seconds, and the sum."""
     buckets: list[tuple[str, float]] = []
     below = sum(latency.counts[:FIRST_BUCKET])

@@ -63,7 +63,7 @@ class Adafactor(MatrixRule):
         return frozenset(self.all_slots)
 
     @property
-    def state_layout(self) -> tuple[object, ...]:
+    def state_shape_hyperparameters(self) -> tuple[object, ...]:
         return self.min_dim_size_to_factor, self.factor_largest
 
     def tensor_slots(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -103,7 +103,11 @@ class Adafactor(MatrixRule):
             rows, columns = axes
             new = {"r": squares.mean(axis=columns), "c": squares.mean(axis=rows)}
         after = {name: (1 - decay) * slots[name] + decay * of_step for name, of_step in new.items()}
-        v = after["v"] if axes is None else _product(xp, after["r"], after["c"], axes, floor)
+        v = (
+            after["v"]
+            if axes is None
+            else _reconstruct_second_moment(xp, after["r"], after["c"], axes, floor)
+        )
         u = g / xp.sqrt(xp.maximum(v, floor * floor))
         # max keeps a NaN that comes first.
         u = u / max(rms(xp, u) / self.clip_threshold, 1.0)
@@ -111,7 +115,7 @@ class Adafactor(MatrixRule):
         return kept * p - (size * numbers["rate"]) * u, after
 
 
-def _product(xp: Any, r: Matrix, c: Matrix, axes: tuple[int, int], floor: float) -> Matrix:
+def _reconstruct_second_moment(xp: Any, r: Matrix, c: Matrix, axes: tuple[int, int], floor: float) -> Matrix:
     rows, columns = axes
     r = xp.expand_dims(r, columns)
     return r / xp.maximum(r.mean(axis=rows, keepdims=True), floor) * xp.expand_dims(c, rows)

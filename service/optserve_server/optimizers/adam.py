@@ -81,9 +81,9 @@ class Adam(ElementwiseRule):
         m = beta1 * m + rest_1 * g
         v = beta2 * v + rest_2 * (g * g)
         corrected = second * v if self.correction is BiasCorrection.HATTED else v
-        return p - rate * m / self.root(ops, corrected, epsilon, epsilon_root), m, v
+        return p - rate * m / self.compute_denominator(ops, corrected, epsilon, epsilon_root), m, v
 
-    def root(self, ops: Ops, v: Value, epsilon: Value, epsilon_root: Value) -> Value:
+    def compute_denominator(self, ops: Ops, v: Value, epsilon: Value, epsilon_root: Value) -> Value:
         """The denominator over the second moment ``v``."""
         below = epsilon_root if self.epsilon_root else None
         return sqrt_with_epsilon(

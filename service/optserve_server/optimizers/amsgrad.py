@@ -64,10 +64,10 @@ class AMSGrad(Adam):
         if self.maximum is AMSGradMaximum.UNCORRECTED:
             (w,) = seconds
             w = ops.maximum(w, beta2 * w + rest_2 * (g * g))
-            return p - rate * m / self.root(ops, w, epsilon, epsilon_root), m, w
+            return p - rate * m / self.compute_denominator(ops, w, epsilon, epsilon_root), m, w
         v, w = seconds
         v = beta2 * v + rest_2 * (g * g)
         w = ops.maximum(w, second * v if self.maximum is AMSGradMaximum.CORRECTED else v)
         late = self.maximum is AMSGradMaximum.RAW and self.correction is BiasCorrection.HATTED
-        moved = rate * m / self.root(ops, second * w if late else w, epsilon, epsilon_root)
+        moved = rate * m / self.compute_denominator(ops, second * w if late else w, epsilon, epsilon_root)
         return p - moved, m, v, w

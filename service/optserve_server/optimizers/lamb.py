@@ -74,7 +74,7 @@ class LAMB(TensorwiseRule):
         u, _, _ = self.direction(ops, p, g, m, v, **numbers)
         return {"p": p, "u": u}
 
-    def scalars_of_tensors(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
+    def compute_tensor_scalars(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
         return {"ratio": trust_ratio(norms["p"], norms["u"])}
 
     def update(

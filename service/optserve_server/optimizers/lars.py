@@ -38,7 +38,7 @@ class LARS(TensorwiseRule):
     ) -> dict[str, Value]:  # fmt: skip
         return {"p": p, "d": g + weight_decay * p}
 
-    def scalars_of_tensors(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
+    def compute_tensor_scalars(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
         return {"ratio": trust_ratio(norms["p"], norms["d"], self.trust_coefficient, self.epsilon)}
 
     def update(

@@ -34,7 +34,7 @@ class MatrixRule(Rule):
         return sum(math.prod(of_slot) for of_slot in self.tensor_slots(shape).values())
 
     @property
-    def state_layout(self) -> tuple[object, ...]:
+    def state_shape_hyperparameters(self) -> tuple[object, ...]:
         """The hyperparameters on which the shapes of its state depend."""
         return ()
 

@@ -77,8 +77,8 @@ class Muon(MatrixRule):
         adam_rate, second = learning_rate * self.adam_learning_rate_factor, 1 - self.adam_beta2**step
         if self.form is MuonForm.KERAS:
             adam_rate, second = adam_rate * math.sqrt(second), 1.0
-        averaged, fresh = _first_moment(self.momentum, step, self.nesterov, corrected=optax)
-        adam_averaged, adam_fresh = _first_moment(
+        averaged, fresh = _momentum_weights(self.momentum, step, self.nesterov, corrected=optax)
+        adam_averaged, adam_fresh = _momentum_weights(
             self.adam_beta1, step, self.nesterov and optax, corrected=True
         )
         return {
@@ -96,13 +96,15 @@ class Muon(MatrixRule):
         numbers: Mapping[str, float], kept: float,
     ) -> tuple[Matrix, dict[str, Matrix]]:  # fmt: skip
         if p.ndim != 2:
-            return self._adam(xp, kept * p, g, slots, numbers)
+            return self._adam_step(xp, kept * p, g, slots, numbers)
         m = self.momentum * slots["m"] + (1 - self.momentum) * g
-        u = _mix(m, g, numbers["averaged"], numbers["fresh"])
-        rate = numbers["rate"] * self._scale(*p.shape)
-        return kept * p - rate * orthogonalize(xp, u, self.iterations, self._divisor(norm(xp, u))), {"m": m}
+        u = _blend_gradient(m, g, numbers["averaged"], numbers["fresh"])
+        rate = numbers["rate"] * self._update_scale(*p.shape)
+        return kept * p - rate * orthogonalize(xp, u, self.iterations, self._momentum_divisor(norm(xp, u))), {
+            "m": m
+        }
 
-    def _scale(self, rows: int, columns: int) -> float:
+    def _update_scale(self, rows: int, columns: int) -> float:
         if self.rms_rate:
             return self.rms_rate * math.sqrt(max(rows, columns))
         if self.form is MuonForm.KERAS:
@@ -110,13 +112,13 @@ class Muon(MatrixRule):
         above, below = (rows, columns) if self.form is MuonForm.TORCH else (columns, rows)
         return math.sqrt(max(1.0, above / max(below, 1)))
 
-    def _divisor(self, length: float) -> float:
+    def _momentum_divisor(self, length: float) -> float:
         """What a momentum of this norm is divided by before the iteration."""
         if self.form is MuonForm.TORCH:
             return max(length, self.epsilon)  # a NaN, which comes first, is kept
         return length + self.epsilon * (1 - self.momentum if self.form is MuonForm.KERAS else 1.0)
 
-    def _adam(
+    def _adam_step(
         self, xp: Any, p: Matrix, g: Matrix, slots: Mapping[str, Matrix], numbers: Mapping[str, float]
     ) -> tuple[Matrix, dict[str, Matrix]]:
         m = self.adam_beta1 * slots["m"] + (1 - self.adam_beta1) * g
@@ -125,11 +127,11 @@ class Muon(MatrixRule):
         if self.adam_epsilon_root:
             second = second + self.adam_epsilon_root
         below = xp.sqrt(second) + self.adam_epsilon
-        direction = _mix(m, g, numbers["adam_averaged"], numbers["adam_fresh"])
+        direction = _blend_gradient(m, g, numbers["adam_averaged"], numbers["adam_fresh"])
         return p - numbers["adam_rate"] * direction / below, {"m": m, "v": v}
 
 
-def _first_moment(beta: float, step: int, nesterov: bool, *, corrected: bool) -> tuple[float, float]:
+def _momentum_weights(beta: float, step: int, nesterov: bool, *, corrected: bool) -> tuple[float, float]:
     """The shares of the average m and of the gradient in the direction of step t.
 
     beta and 1 - beta with `nesterov`, else 1 and 0; ``corrected`` divides the average's share
@@ -141,7 +143,7 @@ def _first_moment(beta: float, step: int, nesterov: bool, *, corrected: bool) ->
     return averaged / (1 - beta ** (step + nesterov)), fresh / (1 - beta**step)
 
 
-def _mix(m: Matrix, g: Matrix, averaged: float, fresh: float) -> Matrix:
+def _blend_gradient(m: Matrix, g: Matrix, averaged: float, fresh: float) -> Matrix:
     return averaged * m + fresh * g if fresh else averaged * m
 
 

@@ -36,7 +36,7 @@ class TensorwiseRule(ElementwiseRule):
         """
 
     @abstractmethod
-    def scalars_of_tensors(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
+    def compute_tensor_scalars(self, norms: Mapping[str, Norms]) -> dict[str, Norms]:
         """Each tensor's numbers (float64), by name, from its norms (float64), by name."""
 
 

@@ -10,7 +10,7 @@ from optserve_server.errors import DomainError, Reason, out_of_range_error, with
 from optserve_server.hyperparameters import declarations
 from optserve_server.optimizers.base import Rule
 from optserve_server.optimizers.groupwise import GroupwiseRule
-from optserve_server.programs.step_programs import programs_of_group
+from optserve_server.programs.step_programs import make_group_programs
 from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import ParameterGroup, SessionSpec
 
@@ -49,7 +49,7 @@ class EffectiveHyperparameters:
         self.rates: dict[str, float] = {}
         for index, override in enumerate(overrides):
             with within(f"options.overrides[{index}]"):
-                for name in _groups_of(override, groups):
+                for name in _select_groups(override, groups):
                     self._override(name, override)
                     _check_formula(spec, groups[name], self, name, override)
 
@@ -66,8 +66,8 @@ class EffectiveHyperparameters:
                 raise out_of_range_error("value", value, "at least 0", text)
             {_L1: self.l1, _L2: self.l2, _DECAY: self.decays}[name][group] = value
             return
-        if name not in overridable(rule):
-            allowed = ", ".join([*overridable(rule), _DECAY, _L1, _L2])
+        if name not in overridable_names(rule):
+            allowed = ", ".join([*overridable_names(rule), _DECAY, _L1, _L2])
             raise DomainError(
                 Reason.UNSUPPORTED_VALUE,
                 f"{name!r} cannot be overridden for {rule.name}; what can is {allowed}",
@@ -93,7 +93,7 @@ def _replace(rule: Rule, name: str, value: float) -> Rule:
         raise
 
 
-def overridable(rule: Rule) -> tuple[str, ...]:
+def overridable_names(rule: Rule) -> tuple[str, ...]:
     """The names of a rule's numeric hyperparameters."""
     values = {name: getattr(rule, name) for name in declarations(type(rule))}
     return tuple(name for name, value in values.items() if isinstance(value, float))
@@ -107,21 +107,21 @@ def depends_on_step_count(rule: Rule) -> bool:
     """
     if isinstance(rule, GroupwiseRule):
         return False  # its numbers are those of a whole group
-    variants = (rule, *_without_zeros(rule))
+    variants = (rule, *_vary_zeros(rule))
     return bool(rule.initial_scalar_state()) or any(
         one.compute_scalars(1, 1.0) != one.compute_scalars(2, 1.0) for one in variants
     )
 
 
-def _without_zeros(rule: Rule) -> Iterator[Rule]:
+def _vary_zeros(rule: Rule) -> Iterator[Rule]:
     """The rule with each hyperparameter that is 0 set to another value, one at a time."""
-    for name in overridable(rule):
+    for name in overridable_names(rule):
         if getattr(rule, name) == 0:
             with contextlib.suppress(DomainError):  # the rule takes no other value beside its form
                 yield dataclasses.replace(rule, **{name: 0.5})
 
 
-def _groups_of(override: Override, groups: dict[str, ParameterGroup | None]) -> Iterator[str]:
+def _select_groups(override: Override, groups: dict[str, ParameterGroup | None]) -> Iterator[str]:
     """The names of the groups that an override is for."""
     if override.group is None:
         yield from groups
@@ -141,7 +141,7 @@ def _check_formula(
     override: Override,
 ) -> None:
     """Rejects an override that would change the programs of a group, and so need other kernels."""
-    before = programs_of_group(spec, group)
+    before = make_group_programs(spec, group)
     after = dataclasses.replace(
         before,
         rule=found.rules[name],

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from optserve_server.arrays.norms import reduce_squares
+from optserve_server.arrays.norms import trace_norm_sums
 from optserve_server.arrays.ops import Value
 from optserve_server.arrays.program import Program, ReductionKind
 from optserve_server.arrays.trace import Tracer
@@ -58,20 +58,20 @@ class StepPrograms:
     def trace_measure(self, scaled: bool) -> Program:
         """Sums over what the rule would see: norms, non-finite elements, the penalty."""
         t = Tracer()
-        self._measure(t, scaled)
-        return t.program()
+        self._trace_measurements(t, scaled)
+        return t.build_program()
 
-    def _measure(self, t: Tracer, scaled: bool) -> None:
+    def _trace_measurements(self, t: Tracer, scaled: bool) -> None:
         gradient = self._prepare_gradient(t, t.load(GRADIENT), scaled)
         # Not of what was sent: finite elements may overflow on their way to the rule.
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, gradient)
-        reduce_squares(t, "squares", gradient, wide=self.wide)
+        trace_norm_sums(t, "squares", gradient, wide=self.wide)
         if isinstance(self.gradient.clip, ClipByValue):
-            reduce_squares(t, "clipped_squares", self._clip(t, gradient), wide=self.wide)
+            trace_norm_sums(t, "clipped_squares", self._clip(t, gradient), wide=self.wide)
         if self.gradient.l1:
             t.reduce("magnitudes", ReductionKind.SUM_OF_MAGNITUDES, t.load(PARAMETER))
         if self.gradient.l2:
-            reduce_squares(t, "parameter_squares", t.load(PARAMETER), wide=self.wide)
+            trace_norm_sums(t, "parameter_squares", t.load(PARAMETER), wide=self.wide)
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def trace_measure_micro_batch(self, scaled: bool) -> Program:
@@ -79,8 +79,8 @@ class StepPrograms:
         t = Tracer()
         gradient = self._unscale(t, t.load(GRADIENT), scaled)
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, t.load(ACCUMULATED) + gradient)
-        reduce_squares(t, "squares", gradient, wide=self.wide)
-        return t.program()
+        trace_norm_sums(t, "squares", gradient, wide=self.wide)
+        return t.build_program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def trace_accumulate(self, scaled: bool) -> Program:
@@ -88,27 +88,31 @@ class StepPrograms:
         t = Tracer()
         gradient = self._unscale(t, t.load(GRADIENT), scaled)
         t.store(ACCUMULATED, t.load(ACCUMULATED) + gradient)
-        return t.program()
+        return t.build_program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def trace_measure_tensors(self, scaled: bool) -> Program:
         """Sums over each tensor that a `TensorwiseRule` asks for before it updates."""
         assert isinstance(self.rule, TensorwiseRule)
         t = Tracer()
-        numbers = _numbers(t, self.rule, self.rule.tensor_sum_terms)
-        for name, value in self.rule.tensor_sum_terms(t, *self._inputs(t, scaled), **numbers).items():
-            reduce_squares(t, name, value, wide=self.wide)
-        return t.program()
+        numbers = _trace_keywords(t, self.rule, self.rule.tensor_sum_terms)
+        for name, value in self.rule.tensor_sum_terms(
+            t, *self._trace_rule_inputs(t, scaled), **numbers
+        ).items():
+            trace_norm_sums(t, name, value, wide=self.wide)
+        return t.build_program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def trace_measure_group(self, scaled: bool) -> Program:
         """Sums that a `GroupwiseRule` asks for before it updates."""
         assert isinstance(self.rule, GroupwiseRule)
         t = Tracer()
-        numbers = _numbers(t, self.rule, self.rule.group_sum_terms)
-        for name, value in self.rule.group_sum_terms(t, *self._inputs(t, scaled), **numbers).items():
+        numbers = _trace_keywords(t, self.rule, self.rule.group_sum_terms)
+        for name, value in self.rule.group_sum_terms(
+            t, *self._trace_rule_inputs(t, scaled), **numbers
+        ).items():
             t.reduce(name, ReductionKind.SUM_OF_MAGNITUDES, value)
-        return t.program()
+        return t.build_program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def trace_apply(
@@ -130,8 +134,10 @@ class StepPrograms:
         assert isinstance(self.rule, ElementwiseRule)
         t = Tracer()
         if measured:
-            self._measure(t, scaled)
-        p, *state = self.rule.update(t, *self._inputs(t, scaled), **_numbers(t, self.rule, self.rule.update))
+            self._trace_measurements(t, scaled)
+        p, *state = self.rule.update(
+            t, *self._trace_rule_inputs(t, scaled), **_trace_keywords(t, self.rule, self.rule.update)
+        )
         t.store(PARAMETER, p)
         for slot, value in zip(self.rule.slots(), state, strict=True):
             t.store(slot, value)
@@ -139,7 +145,7 @@ class StepPrograms:
         average = self._average(t, p) if self.averages else None
         if reply:
             t.store(reply, p if average is None or not averaged else average)
-        return t.program()
+        return t.build_program()
 
     @functools.lru_cache(maxsize=1024)  # noqa: B019
     def kernel_key(self) -> tuple[object, ...]:
@@ -160,23 +166,23 @@ class StepPrograms:
             yield self.trace_accumulate(False)
 
     @functools.cached_property
-    def average(self) -> Program:
+    def average_program(self) -> Program:
         """The weight average of tensors that a step leaves alone."""
         t = Tracer()
         self._average(t, t.load(PARAMETER))
-        return t.program()
+        return t.build_program()
 
     @functools.cached_property
-    def lookahead(self) -> Program:
+    def lookahead_program(self) -> Program:
         """Where the next gradient is to be taken."""
         assert isinstance(self.rule, ElementwiseRule)
         t = Tracer()
         state = [t.load(slot) for slot in self.rule.slots()]
-        numbers = _numbers(t, self.rule, self.rule.lookahead)
+        numbers = _trace_keywords(t, self.rule, self.rule.lookahead)
         t.store(POINT, self.rule.lookahead(t, t.load(PARAMETER), *state, **numbers))
-        return t.program()
+        return t.build_program()
 
-    def _inputs(self, t: Tracer, scaled: bool) -> list[Value]:
+    def _trace_rule_inputs(self, t: Tracer, scaled: bool) -> list[Value]:
         """What the rule gets: parameter, gradient and slots, the guards' work done."""
         gradient = self._clip(t, self._prepare_gradient(t, t.load(GRADIENT), scaled))
         p = t.load(PARAMETER)
@@ -188,7 +194,7 @@ class StepPrograms:
         t = Tracer()
         t.store(PREPARED, self._clip(t, self._prepare_gradient(t, t.load(GRADIENT), scaled)))
         self._clear_accumulator(t)
-        return t.program()
+        return t.build_program()
 
     def _clear_accumulator(self, t: Tracer) -> None:
         """Empties the accumulator."""
@@ -228,12 +234,12 @@ class StepPrograms:
         return average
 
 
-def programs_of(spec: SessionSpec) -> dict[str, StepPrograms]:
+def make_programs(spec: SessionSpec) -> dict[str, StepPrograms]:
     """The programs of each group by name; the default group's name is empty."""
-    return {name: programs_of_group(spec, group) for name, group in spec.groups_by_name.items()}
+    return {name: make_group_programs(spec, group) for name, group in spec.groups_by_name.items()}
 
 
-def programs_of_group(spec: SessionSpec, group: ParameterGroup | None) -> StepPrograms:
+def make_group_programs(spec: SessionSpec, group: ParameterGroup | None) -> StepPrograms:
     """The programs of one group; None stands for the default group."""
     return StepPrograms(
         rule=spec.rule(group),
@@ -243,7 +249,7 @@ def programs_of_group(spec: SessionSpec, group: ParameterGroup | None) -> StepPr
     )
 
 
-def _numbers(t: Tracer, rule: Rule, formula: Any) -> dict[str, Value]:
+def _trace_keywords(t: Tracer, rule: Rule, formula: Any) -> dict[str, Value]:
     """A number for each keyword of a rule's formula: of the call, or of each tensor."""
     parameters = inspect.signature(formula).parameters.values()
     names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]

@@ -55,7 +55,7 @@ class SessionScalars:
         self.reduction = 1.0
         self._groups = spec.groups_by_name
         varies = spec.schedule is not None or spec.reduce_on_plateau is not None
-        rates = {name: self._rate(g, None, 1.0) for name, g in self._groups.items()}
+        rates = {name: self._group_rate(g, None, 1.0) for name, g in self._groups.items()}
         self._constant = None if varies else rates
         plain = EffectiveHyperparameters(spec)
         self._transform_scalars = self._constant_transforms(plain)
@@ -114,17 +114,19 @@ class SessionScalars:
 
     def learning_rate(self, step: int, group: ParameterGroup | None = None) -> float:
         """The learning rate of the update that follows ``step`` earlier ones."""
-        return self._rate(group, self._schedule_rate(step), self.reduction)
+        return self._group_rate(group, self._schedule_rate(step), self.reduction)
 
     def compute_rate_drop(self, step: int, reduction: float) -> float:
         """By how much another ``reduction`` would lower the learning rate of any group, at most."""
         scheduled = self._schedule_rate(step)
         return max(
-            self._rate(group, scheduled, self.reduction) - self._rate(group, scheduled, reduction)
+            self._group_rate(group, scheduled, self.reduction) - self._group_rate(group, scheduled, reduction)
             for group in self._groups.values()
         )
 
-    def damp_rates(self, step: int, overrides: tuple[Override, ...], factor: float) -> tuple[Override, ...]:
+    def make_damping_overrides(
+        self, step: int, overrides: tuple[Override, ...], factor: float
+    ) -> tuple[Override, ...]:
         """Overrides that multiply every group's learning rate of a step by ``factor``.
 
         Args:
@@ -145,7 +147,7 @@ class SessionScalars:
     def _schedule_rate(self, step: int) -> float | None:
         return None if self._spec.schedule is None else self._spec.schedule.algorithm.rate(step)
 
-    def _rate(self, group: ParameterGroup | None, scheduled: float | None, reduction: float) -> float:
+    def _group_rate(self, group: ParameterGroup | None, scheduled: float | None, reduction: float) -> float:
         """A group's learning rate if the schedule, or an override, says ``scheduled``."""
         factor = 1.0 if group is None else group.learning_rate_factor
         base = self._spec.rule(group).base_learning_rate if scheduled is None else scheduled
@@ -182,7 +184,7 @@ class SessionScalars:
         """Each group's learning rate, by name."""
         scheduled = self._schedule_rate(step)
         return {
-            name: self._rate(group, chosen.rates.get(name, scheduled), self.reduction)
+            name: self._group_rate(group, chosen.rates.get(name, scheduled), self.reduction)
             for name, group in self._groups.items()
         }
 

@@ -107,15 +107,15 @@ class Budget:
         except DomainError as error:
             if kind not in _OF_OBJECTS or not collect(_MIN_COLLECTION_INTERVAL):
                 raise
-            self._level_of(error).refused -= 1  # tried again, not refused
+            self._find_refusing_budget(error).refused -= 1  # tried again, not refused
             self._take(kind, amount)
 
     def _count_refusal(self, error: DomainError) -> DomainError:
         """Counts a refusal and returns it: a name for it here would keep its callers' objects alive."""
-        self._level_of(error).refused += 1
+        self._find_refusing_budget(error).refused += 1
         return error
 
-    def _level_of(self, error: DomainError) -> Budget:
+    def _find_refusing_budget(self, error: DomainError) -> Budget:
         """The budget whose limit a refusal is of."""
         return (self._parent if error.reason is Reason.LIMIT_EXCEEDED else self) or self
 
@@ -136,7 +136,7 @@ class Budget:
             self._apply_releases()
             return self._held[kind]
 
-    def array(
+    def allocate_array(
         self, byte_count: int, make: Make = _allocate, kind: Kind = Kind.IN_FLIGHT
     ) -> npt.NDArray[np.uint8]:
         """Memory for bytes (uint8), counted for as long as it or a view of it lives.

@@ -42,11 +42,11 @@ class CosineRestarts(Schedule):
         """
         restarts = np.floor(np.log1p(decays * (self.t_mul - 1)) / np.log(self.t_mul))
         # The logarithm may be off by one right at a restart.
-        restarts += self._start(restarts + 1) <= decays * (1 + 1e-12)
-        restarts -= self._start(restarts) > decays * (1 + 1e-12)
-        fraction = (decays - self._start(restarts)) / self.t_mul**restarts
+        restarts += self._cycle_start(restarts + 1) <= decays * (1 + 1e-12)
+        restarts -= self._cycle_start(restarts) > decays * (1 + 1e-12)
+        fraction = (decays - self._cycle_start(restarts)) / self.t_mul**restarts
         return restarts, np.clip(fraction, 0, 1)
 
-    def _start(self, restarts: Rates) -> Rates:
+    def _cycle_start(self, restarts: Rates) -> Rates:
         """Where a decay starts, in units of the first."""
         return (self.t_mul**restarts - 1) / (self.t_mul - 1)

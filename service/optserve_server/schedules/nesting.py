@@ -16,8 +16,8 @@ def check_nesting(schedule: Schedule) -> None:
         DomainError: LIMIT_EXCEEDED.
     """
     for limit, actual, words in (
-        (MAX_DEPTH, depth(schedule), "within one another"),
-        (MAX_COUNT, count(schedule), "in one"),
+        (MAX_DEPTH, nesting_depth(schedule), "within one another"),
+        (MAX_COUNT, count_schedules(schedule), "in one"),
     ):
         if actual > limit:
             raise DomainError(
@@ -27,11 +27,11 @@ def check_nesting(schedule: Schedule) -> None:
             )
 
 
-def depth(schedule: Schedule) -> int:
+def nesting_depth(schedule: Schedule) -> int:
     """1 for a schedule that holds no other."""
-    return 1 + max((depth(part) for part in schedule.nested_schedules), default=0)
+    return 1 + max((nesting_depth(part) for part in schedule.nested_schedules), default=0)
 
 
-def count(schedule: Schedule) -> int:
+def count_schedules(schedule: Schedule) -> int:
     """The schedule and all within it."""
-    return 1 + sum(count(part) for part in schedule.nested_schedules)
+    return 1 + sum(count_schedules(part) for part in schedule.nested_schedules)

@@ -57,7 +57,7 @@ class OneCycle(Schedule):
 
     def curve(self, steps: Steps) -> Rates:
         start, s = 0.0, steps.astype(np.float64)
-        rates = np.full(len(s), self._lowest)
+        rates = np.full(len(s), self._final_rate)
         waiting = np.ones(len(s), np.bool_)
         for end, first, last in self._phases():
             mine = waiting & (s <= end)
@@ -69,19 +69,19 @@ class OneCycle(Schedule):
         return rates
 
     @property
-    def _lowest(self) -> float:
+    def _final_rate(self) -> float:
         return self.max_learning_rate / self.div_factor / self.final_div_factor
 
     def _phases(self) -> list[tuple[float, float, float]]:
         """The last step of each phase, and the rates between which it goes."""
         first, top = self.max_learning_rate / self.div_factor, self.max_learning_rate
-        risen, end = self._end(self.pct_start), self._end(1.0)
+        risen, end = self._phase_end(self.pct_start), self._phase_end(1.0)
         if self.three_phase:
-            fallen = self._end(self.pct_final) if self.pct_final else 2 * risen
-            return [(risen, first, top), (fallen, top, first), (end, first, self._lowest)]
-        return [(risen, first, top), (end, top, self._lowest)]
+            fallen = self._phase_end(self.pct_final) if self.pct_final else 2 * risen
+            return [(risen, first, top), (fallen, top, first), (end, first, self._final_rate)]
+        return [(risen, first, top), (end, top, self._final_rate)]
 
-    def _end(self, part: float) -> float:
+    def _phase_end(self, part: float) -> float:
         """The step at which a part of the cycle ends."""
         if self.form is OneCycleForm.STEP_COUNT:
             return float(math.floor(part * self.total_steps))

@@ -24,7 +24,7 @@ class Expired:
         return self.session.activity.used < moment
 
 
-def lease_of(session: Session, default_seconds: float) -> LeaseSpec | None:
+def effective_lease(session: Session, default_seconds: float) -> LeaseSpec | None:
     """A session's own lease, or the server's, which never deletes; None for neither.
 
     Args:
@@ -41,7 +41,7 @@ def find_expired(namespaces: Namespaces, default_seconds: float) -> Iterator[Exp
     now = time.monotonic()
     for namespace in namespaces:
         for session in namespace.store.all():
-            lease = lease_of(session, default_seconds)
+            lease = effective_lease(session, default_seconds)
             over = lease is not None and now - session.activity.used > lease.seconds
             if lease is not None and over and not session.lock.locked():
                 yield Expired(namespace, session, lease.on_expiry)

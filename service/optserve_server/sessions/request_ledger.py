@@ -49,15 +49,15 @@ class AnsweredRequest:
             return self
         return replace(self, answer=zlib.decompress(self.answer), is_compressed=False)
 
-    def state(self) -> list[Any]:
+    def to_json(self) -> list[Any]:
         """The form in which records and snapshots hold it, for JSON."""
         stored = self.compress()
         answer = base64.b85encode(stored.answer).decode()
         return [self.request.key, self.request.content.hex(), self.kind.value, answer, stored.is_compressed]
 
     @classmethod
-    def of(cls, state: Sequence[Any], owner: int) -> AnsweredRequest:
-        """The request that `state` described."""
+    def from_json(cls, state: Sequence[Any], owner: int) -> AnsweredRequest:
+        """The request that `to_json` described."""
         key, content, kind, text, is_compressed = state
         request, answer = Request(key, bytes.fromhex(content)), base64.b85decode(text)
         return cls(request, ChangeKind(kind), answer, owner, is_compressed)
@@ -110,8 +110,8 @@ class RequestLedger:
             if len(self._answers) > self._capacity:
                 del self._answers[next(iter(self._answers))]
 
-    def state(self, owner: int, count: int) -> list[list[Any]]:
+    def to_json(self, owner: int, count: int) -> list[list[Any]]:
         """The last ``count`` answers of an owner, the oldest first, for JSON."""
         with self._lock:
             owned = [answered for answered in self._answers.values() if answered.owner == owner]
-        return [answered.state() for answered in owned[-count:]]
+        return [answered.to_json() for answered in owned[-count:]]

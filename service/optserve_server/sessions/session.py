@@ -13,7 +13,7 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.coordination.coordinator import CoordinatedSession
-from optserve_server.coordination.data_progress import check_plan_update
+from optserve_server.coordination.data_progress import resolve_plan_update
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import UNBOUNDED, Budget
 from optserve_server.sessions.session_durability import SessionDurability
@@ -70,14 +70,14 @@ class Session(CoordinatedSession):
     @property
     def durable_step(self) -> int:
         """The step that would be recovered if the server were lost now; 0 if none would."""
-        return self.durable_at(self.step)
+        return self.durable_step_at(self.step)
 
-    def durable_at(self, step: int) -> int:
+    def durable_step_at(self, step: int) -> int:
         """The step that would be recovered if the server were lost at ``step``; 0 if none would."""
         return 0 if self.durability is None else self.durability.durable_step(step)
 
     @property
-    def pending(self) -> list[str]:
+    def pending_tensors(self) -> list[str]:
         """Names of the tensors whose values are still to be uploaded."""
         return sorted(self.waiting)
 
@@ -95,11 +95,11 @@ class Session(CoordinatedSession):
         for partition in list(self.arenas.partitions.values()):
             partition.compile_kernels(wire, reply)
 
-    def apply(self, staging: Staging, options: StepOptions) -> StepResult:
+    def take_step(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `Step.prepare` for its errors."""
         return Step(self, staging, options).prepare(self).commit()
 
-    def values(
+    def read_values(
         self,
         tensors: Sequence[str] | None = None,
         dtype: np.dtype[Any] | None = None,
@@ -112,14 +112,14 @@ class Session(CoordinatedSession):
             tensors: names in any order; None for all.
             dtype: element type of the copy; None for each tensor's own.
             point: which value.
-            into: what `stage` gave for the same tensors and dtype, to be filled again.
+            into: what `allocate_staging` gave for the same tensors and dtype, to be filled again.
 
         Raises:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, UNKNOWN_TENSOR,
                 DUPLICATE_TENSOR or POINT_UNAVAILABLE.
         """
         self.check_ready()
-        return read_parameters(self, into or self.stage(tensors, dtype), point)
+        return read_parameters(self, into or self.allocate_staging(tensors, dtype), point)
 
     def assign(
         self, staging: Staging, *, expected_step: int | None = None, reset_state: bool = False
@@ -147,15 +147,15 @@ class Session(CoordinatedSession):
     def _assign(self, staging: Staging, reset_state: bool) -> None:
         with self.changing:
             for run in staging.runs:
-                self.arenas.write(run, reset_state=reset_state, restart_average=self.step == 0)
+                self.arenas.overwrite_parameters(run, reset_state=reset_state, restart_average=self.step == 0)
         self.waiting.difference_update(tensor.entry.name for tensor in staging.tensors)
         self.activity.publish(Pushed(self.step))
 
-    def update(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
-        """Replaces the specification between two steps; see `prepare_update`."""
-        return self.prepare_update(spec, expected_step=expected_step).commit()
+    def update_spec(self, spec: SessionSpec, *, expected_step: int | None = None) -> list[StateTransfer]:
+        """Replaces the specification between two steps; see `prepare_spec_update`."""
+        return self.prepare_spec_update(spec, expected_step=expected_step).commit()
 
-    def prepare_update(
+    def prepare_spec_update(
         self, spec: SessionSpec, *, expected_step: int | None = None
     ) -> Prepared[list[StateTransfer]]:
         """Replaces the specification between two steps.
@@ -171,17 +171,19 @@ class Session(CoordinatedSession):
         self.check_step(expected_step, "expected_step")
         if self.coordinator.has_open_round:
             raise DomainError(Reason.STEP_INCOMPLETE, "a round is open; update when it has closed")
-        plan = check_plan_update(self.spec.data_plan, self.coordinator.progress, spec.data_plan)
+        plan = resolve_plan_update(self.spec.data_plan, self.coordinator.progress, spec.data_plan)
         prepared = prepare_spec_update(self, replace(spec, data_plan=plan))
-        return Prepared(partial(self._update, prepared), prepared.give_up)
+        return Prepared(partial(self._commit_spec_update, prepared), prepared.give_up)
 
-    def _update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
+    def _commit_spec_update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
         transfers = prepared.commit()
-        self.replace_coordination()
+        self.apply_coordination_spec()
         self.activity.publish(Updated())
         return transfers
 
-    def report(self, values: Mapping[str, float], *, expected_step: int | None = None) -> MetricsReport:
+    def report_metrics(
+        self, values: Mapping[str, float], *, expected_step: int | None = None
+    ) -> MetricsReport:
         """Takes metrics of the parameters as they are; see `prepare_report`."""
         return self.prepare_report(values, expected_step=expected_step).commit()
 

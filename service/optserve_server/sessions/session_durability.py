@@ -78,7 +78,7 @@ class SessionDurability(Generic[S]):
         return self._gap <= self.saved_number
 
     @property
-    def changed(self) -> bool:
+    def has_unsaved_changes(self) -> bool:
         """Whether there were changes since the last snapshot."""
         return self.number > self.saved_number
 
@@ -92,7 +92,7 @@ class SessionDurability(Generic[S]):
             return staging
         if self.copy is None or self.copy.tensors != staging.tensors:
             self.copy = None  # before there is a second one
-            self.copy = Staging(staging.tensors, allocate=self.session.budget.array)
+            self.copy = Staging(staging.tensors, allocate=self.session.budget.allocate_array)
         self.copy.buffer[:] = staging.buffer
         return self.copy
 
@@ -117,7 +117,7 @@ class SessionDurability(Generic[S]):
 
     def is_snapshot_due(self, now: float) -> bool:
         """Whether it is time for a snapshot under SNAPSHOT."""
-        if self.is_journaled or not self.changed:
+        if self.is_journaled or not self.has_unsaved_changes:
             return False
         steps = self.spec.snapshot_steps
         if steps is not None and self.session.step - self.saved_step >= steps:

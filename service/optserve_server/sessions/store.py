@@ -19,7 +19,7 @@ from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, SessionSpec
 from optserve_server.state.layout import Layout
-from optserve_server.state.metric_monitors import session_bytes
+from optserve_server.state.metric_monitors import count_session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.state_transfer import StateTransfer
@@ -103,11 +103,11 @@ class Store:
         self._check_parameters(parameters)
         layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
         self.check_size(layout, spec)
-        spec = replace(spec, durability=self.durability_of(spec))
+        spec = replace(spec, durability=self.resolve_durability(spec))
         pending = [p.name for p in parameters if p.source is None]
         session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
         drawing = Charge(self.budget, Kind.IN_FLIGHT, _count_drawn_bytes(parameters))
-        session.assign(session.stage_arrays(_first_values(parameters, seed)))
+        session.assign(session.stage_arrays(_make_initial_values(parameters, seed)))
         drawing.lower_to(0)
         self.add(session, keep)
         return session
@@ -178,22 +178,22 @@ class Store:
             )
         return session
 
-    def prepare_update(
+    def prepare_spec_update(
         self, session: Session, spec: SessionSpec, expected_step: int | None = None
     ) -> Prepared[list[StateTransfer]]:
-        """Replaces a session's specification; see `Session.prepare_update`.
+        """Replaces a session's specification; see `Session.prepare_spec_update`.
 
         Raises:
-            DomainError: LIMIT_EXCEEDED, or what `Session.prepare_update` raises.
+            DomainError: LIMIT_EXCEEDED, or what `Session.prepare_spec_update` raises.
         """
         self.check_size(session.layout, spec)
-        return session.prepare_update(spec, expected_step=expected_step)
+        return session.prepare_spec_update(spec, expected_step=expected_step)
 
-    def update(
+    def update_spec(
         self, session: Session, spec: SessionSpec, expected_step: int | None = None
     ) -> list[StateTransfer]:
-        """Replaces a session's specification; see `prepare_update`."""
-        return self.prepare_update(session, spec, expected_step).commit()
+        """Replaces a session's specification; see `prepare_spec_update`."""
+        return self.prepare_spec_update(session, spec, expected_step).commit()
 
     def delete(self, session_id: str) -> None:
         """Forgets a session; those that still hold it find it closed.
@@ -241,9 +241,9 @@ class Store:
             DomainError: LIMIT_EXCEEDED.
         """
         self._check_limit("max_tensors", len(layout.entries))
-        self._check_limit("max_session_bytes", session_bytes(layout, spec))
+        self._check_limit("max_session_bytes", count_session_bytes(layout, spec))
 
-    def durability_of(self, spec: SessionSpec) -> DurabilitySpec:
+    def resolve_durability(self, spec: SessionSpec) -> DurabilitySpec:
         """A specification's durability, or the server's where it states none.
 
         Raises:
@@ -290,7 +290,7 @@ def _count_drawn_bytes(parameters: Sequence[ParameterInit]) -> int:
     return sum(math.prod(p.shape) * 8 for p in drawn)
 
 
-def _first_values(parameters: Sequence[ParameterInit], seed: int) -> list[NamedArray]:
+def _make_initial_values(parameters: Sequence[ParameterInit], seed: int) -> list[NamedArray]:
     values = []
     for index, parameter in enumerate(parameters):
         source = parameter.source

@@ -47,7 +47,7 @@ class LiveParameters:
         }
 
     @property
-    def change(self) -> int:
+    def change_count(self) -> int:
         """How many changes were completed."""
         change: int = self._counters[1]
         return change
@@ -56,11 +56,11 @@ class LiveParameters:
         """The offset of a tensor in the block, in bytes."""
         return self._starts[entry.dtype] + entry.start * entry.dtype.itemsize
 
-    def begin(self) -> None:
+    def begin_change(self) -> None:
         """Tells readers that what they read from now on is of no one moment."""
         self._counters[0] += 1
 
-    def complete(self) -> None:
+    def complete_change(self) -> None:
         """Tells them that it is again; not of a change that failed half-way."""
         self._counters[1] = self._counters[0]
 

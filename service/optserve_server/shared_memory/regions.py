@@ -18,7 +18,7 @@ from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.shared_memory.live_parameters import LiveParameters, LiveSession, move_to_shared_memory
 from optserve_server.shared_memory.shared_block import SharedBlock
 from optserve_server.state.read_parameters import Point, Pull, Values
-from optserve_server.state.staging import Staging, check_names, stage
+from optserve_server.state.staging import Staging, allocate_staging, check_names
 
 NAME_BYTES = 32
 """Random bytes in a region's name."""
@@ -41,7 +41,7 @@ class SharedSession(LiveSession, Protocol):
     def check_open(self) -> None:
         """Checks that it was neither deleted nor evicted."""
 
-    def values(
+    def read_values(
         self,
         tensors: Sequence[str] | None = None,
         dtype: np.dtype[Any] | None = None,
@@ -157,21 +157,21 @@ def make_region(
 
     Raises:
         DomainError: UNKNOWN_TENSOR, DUPLICATE_TENSOR, LIMIT_EXCEEDED, QUOTA_EXCEEDED or what
-            `Session.values` raises, and SHARED_MEMORY_UNAVAILABLE if the machine has no
+            `Session.read_values` raises, and SHARED_MEMORY_UNAVAILABLE if the machine has no
             such memory, or not as much.
     """
     tensors_of_values, _, point = key or ((), None, Point.PARAMETERS)
     with within("pull"):
-        session.values([], None, point)
+        session.read_values([], None, point)
         names = tensors_of_values or ()
         check_names(session.layout, names, [f"tensors[{index}]" for index in range(len(names))])
     region = Region(session, key)
     try:
         space = partial(region.allocate, writable=True)
-        region.staging = stage(session.layout, tensors, dtype, space)
+        region.staging = allocate_staging(session.layout, tensors, dtype, space)
         region.staging.foreign = True
         if key is not None:
-            _add_values(region, key)
+            _add_value_memory(region, key)
     except BaseException as error:
         region.close()
         if isinstance(error, OSError):
@@ -181,7 +181,7 @@ def make_region(
     return region
 
 
-def is_live(session: SharedSession, key: Key) -> bool:
+def can_share_in_place(session: SharedSession, key: Key) -> bool:
     """Whether values can be read where the session keeps them: unconverted, and on the host."""
     _, dtype, point = key
     # NumPy takes None for float64 where it compares types.
@@ -190,13 +190,13 @@ def is_live(session: SharedSession, key: Key) -> bool:
     return own and on_host and point is Point.PARAMETERS
 
 
-def _add_values(region: Region, key: Key) -> None:
+def _add_value_memory(region: Region, key: Key) -> None:
     session, (tensors, dtype, _) = region.session, key
-    if is_live(session, key):
+    if can_share_in_place(session, key):
         region.live = move_to_shared_memory(session)
     else:
         space = partial(region.allocate, writable=False)
-        region.values = stage(session.layout, tensors, dtype, space)
+        region.values = allocate_staging(session.layout, tensors, dtype, space)
 
 
 class Regions:

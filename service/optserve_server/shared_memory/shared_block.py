@@ -49,7 +49,7 @@ class SharedBlock:
         self._descriptor = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._close = weakref.finalize(self, os.close, self._descriptor)
         try:
-            mapping = _map_sealed(self._descriptor, length, writable=writable)
+            mapping = _allocate_sealed_memory(self._descriptor, length, writable=writable)
         except BaseException:
             self._close()
             raise
@@ -84,7 +84,7 @@ class SharedBlock:
         return self.array[byte_offset : byte_offset + size * dtype.itemsize].view(dtype)
 
 
-def _map_sealed(descriptor: int, length: int, *, writable: bool) -> ctypes.Array[ctypes.c_uint8]:
+def _allocate_sealed_memory(descriptor: int, length: int, *, writable: bool) -> ctypes.Array[ctypes.c_uint8]:
     """Allocates, maps and seals the memory of a new descriptor."""
     # Taken at once: where memory runs out, it does so here and not in the middle of a step.
     os.posix_fallocate(descriptor, 0, length)

@@ -91,7 +91,7 @@ class Arenas:
                     yield partition, position, start
                 position = stop
 
-    def write(self, run: Run, *, reset_state: bool, restart_average: bool) -> None:
+    def overwrite_parameters(self, run: Run, *, reset_state: bool, restart_average: bool) -> None:
         """Overwrites a run's parameters, and its state where asked to."""
         partition = self.partition(run)
         place = slice(run.start - partition.start, run.stop - partition.start)

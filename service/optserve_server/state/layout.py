@@ -57,7 +57,7 @@ class Layout:
         membership = assign_groups([name for name, _, _ in tensors], groups)
         order = {"": 0} | {group.name: index for index, group in enumerate(groups, start=1)}
         ordered = sorted(tensors, key=lambda tensor: (-tensor[1].itemsize, order[membership[tensor[0]]]))
-        self.entries = tuple(_place(ordered, membership))
+        self.entries = tuple(_place_tensors(ordered, membership))
         self.byte_count = sum(entry.size * entry.dtype.itemsize for entry in self.entries)
         self._by_name = {entry.name: entry for entry in self.entries}
         self._position = {entry.name: position for position, entry in enumerate(self.entries)}
@@ -73,7 +73,7 @@ class Layout:
         return self._position[name]
 
     @property
-    def members(self) -> dict[str, list[str]]:
+    def tensors_by_group(self) -> dict[str, list[str]]:
         """Names of the tensors of each group that has any."""
         members: dict[str, list[str]] = {}
         for entry in self.entries:
@@ -89,7 +89,7 @@ class Layout:
         return sizes
 
 
-def _place(
+def _place_tensors(
     ordered: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]], membership: dict[str, str]
 ) -> Iterator[TensorEntry]:
     starts: dict[np.dtype[Any], int] = {}

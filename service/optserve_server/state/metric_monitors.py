@@ -10,7 +10,7 @@ import numpy as np
 
 from optserve_server.arrays.kernel import Array
 from optserve_server.errors import DomainError, Reason
-from optserve_server.programs.step_programs import programs_of
+from optserve_server.programs.step_programs import make_programs
 from optserve_server.spec.early_stopping import EarlyStoppingState
 from optserve_server.spec.plateau import ReduceOnPlateauState
 from optserve_server.spec.session_spec import SessionSpec
@@ -35,7 +35,7 @@ class MetricMonitors:
     best: Mapping[np.dtype[Any], Array] | None
 
     @classmethod
-    def begin(cls, spec: SessionSpec, arenas: Arenas) -> MetricMonitors:
+    def make_initial(cls, spec: SessionSpec, arenas: Arenas) -> MetricMonitors:
         """The state before any report."""
         best = None
         if keeps_best(spec):
@@ -53,7 +53,7 @@ class MetricMonitors:
         if before.reduce_on_plateau != after.reduce_on_plateau:
             plateau = None if after.reduce_on_plateau is None else ReduceOnPlateauState()
         if before.early_stopping != after.early_stopping:
-            fresh = MetricMonitors.begin(after, arenas)
+            fresh = MetricMonitors.make_initial(after, arenas)
             stopping, best = fresh.stopping, fresh.best
         return MetricMonitors(plateau, stopping, best)
 
@@ -100,7 +100,7 @@ def keeps_best(spec: SessionSpec) -> bool:
     return spec.early_stopping is not None and spec.early_stopping.restore_best
 
 
-def session_bytes(layout: Layout, spec: SessionSpec) -> int:
+def count_session_bytes(layout: Layout, spec: SessionSpec) -> int:
     """Bytes that a session takes, known before they are taken: arrays, and a copy of the best parameters."""
     kept = layout.byte_count if keeps_best(spec) else 0
-    return resident_bytes(layout, programs_of(spec)) + kept
+    return resident_bytes(layout, make_programs(spec)) + kept

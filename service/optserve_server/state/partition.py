@@ -145,7 +145,7 @@ class Partition:
             given: arrays that are not the partition's own, or take the place of such.
             segments: the cut into tensors.
         """
-        bound = self.bind(program, start, stop, given, None if segments is None else segments.ends)
+        bound = self.bind_kernel(program, start, stop, given, None if segments is None else segments.ends)
         return bound(scalars, given, NONE if segments is None else segments.scalars)
 
     def run_program(
@@ -169,7 +169,7 @@ class Partition:
             reply: where the program puts `REPLY`.
         """
         if run.rows is not None:
-            return self._take_rows(program, run, scalars, segments)
+            return self._run_on_rows(program, run, scalars, segments)
         gradient, answer, given = self._prepare_inputs(program, run, reply)
         if not sent:
             gradient.copy_to_device(0, run.staged.size)
@@ -179,7 +179,7 @@ class Partition:
             answer.wait()
         return sums
 
-    def begin(
+    def start_pass(
         self,
         program: Program,
         run: Run,
@@ -206,7 +206,7 @@ class Partition:
             reply: where the program puts `REPLY`; one that stores to `GRADIENT` needs none.
         """
         gradient, answer, given = self._prepare_inputs(program, run, reply)
-        bound = self.bind(program, run.start, run.stop, given, ends)
+        bound = self.bind_kernel(program, run.start, run.stop, given, ends)
         under_way = bound.start_pass(scalars, given, of_tensors)
         return IncrementalPass(under_way, run.staged.size, None if sent else gradient, answer)
 
@@ -221,7 +221,7 @@ class Partition:
         in_place = any(name == GRADIENT for name, _ in program.stores)
         return gradient, gradient if in_place else None, {GRADIENT: gradient.array}
 
-    def bind(
+    def bind_kernel(
         self,
         program: Program,
         start: int,
@@ -251,7 +251,7 @@ class Partition:
             self._bounds.pop(next(iter(tuple(self._bounds))), None)
         return bound
 
-    def _take_rows(
+    def _run_on_rows(
         self, program: Program, run: Run, scalars: Mapping[str, float], segments: Segments | None
     ) -> Sums:
         """Runs a program over some rows, gathered and put back."""

@@ -20,9 +20,9 @@ class Prepared(Generic[T]):
     Attributes:
         commit: applies it, and returns its outcome.
         give_up: releases what was allocated for it.
-        changes: whether it changes anything that has to be recorded.
+        has_changes: whether it changes anything that has to be recorded.
     """
 
     commit: Callable[[], T]
     give_up: Callable[[], None] = do_nothing
-    changes: ClassVar[bool] = True
+    has_changes: ClassVar[bool] = True

@@ -89,11 +89,11 @@ def read_parameters(session: SessionState, staging: Staging, point: Point) -> Va
     backend = session.arenas.backend
     with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
         for run in staging.runs:
-            encode(backend.to_host(_elements(session, run, point)), run.staged)
+            encode(backend.to_host(_read_elements(session, run, point)), run.staged)
     return Values(session.step, point, staging.tensors, staging.buffer)
 
 
-def _elements(session: SessionState, run: Run, point: Point) -> Array:
+def _read_elements(session: SessionState, run: Run, point: Point) -> Array:
     """The elements of a run at a point."""
     partition = session.arenas.partition(run)
     place = slice(run.start - partition.start, run.stop - partition.start)
@@ -107,7 +107,7 @@ def _elements(session: SessionState, run: Run, point: Point) -> Array:
     for counter, part in split_by_counter(session.scalars, run):
         scalars = numbers.scalars[counter]
         given = {POINT: ahead[part.start - run.start : part.stop - run.start]}
-        partition.run(partition.programs.lookahead, part.start, part.stop, scalars, given=given)
+        partition.run(partition.programs.lookahead_program, part.start, part.stop, scalars, given=given)
     return ahead
 
 

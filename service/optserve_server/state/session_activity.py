@@ -77,7 +77,7 @@ class SessionActivity:
                 watcher.add(event)
 
     def watch(self, *, is_for_steps: bool = False) -> Watcher:
-        """Adds a watcher, which watches until it is passed to `leave`.
+        """Adds a watcher, which watches until it is passed to `remove_watcher`.
 
         Args:
             is_for_steps: whether it gets no events of contributions that are no step. A thousand workers
@@ -87,8 +87,8 @@ class SessionActivity:
         self.watchers = (*self.watchers, watcher)
         return watcher
 
-    def leave(self, watcher: Watcher) -> None:
-        """He watches no more."""
+    def remove_watcher(self, watcher: Watcher) -> None:
+        """Removes a watcher."""
         self.watchers = tuple(other for other in self.watchers if other is not watcher)
 
     def publish_deleted(self) -> None:

@@ -54,7 +54,7 @@ class Checked(Protocol):
     """A change that was checked and not applied yet; the session stays locked until it is."""
 
     @property
-    def changes(self) -> bool:
+    def has_changes(self) -> bool:
         """Whether applying it changes anything that has to be recorded."""
 
     def give_up(self) -> None:

@@ -13,16 +13,16 @@ import numpy as np
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.errors import DomainError, Reason
-from optserve_server.programs.step_programs import programs_of
+from optserve_server.programs.step_programs import make_programs
 from optserve_server.programs.step_scalars import SessionScalars, StepScalars
 from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
 from optserve_server.state.arenas import Arenas
 from optserve_server.state.layout import Layout
-from optserve_server.state.metric_monitors import MetricMonitors, session_bytes
+from optserve_server.state.metric_monitors import MetricMonitors, count_session_bytes
 from optserve_server.state.session_activity import SessionActivity
 from optserve_server.state.sparse_rows import NamedRows
-from optserve_server.state.staging import NamedArray, Staging, stage, stage_arrays
+from optserve_server.state.staging import NamedArray, Staging, allocate_staging, stage_arrays
 from optserve_server.state.step_deduplication import StepDeduplication
 from optserve_server.state.step_result import StepOptions, StepOutcome, StepResult
 
@@ -39,10 +39,10 @@ MAX_INLINE_ELEMENTS = 1 << 17
 class LiveView(Protocol):
     """Parameters that other processes read; see `shared_memory.live_parameters.LiveParameters`."""
 
-    def begin(self) -> None:
+    def begin_change(self) -> None:
         """Marks the parameters as changing."""
 
-    def complete(self) -> None:
+    def complete_change(self) -> None:
         """Marks the parameters as consistent again."""
 
 
@@ -68,13 +68,13 @@ class _Changing(contextlib.AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         if self._state.live is not None:
-            self._state.live.begin()
+            self._state.live.begin_change()
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:
             self._state.damaged = True
         elif self._state.live is not None:
-            self._state.live.complete()
+            self._state.live.complete_change()
 
 
 class SessionState:
@@ -129,13 +129,13 @@ class SessionState:
         size = sum(layout.arena_sizes.values())
         self.is_small = size <= MAX_INLINE_ELEMENTS and len(layout.entries) <= MANY_TENSORS
         self.is_brief = size <= backend.brief
-        self.resident_bytes = session_bytes(layout, spec)
+        self.resident_bytes = count_session_bytes(layout, spec)
         self.charge = Charge(budget, Kind.RESIDENT, self.resident_bytes)
-        self.allocate = partial(budget.array, make=backend.host_buffer)
+        self.allocate = partial(budget.allocate_array, make=backend.host_buffer)
         self.allocate_resident = partial(self.allocate, kind=Kind.RESIDENT)
-        self.arenas = Arenas(layout, programs_of(spec), backend)
-        self.scalars = SessionScalars(spec, layout.members)
-        self.monitors = MetricMonitors.begin(spec, self.arenas)
+        self.arenas = Arenas(layout, make_programs(spec), backend)
+        self.scalars = SessionScalars(spec, layout.tensors_by_group)
+        self.monitors = MetricMonitors.make_initial(spec, self.arenas)
         self.step_deduplication = StepDeduplication()
         self.activity = SessionActivity()
         self.live: LiveView | None = None
@@ -144,12 +144,12 @@ class SessionState:
         self.idle_plans: dict[object, object] = {}
         self.members_only = False
 
-    def stage(
+    def allocate_staging(
         self, tensors: Sequence[str] | None, dtype: np.dtype[Any] | None, *, is_resident: bool = False
     ) -> Staging:
-        """A buffer for bytes, in flight or resident; see `optserve_server.state.staging.stage`."""
+        """A buffer for bytes, in flight or resident; see `optserve_server.state.staging.allocate_staging`."""
         allocate = self.allocate_resident if is_resident else self.allocate
-        return stage(self.layout, tensors, dtype, allocate)
+        return allocate_staging(self.layout, tensors, dtype, allocate)
 
     def stage_arrays(
         self,
@@ -207,7 +207,7 @@ class SessionState:
                 metadata={"expected": expected, "current": self.step},
             )
 
-    def admit(self, options: StepOptions) -> bool:
+    def admit_step(self, options: StepOptions) -> bool:
         """Checks a step as far as that can be done without its gradient.
 
         Returns:
@@ -220,7 +220,7 @@ class SessionState:
         if self.closed or self.damaged or self.waiting:
             self.check_ready()
         if self.members_only and options.member is None:
-            raise _not_a_member(options.worker)
+            raise _not_a_member_error(options.worker)
         if options.worker and not self.step_deduplication.is_next(options.worker, options.sequence):
             return False
         if self.monitors.stopping is not None:
@@ -287,7 +287,7 @@ class SessionState:
         self.activity.publish(result)
 
 
-def _not_a_member(worker: str) -> DomainError:
+def _not_a_member_error(worker: str) -> DomainError:
     """The error of a step of no member, where the coordination takes none."""
     text = "the session's coordination takes steps of members only; join the session, and state worker_epoch"
     return DomainError(Reason.NOT_A_MEMBER, text, field="options.worker_epoch", metadata={"worker": worker})

@@ -27,7 +27,7 @@ class NamedRows:
     indices: npt.NDArray[Any]
     values: npt.NDArray[Any]
 
-    def content(self) -> Iterator[bytes]:
+    def digest_content(self) -> Iterator[bytes]:
         """What tells these rows from others."""
         yield repr((self.name, str(self.indices.dtype), str(self.values.dtype), self.values.shape)).encode()
         yield self.indices.tobytes()

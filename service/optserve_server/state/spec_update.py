@@ -6,18 +6,18 @@ from dataclasses import replace
 from functools import partial
 
 from optserve_server.errors import DomainError, Reason, conflict_error
-from optserve_server.programs.step_programs import programs_of
+from optserve_server.programs.step_programs import make_programs
 from optserve_server.spec.session_spec import DurabilityMode, SessionSpec
 from optserve_server.state.arenas import Partitions
 from optserve_server.state.layout import Layout, assign_groups
-from optserve_server.state.metric_monitors import session_bytes
+from optserve_server.state.metric_monitors import count_session_bytes
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.session_state import SessionState
 from optserve_server.state.state_transfer import StateTransfer
 
 
 def prepare_spec_update(session: SessionState, spec: SessionSpec) -> Prepared[list[StateTransfer]]:
-    """Prepares a session's change to another specification; see `Session.prepare_update`.
+    """Prepares a session's change to another specification; see `Session.prepare_spec_update`.
 
     Raises:
         DomainError: STEP_INCOMPLETE, CONFLICTING_FIELDS, or what the budget raises.
@@ -31,9 +31,9 @@ def prepare_spec_update(session: SessionState, spec: SessionSpec) -> Prepared[li
             f"{session.accumulated} of {needed} gradients wait for the rest of their step",
             metadata={"accumulated": session.accumulated, "needed": needed},
         )
-    session.charge.raise_to(session_bytes(session.layout, spec))
+    session.charge.raise_to(count_session_bytes(session.layout, spec))
     try:
-        commit = partial(_apply_update, session, spec, *session.arenas.replace_programs(programs_of(spec)))
+        commit = partial(_apply_update, session, spec, *session.arenas.replace_programs(make_programs(spec)))
     except BaseException:
         session.charge.lower_to(session.resident_bytes)
         raise
@@ -49,7 +49,7 @@ def _apply_update(
     session.scalars.reduction = monitors.learning_rate_factor
     session.monitors = monitors
     session.arenas.partitions = partitions
-    session.resident_bytes = session_bytes(session.layout, spec)
+    session.resident_bytes = count_session_bytes(session.layout, spec)
     session.charge.lower_to(session.resident_bytes)
     session.spec = spec
     return transfers

@@ -126,7 +126,7 @@ class Staging:
         self,
         tensors: Sequence[StagedTensor],
         sparse: Sequence[NamedRows] = (),
-        allocate: Allocate = UNBOUNDED.array,
+        allocate: Allocate = UNBOUNDED.allocate_array,
     ) -> None:
         self.tensors = tuple(tensors)
         self.sparse = tuple(sparse)
@@ -173,7 +173,7 @@ class Staging:
             if tensor.entry.name not in names:
                 hasher.update(self.array(tensor).view(np.uint8).data)
         for rows in self.sparse:
-            for piece in rows.content():
+            for piece in rows.digest_content():
                 hasher.update(piece)
         return hasher
 
@@ -224,11 +224,11 @@ def _is_adjacent(before: StagedTensor, after: StagedTensor) -> bool:
     return (a.dtype, a.group, before.dtype) == (b.dtype, b.group, after.dtype) and a.stop == b.start
 
 
-def stage(
+def allocate_staging(
     layout: Layout,
     tensors: Sequence[str] | None,
     dtype: np.dtype[Any] | None,
-    allocate: Allocate = UNBOUNDED.array,
+    allocate: Allocate = UNBOUNDED.allocate_array,
 ) -> Staging:
     """Staging for a stream of bytes; other arguments and errors as of `lay_out`.
 
@@ -266,7 +266,7 @@ def stage_arrays(
     sparse: Sequence[NamedRows] = (),
     *,
     lazy: bool = False,
-    allocate: Allocate = UNBOUNDED.array,
+    allocate: Allocate = UNBOUNDED.allocate_array,
 ) -> Staging:
     """Staging that holds ``arrays``, each in its own dtype, and sparse rows in their parameter's.
 

@@ -60,5 +60,5 @@ def _have_equal_shapes(before: Rule, after: Rule) -> bool:
         isinstance(before, MatrixRule)
         and isinstance(after, MatrixRule)
         and type(before) is type(after)
-        and before.state_layout == after.state_layout
+        and before.state_shape_hyperparameters == after.state_shape_hyperparameters
     )

@@ -34,16 +34,16 @@ class StepDeduplication:
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
     @classmethod
-    def of(cls, state: Sequence[Any]) -> StepDeduplication:
-        """The ledger that `state` described."""
+    def from_json(cls, state: Sequence[Any]) -> StepDeduplication:
+        """The ledger that `to_json` described."""
         ledger = cls()
         for worker, last, answered in state:
             record = ledger._records[str(worker)] = _Record(int(last))
             for digest, result in answered:
-                record.answered.append((bytes.fromhex(digest), _result(result)))
+                record.answered.append((bytes.fromhex(digest), _decode_result(result)))
         return ledger
 
-    def state(self) -> list[Any]:
+    def to_json(self) -> list[Any]:
         """What JSON can say of it: for each worker its last sequence, and digests and results."""
         return [
             (worker, record.last, [(digest.hex(), dataclasses.asdict(r)) for digest, r in record.answered])
@@ -98,7 +98,7 @@ class StepDeduplication:
             self._records.popitem(last=False)
 
 
-def _result(state: dict[str, Any]) -> StepResult:
+def _decode_result(state: dict[str, Any]) -> StepResult:
     norms = tuple((name, norm) for name, norm in state["tensor_norms"])
     return StepResult(**{**state, "outcome": StepOutcome(state["outcome"]), "tensor_norms": norms})
 

@@ -36,7 +36,7 @@ class GradientStatistics:
 
     def __init__(self, gradient: GradientSpec, sums: Sequence[Mapping[str, Any]] = ()) -> None:
         self.gradient, self.sums = gradient, sums
-        totals = self._totals = _add(sums)
+        totals = self._totals = _total_by_name(sums)
         self.norm = norm(totals, "squares")
         self.non_finite_count = int(totals.get("non_finite", 0.0))
 
@@ -47,12 +47,12 @@ class GradientStatistics:
             alike.setdefault(of_run, []).append(sums)
         penalty = 0.0
         for (l1, l2), runs in alike.items():
-            totals = _add(runs)
+            totals = _total_by_name(runs)
             length = norm(totals, "parameter_squares")
             penalty += l1 * totals.get("magnitudes", 0.0) + l2 * length / 2 * length
         return penalty
 
-    def factors(self, position: int) -> npt.NDArray[np.float64]:
+    def clip_factors(self, position: int) -> npt.NDArray[np.float64]:
         """What clipping by norm multiplies the run at ``position`` by: per tensor, or once."""
         clip = self.gradient.clip
         if isinstance(clip, ClipByTensorNorm):
@@ -71,12 +71,12 @@ class GradientStatistics:
             return norm(self._totals, "clipped_squares")
         if isinstance(clip, ClipByTensorNorm):
             lengths = [segment_norms(sums, "squares").tolist() for sums in self.sums]
-            factors = [self.factors(position).tolist() for position in range(len(self.sums))]
+            factors = [self.clip_factors(position).tolist() for position in range(len(self.sums))]
             return math.hypot(*map(operator.mul, chain(*lengths), chain(*factors)))
         return self.norm if clip is None else self.norm * clip.factor(self.norm)
 
 
-def _add(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _total_by_name(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Sums of several runs, added up by name."""
     totals: dict[str, float] = {}
     for of_run in sums:

@@ -56,7 +56,7 @@ class RunKernels:
         run = self.run
         self.direct = run.rows is None and run.get_device_copy(self.partition.backend).array is run.staged
 
-    def call(
+    def run_program(
         self,
         text: Text,
         *shape: object,
@@ -98,14 +98,14 @@ class RunKernels:
         reply: Run | None = None,
         sent: bool = True,
     ) -> Pass | IncrementalPass:
-        """Like `call`, in pieces, if the run is of whole tensors."""
+        """Like `run_program`, in pieces, if the run is of whole tensors."""
         if self.direct:
             return self._get_bound(text, shape, of_tensors is not None, reply).start_pass(
                 scalars, NONE, of_tensors or NONE
             )
         program = text(self.partition.programs, *shape)
         ends = None if of_tensors is None else self.run.tensor_ends
-        return self.partition.begin(
+        return self.partition.start_pass(
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
 

@@ -34,4 +34,4 @@ def step_matrices(partition: Partition, run: Run, scalars: Mapping[str, float]) 
         for name, value in after.items():
             slots[name][...] = value
     if partition.programs.averages:
-        partition.run(partition.programs.average, run.start, run.stop, scalars)
+        partition.run(partition.programs.average_program, run.start, run.stop, scalars)

@@ -52,7 +52,7 @@ class SparseStaging:
         tensors: Sequence[str],
         rows: Sequence[NamedIndices],
         dtype: np.dtype[Any] | None,
-        allocate: Allocate = UNBOUNDED.array,
+        allocate: Allocate = UNBOUNDED.allocate_array,
         *,
         lazy: bool,
     ) -> None:

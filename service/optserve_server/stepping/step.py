@@ -33,7 +33,7 @@ from optserve_server.stepping.gradient_statistics import (
 from optserve_server.stepping.kernel_plan import KernelPlan, RunKernels, Totals
 from optserve_server.stepping.lazy_rows import check_lazy_update
 from optserve_server.stepping.matrix_step import step_matrices
-from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.storage.files import Piece
 
 PIECE = 1 << 20
@@ -71,7 +71,7 @@ class Step(Change[SessionState, "Step"]):
         is_brief: whether it is a pass or two of a compiled kernel, with nothing to wait for.
         outcome: what was decided; None before `prepare`.
         stored: the result of the same step, if it was answered before.
-        changes: whether `commit` will change anything that has to be recorded.
+        has_changes: whether `commit` will change anything that has to be recorded.
     """
 
     kind = ChangeKind.STEP
@@ -80,7 +80,7 @@ class Step(Change[SessionState, "Step"]):
         self.staging, self.options = staging, options
         self.outcome: StepOutcome | None = None
         self.stored: StepResult | None = None
-        self.changes = False
+        self.has_changes = False
         self._session, self._spec = session, session.spec
         self._plan = KernelPlan.get_or_make(session, staging)
         self.is_brief = session.is_brief and session.durability is None and self._plan.plain
@@ -108,12 +108,12 @@ class Step(Change[SessionState, "Step"]):
             session: the session, locked.
 
         Raises:
-            DomainError: what `Session.admit` raises, FIELD_REQUIRED (no tensor), SEQUENCE_REUSED,
+            DomainError: what `Session.admit_step` raises, FIELD_REQUIRED (no tensor), SEQUENCE_REUSED,
                 MISSING_TENSOR, CONFLICTING_FIELDS (rows that cannot move alone) or
                 NON_FINITE_GRADIENT.
         """
         staging, options = self.staging, self.options
-        new = session.admit(options)
+        new = session.admit_step(options)
         if not staging.tensors:
             raise no_tensor_error()
         if session.durability is not None and staging.foreign:
@@ -158,12 +158,12 @@ class Step(Change[SessionState, "Step"]):
             arrived = None if self._passes is None else self._collect_statistics(self._passes)
             self._statistics = arrived or self._measure(by_tensor=plan.clips_by_tensor)
             self.outcome = self._decide_outcome(self._statistics.non_finite_count)
-        self.changes = self.outcome is not StepOutcome.VALIDATED
+        self.has_changes = self.outcome is not StepOutcome.VALIDATED
         return self
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return step_pieces(self.staging, self.options)
+        return encode_step_record(self.staging, self.options)
 
     def give_up(self) -> None:
         """Releases nothing: `prepare` allocates nothing."""
@@ -234,7 +234,9 @@ class Step(Change[SessionState, "Step"]):
         sums = []
         for place in self._plan.places:
             numbers = self._transform_scalars[place.group]
-            sums.append(place.call(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False))
+            sums.append(
+                place.run_program(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False)
+            )
         return GradientStatistics(self._session.spec.gradient, sums)
 
     def _decide_outcome(self, non_finite_count: int) -> StepOutcome:
@@ -263,14 +265,16 @@ class Step(Change[SessionState, "Step"]):
     def _accumulate(self) -> None:
         with self._session.changing:
             for place in self._plan.places:
-                place.call(
+                place.run_program(
                     StepPrograms.trace_accumulate, self._scaled, scalars=self._transform_scalars[place.group]
                 )
             average = self._session.spec.weight_average
             if average is not None and average.is_updated_between_steps and self._session.step:
                 for partition in self._session.arenas.partitions.values():
                     numbers = self._transform_scalars[partition.group]
-                    partition.run(partition.programs.average, partition.start, partition.stop, numbers)
+                    partition.run(
+                        partition.programs.average_program, partition.start, partition.stop, numbers
+                    )
 
     def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
@@ -298,7 +302,7 @@ class Step(Change[SessionState, "Step"]):
             if session.spec.weight_average is not None:
                 for partition, start, stop in session.arenas.find_untouched([p.run for p in plan.places]):
                     numbers_of_group = self._transform_scalars[partition.group]
-                    partition.run(partition.programs.average, start, stop, numbers_of_group)
+                    partition.run(partition.programs.average_program, start, stop, numbers_of_group)
         announced = result is not None and writes
         if result is None:
             self._statistics = GradientStatistics(session.spec.gradient, sums)
@@ -317,7 +321,7 @@ class Step(Change[SessionState, "Step"]):
             how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors, "sent": not self._one_pass}
             if reply is None:
                 shape = (self._scaled, "", False, self._one_pass)
-                found.append(place.call(StepPrograms.trace_apply, *shape, **how))
+                found.append(place.run_program(StepPrograms.trace_apply, *shape, **how))
                 if isinstance(place.rule, MatrixRule):
                     step_matrices(place.partition, place.run, scalars)
                 continue
@@ -327,7 +331,7 @@ class Step(Change[SessionState, "Step"]):
                 how["reply"] = target
             shape = (self._scaled, GRADIENT if here else REPLY, reply.point is Point.AVERAGE, self._one_pass)
             if target.staged.size <= PIECE:
-                found.append(place.call(StepPrograms.trace_apply, *shape, **how))
+                found.append(place.run_program(StepPrograms.trace_apply, *shape, **how))
                 continue
             updating = place.start_pass(StepPrograms.trace_apply, *shape, **how)
             for stop in range(PIECE, target.staged.size, PIECE):
@@ -343,15 +347,15 @@ class Step(Change[SessionState, "Step"]):
         """The numbers of a run's update, with those that depend on its gradient."""
         scalars, plan = dict(scalars), self._plan
         assert self._statistics is not None
-        factors = self._statistics.factors(position)
+        factors = self._statistics.clip_factors(position)
         scalars["guard_clip"] = float(factors[0])
         of_tensors = {"guard_clip": factors} if plan.clips_by_tensor else {}
         rule = place.rule
         if isinstance(rule, TensorwiseRule):
-            sums = place.call(
+            sums = place.run_program(
                 StepPrograms.trace_measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
-            of_tensors |= rule.scalars_of_tensors(norms_by_name(sums))
+            of_tensors |= rule.compute_tensor_scalars(norms_by_name(sums))
         return scalars, of_tensors or None
 
     def _complete_group_scalars(self, prepared: Sequence[Scalars], numbers: StepScalars) -> None:
@@ -363,7 +367,7 @@ class Step(Change[SessionState, "Step"]):
         ]
         totals: dict[str, Counter[str]] = {}
         for group, _, place, scalars, of_tensors in groupwise:
-            sums = place.call(
+            sums = place.run_program(
                 StepPrograms.trace_measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
             )
             found = totals.setdefault(group, Counter())
@@ -373,7 +377,7 @@ class Step(Change[SessionState, "Step"]):
             scalars.update(own)
             numbers.carried[place.counter] = {**numbers.carried[place.counter], **carried}
 
-    def _penalties(self) -> list[tuple[float, float]]:
+    def _penalty_factors(self) -> list[tuple[float, float]]:
         """The factors of L1 and L2 regularization of each run."""
         numbers = [self._transform_scalars[place.group] for place in self._plan.places]
         return [(of["guard_l1"], of["guard_l2"]) for of in numbers]
@@ -395,7 +399,7 @@ class Step(Change[SessionState, "Step"]):
             measurement.clipped_norm if self._plan.clips else measurement.norm,
             measurement.non_finite_count,
             0,
-            measurement.penalty(self._penalties()) if self._plan.penalizes else 0.0,
+            measurement.penalty(self._penalty_factors()) if self._plan.penalizes else 0.0,
             0 if kept is None else kept.durable_step(step),
             0
             if self.outcome is StepOutcome.APPLIED

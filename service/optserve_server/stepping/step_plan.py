@@ -100,7 +100,7 @@ class StepPlan(Generic[S]):
         self.writes_in_place = (
             self.parameters is not None
             and not sparse_tensors
-            and list(map(_place, self.parameters)) == list(map(_place, self.gradients))
+            and list(map(_layout_key, self.parameters)) == list(map(_layout_key, self.gradients))
         )
         self._stagings: list[Staging] = []
         self._used = 0
@@ -152,7 +152,7 @@ class StepPlan(Generic[S]):
             return Reply(self.pull.point, gradient)
         if self._values is None:
             pull, is_resident = self.pull, self._is_resident
-            self._values = self.session.stage(pull.tensors, pull.dtype, is_resident=is_resident)
+            self._values = self.session.allocate_staging(pull.tensors, pull.dtype, is_resident=is_resident)
         return Reply(self.pull.point, self._values)
 
 
@@ -216,7 +216,7 @@ def _key(arrays: Sequence[NamedArray], pull: Pull | None) -> object:
     return (*map(_KEY, arrays), pull)
 
 
-def _place(tensor: StagedTensor) -> tuple[str, np.dtype[Any], int, bool]:
+def _layout_key(tensor: StagedTensor) -> tuple[str, np.dtype[Any], int, bool]:
     return tensor.entry.name, tensor.dtype, tensor.byte_offset, tensor.rows is None
 
 

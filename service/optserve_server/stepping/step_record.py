@@ -20,7 +20,7 @@ _string = functools.lru_cache(maxsize=1024)(dumps)
 _OPTIONS = tuple(field.name for field in dataclasses.fields(StepOptions) if field.name != "member")
 
 
-def step_pieces(
+def encode_step_record(
     staging: Staging, options: StepOptions, kind: ChangeKind = ChangeKind.STEP, more: str = ""
 ) -> list[Piece]:
     """The payload of a step's record.
@@ -39,11 +39,11 @@ def step_pieces(
         if not staging.described:
             staging.described = dumps(describe_gradient(staging)[0])
         text = staging.described
-    asked = ",".join([f'"{name}":{_text(getattr(options, name))}' for name in _OPTIONS])
+    asked = ",".join([f'"{name}":{_encode_option(getattr(options, name))}' for name in _OPTIONS])
     return pack_text(f'{{"kind":"{kind}",{more}"options":{{{asked}}},{text[1:]}', buffers)
 
 
-def _text(value: object) -> str:
+def _encode_option(value: object) -> str:
     """JSON of one option. The standard library takes ten times as long to begin with."""
     if value is None:
         return "null"

@@ -35,7 +35,7 @@ import xxhash
 
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import Disk, Piece, TemporaryFile, rename, write_whole
+from optserve_server.storage.files import Disk, Piece, TemporaryFile, rename_durably, write_file_atomically
 
 VERSION = "optserve data 2\n"
 """What the file VERSION says."""
@@ -102,7 +102,7 @@ class SessionFolder:
         files = [SnapshotFile(p, int(m[2]), int(m[3]), m[1] == "kept") for p, m in found if m]
         return sorted(files, key=lambda file: (-file.number, file.kept))
 
-    def place(self, number: int, step: int, *, kept: bool) -> Path:
+    def snapshot_path(self, number: int, step: int, *, kept: bool) -> Path:
         """Where a snapshot belongs."""
         return self.path / f"{'kept' if kept else 'auto'}-{number:012}-{step}.safetensors"
 
@@ -134,7 +134,7 @@ class Catalog:
                 disk.make_folder(folder)
             disk.sync_folder(root)
             if is_new:
-                write_whole(disk, root / "VERSION", [VERSION.encode()])
+                write_file_atomically(disk, root / "VERSION", [VERSION.encode()])
         except BaseException:
             self.close()
             raise
@@ -147,11 +147,11 @@ class Catalog:
         """Every session; where its manifest is damaged, its id and what is wrong."""
         for path in sorted(self.sessions.iterdir()):
             try:
-                yield SessionFolder(path, path.name, self._owner(path))
+                yield SessionFolder(path, path.name, self._read_owner(path))
             except DamagedError as error:
                 yield path.name, error
 
-    def new_folder(self, name: str) -> SessionFolder:
+    def assign_folder(self, name: str) -> SessionFolder:
         """The place of a session that is to be made."""
         return SessionFolder(self.sessions / name, name, secrets.randbits(63) | 1)
 
@@ -171,8 +171,10 @@ class Catalog:
         made = self._trash_place(folder.path)
         self.disk.make_folder(made)
         try:
-            write_whole(self.disk, made / _MANIFEST, [_manifest(folder.session_id, folder.owner)])
-            with TemporaryFile(self.disk, SessionFolder(made, "", 0).place(0, step, kept=False)) as file:
+            write_file_atomically(self.disk, made / _MANIFEST, [_manifest(folder.session_id, folder.owner)])
+            with TemporaryFile(
+                self.disk, SessionFolder(made, "", 0).snapshot_path(0, step, kept=False)
+            ) as file:
                 write(file.write)
                 file.move_into_place()
         except BaseException:
@@ -194,7 +196,7 @@ class Catalog:
         latest = max(file.number for file in folder.snapshots())
         kept = [file for file in files if file.kept and file.number == latest]
         return [
-            *((file.path, folder.place(file.number, file.step, kept=False)) for file in kept),
+            *((file.path, folder.snapshot_path(file.number, file.step, kept=False)) for file in kept),
             *self.plan_deletion([file.path for file in files if file.number < latest]),
         ]
 
@@ -210,7 +212,7 @@ class Catalog:
     def move_to_quarantine(self, path: Path) -> Path:
         """Moves what is damaged out of the way, and returns where it is now."""
         place = self.quarantine / f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}"
-        rename(self.disk, path, place)
+        rename_durably(self.disk, path, place)
         return place
 
     def list_quarantined(self) -> dict[str, list[Path]]:
@@ -221,7 +223,7 @@ class Catalog:
                 found.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
         return found
 
-    def read(self, file: SnapshotFile) -> snapshot.Contents:
+    def read_snapshot(self, file: SnapshotFile) -> snapshot.Contents:
         """Reads a snapshot.
 
         Raises:
@@ -229,11 +231,11 @@ class Catalog:
         """
         return snapshot.read(self.disk.read(file.path))
 
-    def _owner(self, path: Path) -> int:
+    def _read_owner(self, path: Path) -> int:
         try:
             facts: dict[str, Any] = json.loads(bytes(self.disk.read(path / _MANIFEST)))
             check = facts.pop("checksum")
-            if check == _check(facts) and facts["id"] == path.name:
+            if check == _manifest_checksum(facts) and facts["id"] == path.name:
                 return int(facts["owner"], 16)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
@@ -285,8 +287,8 @@ class Catalog:
 
 def _manifest(session_id: str, owner: int) -> bytes:
     facts = {"id": session_id, "owner": f"{owner:016x}"}
-    return json.dumps({**facts, "checksum": _check(facts)}, indent=1).encode() + b"\n"
+    return json.dumps({**facts, "checksum": _manifest_checksum(facts)}, indent=1).encode() + b"\n"
 
 
-def _check(facts: dict[str, Any]) -> str:
+def _manifest_checksum(facts: dict[str, Any]) -> str:
     return xxhash.xxh3_64_hexdigest(json.dumps(facts, sort_keys=True).encode())

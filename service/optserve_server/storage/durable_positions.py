@@ -49,7 +49,7 @@ class DurablePositions:
         """The number of the owner's last acknowledged record; 0 if none is known."""
         return self._numbers.get(owner, 0)
 
-    def note(self, owner: int, number: int) -> None:
+    def record_position(self, owner: int, number: int) -> None:
         """Notes that the owner's records up to ``number`` are durable. Thread-safe."""
         with self._lock:
             if number <= self[owner]:

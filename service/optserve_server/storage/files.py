@@ -110,7 +110,7 @@ class Disk:
             os.close(fd)
 
 
-def rename(disk: Disk, source: Path, target: Path) -> None:
+def rename_durably(disk: Disk, source: Path, target: Path) -> None:
     """Renames so that it is still so after a power loss."""
     hit_failpoint("before-rename")
     disk.replace(source, target)
@@ -150,7 +150,7 @@ class TemporaryFile:
 
     def write(self, piece: Piece) -> None:
         """Appends."""
-        for block in blocks(piece):
+        for block in split_blocks(piece):
             hit_failpoint("during-temp-write")
             self._end = self._disk.write(self._fd, [block], self._end)
             if self._end - self._pushed >= BLOCK:
@@ -176,7 +176,7 @@ class TemporaryFile:
         """Makes it durable in its place; if that fails, nothing is left."""
         self.sync_and_close()
         with self:
-            rename(self._disk, self.temporary, self.path)
+            rename_durably(self._disk, self.temporary, self.path)
 
     def abandon(self) -> None:
         """Removes what was written."""
@@ -189,7 +189,7 @@ class TemporaryFile:
             self._disk.close(fd)
 
 
-def write_whole(disk: Disk, path: Path, pieces: Iterable[Piece]) -> None:
+def write_file_atomically(disk: Disk, path: Path, pieces: Iterable[Piece]) -> None:
     """Writes a file, or leaves what was there."""
     with TemporaryFile(disk, path) as file:
         for piece in pieces:
@@ -197,7 +197,7 @@ def write_whole(disk: Disk, path: Path, pieces: Iterable[Piece]) -> None:
         file.move_into_place()
 
 
-def blocks(piece: Piece) -> Iterator[memoryview]:
+def split_blocks(piece: Piece) -> Iterator[memoryview]:
     """A piece in blocks of `BLOCK` bytes."""
     view = memoryview(piece).cast("B")
     for start, stop in itertools.pairwise([*range(0, len(view), BLOCK), len(view)]):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.failpoints import hit_failpoint, is_armed
-from optserve_server.storage.files import BLOCK, Disk, Piece, blocks
+from optserve_server.storage.files import BLOCK, Disk, Piece, split_blocks
 from optserve_server.storage.records import HEADER_BYTES, checksum, header, make_checksum_state, padding
 
 SUFFIX = ".journal"
@@ -131,7 +131,7 @@ class Journal:
             self._queue.append(record)
             self._turn.notify()
 
-    def write(self, owner: int, number: int, pieces: Sequence[Piece]) -> None:
+    def append_and_wait(self, owner: int, number: int, pieces: Sequence[Piece]) -> None:
         """Appends a record and blocks until it is durable; arguments as those of `Record`.
 
         Raises:
@@ -143,7 +143,7 @@ class Journal:
         if error is not None:
             raise error
 
-    def release(self, covered: Mapping[int, int], keep_bytes: int) -> None:
+    def delete_old_segments(self, covered: Mapping[int, int], keep_bytes: int) -> None:
         """Deletes the oldest segments beyond ``keep_bytes`` that are not needed.
 
         Args:
@@ -158,12 +158,12 @@ class Journal:
                 if excess <= 0:
                     return
                 if all(number <= covered.get(owner, number) for owner, number in segment.last.items()):
-                    self._free(segment)
+                    self._recycle_segment(segment)
                     with self._files:
                         self._closed.remove(segment)
                     excess -= segment.size
 
-    def _free(self, segment: Segment) -> None:
+    def _recycle_segment(self, segment: Segment) -> None:
         if len(self._spares) >= _SPARES or segment.size < self._segment_bytes:
             self._disk.remove(segment.path)
             return
@@ -221,10 +221,10 @@ class Journal:
         end = self._current.size
         try:
             hit_failpoint("before-journal-write")
-            end = self._put_all(group, end)
+            end = self._write_records(group, end)
             hit_failpoint("after-journal-write")
         except OSError:
-            self._undo()
+            self._truncate_failed_group()
             raise
         self._sync()
         self.syncs += 1
@@ -234,7 +234,7 @@ class Journal:
             for record in group:
                 self._current.last[record.owner] = record.number
         for record in group:
-            self._durable_positions.note(record.owner, record.number)
+            self._durable_positions.record_position(record.owner, record.number)
 
     def _sync(self) -> None:
         hit_failpoint("before-journal-fsync")
@@ -243,13 +243,13 @@ class Journal:
             self._disk.sync(self._fd)
         except OSError:
             # What the kernel could not write it may have dropped: nothing is added to such a file.
-            self._undo()
+            self._truncate_failed_group()
             self._close_segment()
             raise
         self.sync_seconds += time.perf_counter() - begun
         hit_failpoint("after-journal-fsync")
 
-    def _put_all(self, group: Sequence[Record], start: int) -> int:
+    def _write_records(self, group: Sequence[Record], start: int) -> int:
         """Writes a group; small records together, for each call waits for its turn of the interpreter."""
         pieces: list[Piece] = []
         begins = end = start
@@ -257,7 +257,7 @@ class Journal:
             length = record.length
             if length > BLOCK:
                 self._disk.write(self._fd, pieces, begins)
-                begins = end = self._put_large(record, end, length)
+                begins = end = self._write_large_record(record, end, length)
                 pieces = []
             else:
                 pieces += self._frame(record, length)
@@ -273,12 +273,12 @@ class Journal:
         head = header(record.owner, record.number, length, checksum(record.pieces, segment), segment)
         return [head, *record.pieces, bytes(padding(length))]
 
-    def _put_large(self, record: Record, start: int, length: int) -> int:
+    def _write_large_record(self, record: Record, start: int, length: int) -> int:
         """Writes a payload block by block, so that the disk works while the next is summed up."""
         segment, position = self._current.number, start + HEADER_BYTES
         hasher = make_checksum_state(segment)
         for piece in record.pieces:
-            for block in blocks(piece):
+            for block in split_blocks(piece):
                 hasher.update(block)
                 end = self._disk.write(self._fd, [block], position)
                 self._disk.begin_write_back(self._fd, position, end - position)
@@ -289,7 +289,7 @@ class Journal:
         self._disk.write(self._fd, [head], start)
         return end
 
-    def _undo(self) -> None:
+    def _truncate_failed_group(self) -> None:
         """Truncates what a failed group has left; if that fails, continues in another segment.
 
         What stays there all the same is superseded by the next record of its number.

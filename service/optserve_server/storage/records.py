@@ -67,7 +67,7 @@ def checksum(pieces: Sequence[Piece], segment: int) -> int:
 def header(owner: int, number: int, length: int, of_payload: int, segment: int) -> bytes:
     """A record's header."""
     checked = _CHECKED.pack(owner, number, length, of_payload)
-    return _HEADER.pack(_MARK, _own_checksum(checked, segment), owner, number, length, of_payload)
+    return _HEADER.pack(_MARK, _header_checksum(checked, segment), owner, number, length, of_payload)
 
 
 def padding(length: int) -> int:
@@ -106,7 +106,7 @@ def _header_at(data: memoryview, position: int, segment: int) -> tuple[int, int,
         return None
     mark, own, owner, number, length, of_payload = _HEADER.unpack_from(data, position)
     checked = data[position + _HEADER.size - _CHECKED.size : position + _HEADER.size]
-    if mark != _MARK or own != _own_checksum(checked, segment):
+    if mark != _MARK or own != _header_checksum(checked, segment):
         return None
     return owner, number, length, of_payload
 
@@ -119,5 +119,5 @@ def _next_header(data: memoryview, position: int, segment: int) -> int:
     return len(data)
 
 
-def _own_checksum(checked: Piece, segment: int) -> int:
+def _header_checksum(checked: Piece, segment: int) -> int:
     return xxhash.xxh3_64_intdigest(checked, seed=segment) & 0xFFFFFFFF

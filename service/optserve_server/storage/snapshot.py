@@ -19,7 +19,7 @@ import xxhash
 
 from optserve_server.storage import json_text
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import Piece, blocks
+from optserve_server.storage.files import Piece, split_blocks
 
 CHECKSUMS = "checksums"
 """Name of the tensor of checksums."""
@@ -72,7 +72,7 @@ class Contents:
     data: Piece = b""
 
 
-def length(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> int:
+def count_encoded_bytes(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> int:
     """How many bytes `write` writes."""
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     values = sum(tensor.byte_count for tensor in tensors)
@@ -95,7 +95,7 @@ def write(put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadat
     for tensor in ordered:
         hasher = xxhash.xxh3_128()
         data = np.ascontiguousarray(tensor.get()).reshape(-1).view(np.uint8).data
-        for block in blocks(data) if len(data) else ():
+        for block in split_blocks(data) if len(data) else ():
             hasher.update(block)
             put(block)
         digests.append(hasher.digest())
@@ -112,12 +112,12 @@ def read(data: memoryview) -> Contents:
         header, entries, start = _parse(data)
         metadata = entries.pop(_METADATA)
         spans = sorted((e["data_offsets"], name) for name, e in entries.items() if name != CHECKSUMS)
-        digests = _digests(data, start, entries[CHECKSUMS]["data_offsets"], len(spans))
-        _compare(digests[0], header, "the header")
+        digests = _read_digests(data, start, entries[CHECKSUMS]["data_offsets"], len(spans))
+        _verify_digest(digests[0], header, "the header")
         tensors = {}
         for digest, ((begin, end), name) in zip(digests[1:], spans, strict=True):
             piece = data[start + begin : start + end]
-            _compare(digest, piece, f"tensor {name!r}")
+            _verify_digest(digest, piece, f"tensor {name!r}")
             dtype = _DTYPES[entries[name]["dtype"]]
             tensors[name] = np.frombuffer(piece, dtype).reshape(entries[name]["shape"])
     except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
@@ -151,13 +151,13 @@ def _parse(data: memoryview) -> tuple[memoryview, dict[str, Any], int]:
     return data[:start], json_text.loads(str(data[_LENGTH.size : start], "utf-8")), start
 
 
-def _digests(data: memoryview, start: int, span: Sequence[int], count: int) -> list[bytes]:
+def _read_digests(data: memoryview, start: int, span: Sequence[int], count: int) -> list[bytes]:
     table = bytes(data[start + span[0] :])
     if span[1] - span[0] != (count + 1) * _DIGEST or len(table) != span[1] - span[0]:
         raise DamagedError("it is cut off, or too long")
     return [table[i : i + _DIGEST] for i in range(0, len(table), _DIGEST)]
 
 
-def _compare(digest: bytes, piece: Piece, what: str) -> None:
+def _verify_digest(digest: bytes, piece: Piece, what: str) -> None:
     if xxhash.xxh3_128_digest(piece) != digest:
         raise DamagedError(f"{what} is damaged")

@@ -84,7 +84,7 @@ CODES: Mapping[Reason, grpc.StatusCode] = {
 """The status code of every reason."""
 
 
-def status_of(error: DomainError) -> Status:
+def error_status(error: DomainError) -> Status:
     """The status with its details: ErrorInfo, and BadRequest and RetryInfo where they apply."""
     code: Any = CODES[error.reason].value
     status = Status(code=code[0], message=error.message)
@@ -99,7 +99,7 @@ def status_of(error: DomainError) -> Status:
     return status
 
 
-def code_of(error: DomainError) -> grpc.StatusCode:
+def error_status_code(error: DomainError) -> grpc.StatusCode:
     """The status code of an error."""
     return CODES[error.reason]
 

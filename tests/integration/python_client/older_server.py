@@ -16,5 +16,5 @@ async def unknown(self: StreamMessages, request: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    StreamMessages.connect = unknown  # type: ignore[method-assign]
+    StreamMessages.switch_to_data_connection = unknown  # type: ignore[method-assign]
     sys.exit(main())

@@ -49,7 +49,7 @@ def binary() -> Program:
         t.store(f"div{i}", x / y)
         t.store(f"max{i}", t.maximum(x, y))
         t.store(f"min{i}", t.minimum(x, y))
-    return t.program()
+    return t.build_program()
 
 
 def comparing() -> Program:
@@ -62,7 +62,7 @@ def comparing() -> Program:
     t.store("ge", t.where(a <= 2.0, a, float("nan")))
     t.store("eq", t.where(a == b, float("-inf"), t.where(a < 0.0, a, b)))
     t.store("b", t.where(b > 0.0, b, t.where(b < a, a, t.maximum(b, a))))
-    return t.program()
+    return t.build_program()
 
 
 def unary() -> Program:
@@ -73,7 +73,7 @@ def unary() -> Program:
         t.store(name, x)
     t.store("abs_sqrt", t.sqrt(t.abs(-a)))
     t.store("minus_zero", -t.sign(a) * 0.0)
-    return t.program()
+    return t.build_program()
 
 
 def alias_arrays() -> Program:
@@ -89,7 +89,7 @@ def alias_arrays() -> Program:
     t.store("constant", -0.0)
     t.store("number", t.segment_scalar("c"))
     t.store("again", g * 2.0)
-    return t.program()
+    return t.build_program()
 
 
 def reducing() -> Program:
@@ -100,7 +100,7 @@ def reducing() -> Program:
     t.reduce("magnitudes", ReductionKind.SUM_OF_MAGNITUDES, a - g)
     t.reduce("bad", ReductionKind.NON_FINITE_COUNT, a * c)
     t.store("a", a - c * g)
-    return t.program()
+    return t.build_program()
 
 
 PROGRAMS: dict[str, Callable[[], Program]] = {

@@ -21,7 +21,7 @@ def elementary() -> Any:
     x = t.load("x")
     for name in ("exp", "expm1", "log", "log1p", "tanh"):
         t.store(name, getattr(t, name)(x))
-    return t.program()
+    return t.build_program()
 
 
 @pytest.mark.parametrize("dtype", COMPUTE, ids=str)

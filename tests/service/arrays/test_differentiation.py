@@ -58,7 +58,7 @@ def programs(formula: Formula) -> tuple[Program, Program]:
     """A formula's program, and the one with its derivative by x."""
     t = Tracer()
     t.store("value", formula(t, t.load("x"), t.load("y")))
-    return t.program(), differentiate(t.program(), "value", "x", "slope")
+    return t.build_program(), differentiate(t.build_program(), "value", "x", "slope")
 
 
 def run(
@@ -137,7 +137,7 @@ def test_scalars_multiply_each_other(backend: Backend) -> None:
     t = Tracer()
     a, b = t.scalar("a"), t.scalar("b")
     t.store("value", a * (b * t.load("x")) + a)
-    both = differentiate(t.program(), "value", "x", "slope")
+    both = differentiate(t.build_program(), "value", "x", "slope")
     assert run(both, X, scalars={"a": 3.0, "b": 5.0}, backend=backend)["slope"].tolist() == [15.0] * 6
 
 
@@ -155,7 +155,7 @@ def test_other_stores_and_reductions_stay() -> None:
     t.store("value", x * x)
     t.store("y", x + 1.0)
     t.reduce("squares", ReductionKind.SUM_OF_SQUARES, x)
-    both = differentiate(t.program(), "value", "x", "slope")
+    both = differentiate(t.build_program(), "value", "x", "slope")
     assert [name for name, _ in both.stores] == ["value", "y", "slope"]
     assert [r.name for r in both.reductions] == ["squares"]
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
     t = Tracer()
     t.store("value", t.load("x") * t.segment_scalar("c"))
     with pytest.raises(TypeError, match="segment"):
-        differentiate(t.program(), "value", "x", "slope")
+        differentiate(t.build_program(), "value", "x", "slope")
     with pytest.raises(KeyError):
         differentiate(programs(lambda t, x, y: x)[0], "nothing", "x", "slope")
 
@@ -180,7 +180,7 @@ def test_lifted_numbers_compute_the_same() -> None:
     assert not any(isinstance(x, Constant) for k in one.instructions for x in k.operands)
     expected, found = run(programs(formula(3.0))[1], X, Y), run(one, X, Y, numbers)
     assert all(np.array_equal(expected[name], found[name]) for name in ("value", "slope"))
-    assert replace_constants(Tracer().program()) == (Tracer().program(), {})
+    assert replace_constants(Tracer().build_program()) == (Tracer().build_program(), {})
 
 
 MAKERS: list[Callable[[Tracer, Any, Any], Any]] = [
@@ -199,7 +199,7 @@ def test_random_formulas(data: st.DataObject, x: float, y: float) -> None:
         a, b = data.draw(st.sampled_from(values)), data.draw(st.sampled_from(values))
         values.append(data.draw(st.sampled_from(MAKERS))(t, a, b))
     t.store("value", values[-1])
-    plain = t.program()
+    plain = t.build_program()
     h = 1e-5
     below, here, above = run(plain, [x - h, x, x + h], y)["value"]
     # Where the two sides disagree, the formula bends or jumps, or is too steep to tell.

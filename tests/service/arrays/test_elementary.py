@@ -32,7 +32,7 @@ def test_functions_are_accurate(dtype: np.dtype[Any]) -> None:
     t = Tracer()
     for name in FUNCTIONS:
         t.store(name, getattr(t, name)(t.load("x")))
-    program = t.program()
+    program = t.build_program()
     random = np.random.default_rng(0)
     x = (random.choice([1e-6, 1e-3, 1.0, 20.0], 2001) * random.random(2001) + 1e-30).astype(dtype)
     for kernel in (
@@ -55,7 +55,7 @@ def test_saturated_functions() -> None:
     x = t.load("x")
     t.store("tanh", t.tanh(x))
     t.store("exp", t.exp(x))
-    for kernel in (k(1).compile(t.program(), FLOAT32, {}) for k in (NumpyBackend, NumbaBackend)):
+    for kernel in (k(1).compile(t.build_program(), FLOAT32, {}) for k in (NumpyBackend, NumbaBackend)):
         arrays = {"x": np.array([-np.inf, np.inf, np.nan], np.float32)}
         arrays |= {name: np.zeros(3, np.float32) for name in ("tanh", "exp")}
         kernel(arrays, {})

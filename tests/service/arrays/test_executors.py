@@ -85,7 +85,7 @@ def test_every_float16_and_bfloat16_is_decoded(
     x = every.view(source) if source.itemsize == 2 else every.astype(source) * source.type(2.0**-20)
     out = np.zeros(len(x), target)
     storage = {"x": source, "out": target}
-    BACKENDS[backend].compile(t.program(), COMPUTE[1], storage)({"x": x, "out": out}, {})
+    BACKENDS[backend].compile(t.build_program(), COMPUTE[1], storage)({"x": x, "out": out}, {})
     with np.errstate(all="ignore"):
         assert same_bits(out, round_to(x.astype(np.float64), target))
 

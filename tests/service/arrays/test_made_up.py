@@ -25,7 +25,7 @@ BACKENDS: list[Backend] = [NumpyBackend(threads=1), NumbaBackend(threads=1)]
 def times(number: float) -> Program:
     t = Tracer()
     t.store("out", t.load("x") * number)
-    return t.program()
+    return t.build_program()
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)

@@ -43,7 +43,7 @@ def programs(draw: st.DrawFn) -> Program:
         t.store(name, draw(st.sampled_from([*values, *others])))
     for kind in draw(st.lists(st.sampled_from(list(ReductionKind)), max_size=2, unique=True)):
         t.reduce(kind.value, kind, draw(st.sampled_from(values)))
-    return t.program()
+    return t.build_program()
 
 
 def agree(executors: list[Any], program: Program, dtype: Any, wires: list[Any], size: int) -> None:

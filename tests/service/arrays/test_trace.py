@@ -28,7 +28,7 @@ def trace_decay(factor: float) -> Program:
     unused = t.load("unused") * t.scalar("nothing")
     assert unused is not None
     t.store("p", p - t.scalar("rate") * (g + factor * p) - factor * p)
-    return t.program()
+    return t.build_program()
 
 
 def test_keeps_what_is_needed_and_shares_what_is_equal() -> None:
@@ -57,7 +57,7 @@ def test_storing_what_is_there_is_dropped() -> None:
     t = Tracer()
     t.store("p", t.load("p"))
     t.store("q", t.load("g") + np.float64(1.0))
-    assert t.program().arrays == ("g", "q")
+    assert t.build_program().arrays == ("g", "q")
 
 
 def test_numbers_on_either_side_become_constants() -> None:
@@ -65,7 +65,7 @@ def test_numbers_on_either_side_become_constants() -> None:
     p = t.load("p")
     for i, x in enumerate([np.float32(2.0) - p, 2 / p, 2 + p, 2 * p, t.where(2 > p, p, 1)]):  # noqa: SIM300
         t.store(f"q{i}", x)
-    first, second, third, fourth, compare, _ = t.program().instructions
+    first, second, third, fourth, compare, _ = t.build_program().instructions
     assert first == Instruction(Op.SUBTRACT, (Constant(2.0), Load("p")))
     assert second == Instruction(Op.DIVIDE, (Constant(2.0), Load("p")))
     assert third == Instruction(Op.ADD, (Constant(2.0), Load("p")))

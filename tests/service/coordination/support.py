@@ -68,7 +68,7 @@ class Coordinated:
     def make(self, change: Change[Any, Any]) -> Any:
         """Checks, records and applies a change."""
         prepared = change.prepare(self.session)
-        if prepared.changes:
+        if prepared.has_changes:
             self.records.append(b"".join(bytes(piece) for piece in change.encode_record(SPEC_TEXT)))
         return change.execute_decision() if isinstance(change, Contribution) else prepared.commit()
 
@@ -122,7 +122,7 @@ class Coordinated:
                 try:
                     self.make(change)
                 except DomainError as error:
-                    self.session.coordinator.postpone(error)
+                    self.session.coordinator.handle_failed_step(error)
             for one in decided:
                 self.waiting.remove(one)
                 assert one.held is not None
@@ -143,7 +143,7 @@ class Coordinated:
             return
         waiting.held = outcome
         self.waiting.append(waiting)
-        outcome.when_decided(lambda: setattr(waiting, "is_decided", True))
+        outcome.add_done_callback(lambda: setattr(waiting, "is_decided", True))
 
     def parameters(self) -> dict[str, npt.NDArray[Any]]:
         return parameters(self.session)

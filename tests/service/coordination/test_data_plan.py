@@ -125,7 +125,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from("abc"), count=st.integers(0, 6))
     def acquire(self, worker: str, count: int) -> None:
-        numbers = self.progress.available(count)
+        numbers = self.progress.next_shards(count)
         assert numbers == [number for number, state in self.model.items() if not state][:count]
         self.progress.lease(worker, numbers)
         self.model.update(dict.fromkeys(numbers, worker))
@@ -134,7 +134,7 @@ class Leases(RuleBasedStateMachine):
     def complete(self, worker: str, data: st.DataObject) -> None:
         numbers = data.draw(st.lists(st.sampled_from(self.list_held(worker) or [0]), unique=True))
         if self.list_held(worker):
-            self.progress.check(worker, numbers)
+            self.progress.check_shards_held(worker, numbers)
             self.progress.complete(worker, numbers)
             self.model.update(dict.fromkeys(numbers, "complete"))
 
@@ -159,7 +159,7 @@ class Leases(RuleBasedStateMachine):
     def complete_another(self, worker: str, number: int) -> None:
         if self.model.get(number) != worker:
             with pytest.raises(DomainError) as raised:
-                self.progress.check(worker, [number])
+                self.progress.check_shards_held(worker, [number])
             assert raised.value.reason is Reason.SHARD_NOT_HELD
             assert raised.value.field == "options.completed_shards[0]"
 
@@ -172,7 +172,7 @@ class Leases(RuleBasedStateMachine):
         assert self.progress.leased_count == sum(state in ("a", "b", "c") for state in states)
         assert self.progress.is_finished == (states.count("complete") == 18)
         first = next((n for n, state in self.model.items() if state != "complete"), 18)
-        assert self.progress.epoch == first // 9
+        assert self.progress.first_incomplete_epoch == first // 9
 
 
 TestLeases = Leases.TestCase
@@ -206,7 +206,7 @@ class Killed(Coordinated):
 
     def make(self, change: Change[Any, Any]) -> Any:
         prepared = change.prepare(self.session)
-        if not prepared.changes:
+        if not prepared.has_changes:
             return change.execute_decision() if isinstance(change, Contribution) else prepared.commit()
         self.count += 1
         is_last = self.interval > 0 and self.count % self.interval == 0
@@ -376,7 +376,7 @@ def test_a_worker_without_shards_is_not_waited_for() -> None:
     assert outcome(waiting) is StepOutcome.APPLIED
     woken = []
     assert acquired.wait is not None
-    acquired.wait.when_decided(lambda: woken.append(True))
+    acquired.wait.add_done_callback(lambda: woken.append(True))
     assert outcome(made.contribute("a", a, 2, ONES, 1, shards=mine[1:2])) is StepOutcome.APPLIED
     assert not woken
     made.release("a", a, mine[2])
@@ -412,7 +412,7 @@ def test_a_plan_keeps_its_data_and_may_get_more_epochs() -> None:
     numbers = [shard.number for shard in made.acquire("a", epoch, 3).shards]
     made.contribute("a", epoch, 1, ONES, shards=numbers)
     spec = spec_of(SGD(learning_rate=0.5))
-    session.update(spec)
+    session.update_spec(spec)
     assert session.spec.data_plan == made.spec.data_plan
     for field, plan in {
         "shard_size": DataPlanSpec(example_count=4, shard_size=1, epochs=2),
@@ -420,12 +420,12 @@ def test_a_plan_keeps_its_data_and_may_get_more_epochs() -> None:
         "epochs": DataPlanSpec(example_count=4, shard_size=2),
     }.items():
         with pytest.raises(DomainError) as raised:
-            session.update(spec_of(SGD(learning_rate=0.5), data_plan=plan))
+            session.update_spec(spec_of(SGD(learning_rate=0.5), data_plan=plan))
         assert (raised.value.reason, raised.value.field) == (
             Reason.CONFLICTING_FIELDS,
             f"spec.data_plan.{field}",
         )
-    session.update(spec_of(SGD(), data_plan=DataPlanSpec(example_count=4, shard_size=2, epochs=3)))
+    session.update_spec(spec_of(SGD(), data_plan=DataPlanSpec(example_count=4, shard_size=2, epochs=3)))
     assert [shard.number for shard in made.acquire("a", epoch, 9).shards] == [3, 4, 5]
 
 

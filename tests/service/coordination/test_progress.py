@@ -158,7 +158,7 @@ class Progress(RuleBasedStateMachine):
         for _ in range(halves):
             membership = self.made.session.coordinator.membership
             for worker, one in self.running.items():
-                if membership.has(worker, one.epoch):
+                if membership.is_member(worker, one.epoch):
                     membership.check_and_renew(worker, one.epoch)
             self.made.now += 0.5
             self.made.settle()
@@ -225,13 +225,13 @@ def test_those_that_run_go_on(mode: str, plan: DataPlanSpec | None) -> None:
 
 def wait_for_a_full_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     def is_complete(self: Rounds, gathered: Gathered, now: float) -> bool:
-        return gathered.count >= self._spec.buffer_size or now >= self.due_at(gathered)
+        return gathered.count >= self._spec.buffer_size or now >= self.step_deadline(gathered)
 
-    monkeypatch.setattr(Rounds, "is_complete", is_complete)
+    monkeypatch.setattr(Rounds, "is_step_ready", is_complete)
 
 
 def wait_for_workers_without_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sync, "_least", lambda self, gathered: self._spec.min_replicas)
+    monkeypatch.setattr(Sync, "_minimum_count", lambda self, gathered: self._spec.min_replicas)
 
 
 def wait_for_finite_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,8 +245,8 @@ def wait_for_finite_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Membership, "overdue", lambda self: [])
-    monkeypatch.setattr(Membership, "expires_at", lambda self: float("inf"))
+    monkeypatch.setattr(Membership, "list_expired_members", lambda self: [])
+    monkeypatch.setattr(Membership, "next_lease_expiry", lambda self: float("inf"))
 
 
 BUGS = {

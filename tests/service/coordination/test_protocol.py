@@ -153,7 +153,7 @@ class Protocol(RuleBasedStateMachine):
     def each_contribution_counts_once(self) -> None:
         session = self.made.session
         counted = 0.0
-        for worker, _, answered in session.step_deduplication.state():
+        for worker, _, answered in session.step_deduplication.to_json():
             for _, result in answered:
                 if result["outcome"] in (StepOutcome.APPLIED, StepOutcome.ACCUMULATED):
                     counted += self.values[worker, result["sequence"]]
@@ -166,7 +166,7 @@ class Protocol(RuleBasedStateMachine):
             return
         for worker in WORKERS:
             for _, last, answered in (
-                one for one in self.made.session.step_deduplication.state() if one[0] == worker
+                one for one in self.made.session.step_deduplication.to_json() if one[0] == worker
             ):
                 assert last == answered[-1][1]["sequence"]
                 for _, result in answered:
@@ -202,7 +202,7 @@ class Protocol(RuleBasedStateMachine):
     def what_waits_belongs_to_members(self) -> None:
         membership = self.made.session.coordinator.membership
         for waiting in self.made.waiting:
-            assert membership.has(
+            assert membership.is_member(
                 waiting.contribution.options.worker, waiting.contribution.options.member.epoch
             )
         for member in membership.active.values():
@@ -220,7 +220,7 @@ def watch_quorums(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def watch(change: aggregate_step.AggregateStep) -> None:
         session = change._session
-        if change.changes and change._recorded is None and session is not None:
+        if change.has_changes and change._recorded is None and session is not None:
             spec = session.coordinator.spec
             assert isinstance(spec, CoordinationSync)
             if spec.replicas_to_aggregate is None:

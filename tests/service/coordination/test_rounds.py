@@ -110,10 +110,10 @@ def test_the_coordination_does_not_change_in_an_open_round() -> None:
     made = make_federated(SGD(learning_rate=1.0), buffer_size=2)
     made.contribute("a", 1, 1, changes(1, 1)[0], 0)
     with pytest.raises(DomainError) as refused:
-        made.session.update(spec_of(SGD(learning_rate=1.0)))
+        made.session.update_spec(spec_of(SGD(learning_rate=1.0)))
     assert refused.value.reason is Reason.STEP_INCOMPLETE
     made.contribute("b", 2, 1, changes(1, 1)[0], 0)
-    made.session.update(spec_of(SGD(learning_rate=1.0)))
+    made.session.update_spec(spec_of(SGD(learning_rate=1.0)))
 
 
 def test_a_round_closes_with_those_that_are_left_but_not_with_fewer_than_its_least() -> None:

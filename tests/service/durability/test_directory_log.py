@@ -18,7 +18,7 @@ from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.storage.catalog import Catalog, Move, SessionFolder
 from optserve_server.storage.durable_positions import DurablePositions
-from optserve_server.storage.files import Disk, TemporaryFile, write_whole
+from optserve_server.storage.files import Disk, TemporaryFile, write_file_atomically
 from optserve_server.storage.journal import Journal
 from optserve_server.storage.journal_history import read_journal
 from tests.service.storage.test_catalog import writes
@@ -38,14 +38,14 @@ class Opened:
         self.log.commit(kind, "a", moves, AnsweredRequest(Request(request, b"content"), kind, b"answer"))
 
     def session(self, name: str) -> SessionFolder:
-        folder = self.catalog.new_folder(name)
+        folder = self.catalog.assign_folder(name)
         self.commit(f"create {name}", self.catalog.create(folder, writes(b"first"), 0))
         return folder
 
     @property
     def answered(self) -> list[str]:
         """The requests whose answers are known."""
-        return [key for key, *_ in self.namespaces[""].requests.state(DIRECTORY, 1024)]
+        return [key for key, *_ in self.namespaces[""].requests.to_json(DIRECTORY, 1024)]
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def open_log(root: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20)
     log.recover(history, positions)
     catalog.remove_leftovers()
     journal = Journal(disk, catalog.journal, positions, history.segments, segment_bytes)
-    log.open(journal)
+    log.attach_journal(journal)
     history.clear()
     try:
         yield Opened(catalog, journal, log, namespaces)
@@ -70,11 +70,11 @@ def open_log(root: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20)
 
 def record_alone(used: Opened, name: str, moves: list[Move]) -> None:
     """What a server leaves that dies behind the record of a change."""
-    apply = used.log._apply
-    used.log._apply = lambda moves: (_ for _ in ()).throw(RuntimeError("killed"))  # type: ignore[method-assign]
+    apply = used.log._apply_moves
+    used.log._apply_moves = lambda moves: (_ for _ in ()).throw(RuntimeError("killed"))  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="killed"):
         used.commit(name, moves)
-    used.log._apply = apply  # type: ignore[method-assign]
+    used.log._apply_moves = apply  # type: ignore[method-assign]
 
 
 def test_changes_come_back_in_order(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_checkpoint_makes_earlier_records_unnecessary(tmp_path: Path) -> None:
         assert used.journal.find_pinning_owners({DIRECTORY: used.log.saved_number}) == {DIRECTORY}
         used.log.checkpoint()
         assert used.journal.find_pinning_owners({DIRECTORY: used.log.saved_number}) == set()
-        used.journal.release({DIRECTORY: used.log.saved_number}, 0)
+        used.journal.delete_old_segments({DIRECTORY: used.log.saved_number}, 0)
         used.commit("5", [])
         assert len(list((tmp_path / "journal").glob("*.journal"))) == 2
     with open_log(tmp_path) as used:
@@ -118,7 +118,7 @@ def test_a_change_that_was_made_is_not_made_again(tmp_path: Path) -> None:
 
 def test_the_next_start_completes_a_recorded_creation(tmp_path: Path) -> None:
     with open_log(tmp_path) as used:
-        folder = used.catalog.new_folder("a")
+        folder = used.catalog.assign_folder("a")
         record_alone(used, "create a", used.catalog.create(folder, writes(b"first"), 0))
         assert list(used.catalog.folders()) == []
     with open_log(tmp_path) as used:
@@ -143,8 +143,8 @@ def test_the_next_start_completes_a_recorded_snapshot(tmp_path: Path) -> None:
     """Which replaces another of its step; and what is deleted of it, but for the last change."""
     with open_log(tmp_path) as used:
         a = used.session("a")
-        write_whole(used.catalog.disk, a.place(1, 4, kept=True), [b"earlier"])
-        file = TemporaryFile(used.catalog.disk, a.place(2, 4, kept=True))
+        write_file_atomically(used.catalog.disk, a.snapshot_path(1, 4, kept=True), [b"earlier"])
+        file = TemporaryFile(used.catalog.disk, a.snapshot_path(2, 4, kept=True))
         file.write(b"later")
         file.sync_and_close()
         record_alone(used, "save", used.catalog.plan_replacement(a, file, 4))
@@ -177,7 +177,7 @@ def test_what_is_moved_is_durable_before_its_record(tmp_path: Path) -> None:
     """So that the next start can complete every change that is recorded, after a power failure as well."""
     disk = SyncedDisk()
     with open_log(tmp_path, disk) as used:
-        moves = used.catalog.create(used.catalog.new_folder("a"), writes(b"first"), 0)
+        moves = used.catalog.create(used.catalog.assign_folder("a"), writes(b"first"), 0)
         disk.synced.clear()
         used.commit("create a", moves)
         assert disk.synced == ["trash", "file", "sessions", "trash"]

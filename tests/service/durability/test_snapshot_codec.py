@@ -91,7 +91,7 @@ def test_everything_around_the_rule_goes_on() -> None:
     session = session_of(spec, VALUES)
     for seed, loss in enumerate([3.0, 2.0, 2.5, 2.5, float("nan")]):
         step(session, gradient(seed), worker="a", sequence=seed + 1, loss_scale=2.0)
-        session.report({"loss": loss})
+        session.report_metrics({"loss": loss})
         goes_on(session)
     assert (session.step, session.skipped) != (0, 0)
     assert session.monitors.learning_rate_factor < 1
@@ -110,7 +110,7 @@ def test_a_session_that_waits_for_parameters() -> None:
     session = session_of(spec_of(Adam()), VALUES)
     session.waiting = {"w", "b"}
     other = decode(encode(session))
-    assert (other.pending, other.ready) == (["b", "w"], False)
+    assert (other.pending_tensors, other.ready) == (["b", "w"], False)
 
 
 FACTS = json.loads(

@@ -36,11 +36,11 @@ def trace_activation(activation: Any) -> Program:
     if isinstance(activation, PReLU):
         t.store("y", activation.forward(t, x, t.load("slope")))
         t.store("dx", activation.gradient(t, x, dy, t.load("slope")))
-        t.store("terms", activation.slope_term(t, x, dy))
+        t.store("terms", activation.slope_gradient_term(t, x, dy))
     else:
         t.store("y", activation.forward(t, x))
         t.store("dx", activation.gradient(t, x, dy))
-    return t.program()
+    return t.build_program()
 
 
 def inputs(program: Program, dtype: type) -> dict[str, np.ndarray]:

@@ -61,7 +61,7 @@ def test_the_traced_programs_give_the_bits_of_plain_evaluation(
     t.store("dx", activation.gradient(t, t.load("x"), t.load("dy")))
     rng = np.random.default_rng(5)
     arrays = {name: rng.normal(size=99).astype(dtype) * 3 for name in ("x", "dy", "y", "dx")}
-    program = t.program()
+    program = t.build_program()
     NumpyBackend(threads=1).compile(program, np.dtype(dtype), {})({n: arrays[n] for n in program.arrays}, {})
     assert np.array_equal(arrays["y"], activation.evaluate(arrays["x"]))
     assert np.array_equal(arrays["dx"], activation.vjp(arrays["x"], arrays["dy"]))

@@ -18,7 +18,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.losses import custom as custom_module
 from optserve_server.losses.base import Reduction, reduce
 from optserve_server.losses.custom import MAX_CONSTANTS, Custom
-from optserve_server.losses.custom_programs import MAX_INSTRUCTIONS, programs_of
+from optserve_server.losses.custom_programs import MAX_INSTRUCTIONS, compile_programs
 from optserve_server.losses.mean_squared_error import MeanSquaredError
 from tests.service.mathematics.differences import numeric_gradient
 
@@ -188,7 +188,7 @@ def test_what_takes_too_many_operations_is_refused() -> None:
     sum_of_powers = "+".join(f"(y_pred+{i})**15/(y_true+{i})**15" for i in range(28))
     assert error(sum_of_powers).reason is Reason.INVALID_EXPRESSION
     allowed = "+".join(f"(y_pred+{i})**15" for i in range(10))
-    program, _ = programs_of(allowed, ()).both
+    program, _ = compile_programs(allowed, ()).both
     assert 100 < len(program.instructions) <= MAX_INSTRUCTIONS
     assert Op.MULTIPLY in {k.op for k in program.instructions}
 

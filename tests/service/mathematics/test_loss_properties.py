@@ -103,7 +103,7 @@ def test_the_text_of_an_elementwise_loss_can_be_traced(
     symbols = t.load("p"), t.load("y")
     t.store("value", loss.value(t, *symbols))
     t.store("slope", loss.derivative(t, *symbols))
-    program = t.program()
+    program = t.build_program()
     kept = {"p": p, "y": y, "value": np.zeros_like(p), "slope": np.zeros_like(p)}
     NumpyBackend(threads=1).compile(program, np.dtype(dtype), {})({n: kept[n] for n in program.arrays}, {})
     with np.errstate(all="ignore"):

@@ -21,7 +21,7 @@ from optserve_server.spec.override import Override
 from optserve_server.spec.session_spec import GradientSpec, ParameterGroup
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.step_result import StepOptions
-from optserve_server.stepping.step_record import step_pieces
+from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.sessions.support import CountingBackend, parameters, session_of, spec_of, step
 
@@ -54,9 +54,9 @@ def test_a_step_goes_as_under_the_overridden_rule_and_the_next_one_as_before(
 ) -> None:
     session, other = make(rule=rule), make(rule=rule)
     step(session, GRADIENT), step(other, GRADIENT)
-    other.update(spec_of(dataclasses.replace(rule, **{name: value})))
+    other.update_spec(spec_of(dataclasses.replace(rule, **{name: value})))
     step(session, GRADIENT, overrides=over(name, value)), step(other, GRADIENT)
-    other.update(spec_of(rule))
+    other.update_spec(spec_of(rule))
     step(session, GRADIENT), step(other, GRADIENT)
     for key, expected in parameters(other).items():
         np.testing.assert_array_equal(parameters(session)[key], expected)
@@ -114,7 +114,7 @@ def test_no_kernel_is_compiled_for_an_override() -> None:
     staging = session.stage_arrays([NamedArray(name, a) for name, a in GRADIENT.items()])
     for number in range(3):
         before = backend.compiled
-        session.apply(staging, StepOptions(overrides=over("learning_rate", 0.1 * number)))
+        session.take_step(staging, StepOptions(overrides=over("learning_rate", 0.1 * number)))
     assert backend.compiled == before
 
 
@@ -165,8 +165,8 @@ def test_a_record_replays_with_its_overrides() -> None:
     overrides = (*over("learning_rate", 0.5, "g"), *over("beta1", 0.75))
     options = StepOptions(worker="w", sequence=1, overrides=overrides)
     staging = session.stage_arrays([NamedArray(name, a) for name, a in GRADIENT.items()])
-    pieces = step_pieces(staging, options)
-    session.apply(staging, options)
+    pieces = encode_step_record(staging, options)
+    session.take_step(staging, options)
     payload = b"".join(bytes(piece) for piece in pieces)
     replay(replica, memoryview(payload), SPEC_TEXT)
     for key, expected in parameters(session).items():

@@ -27,7 +27,7 @@ def server_and_namespace() -> tuple[Budget, Budget]:
 
 def test_memory_is_counted_for_as_long_as_a_view_of_it_lives() -> None:
     server, namespace = server_and_namespace()
-    whole = namespace.array(48)
+    whole = namespace.allocate_array(48)
     view = whole[8:40].view(np.float32).reshape(2, 4)
     del whole
     assert (namespace.usage(Kind.IN_FLIGHT), server.usage(Kind.IN_FLIGHT)) == (48, 48)
@@ -41,13 +41,13 @@ def test_memory_is_counted_for_as_long_as_a_view_of_it_lives() -> None:
 def test_whose_limit_it_was_is_told_and_nothing_is_counted() -> None:
     server, namespace = server_and_namespace()
     with pytest.raises(DomainError) as caught:
-        namespace.array(61)
+        namespace.allocate_array(61)
     assert caught.value.reason is Reason.QUOTA_EXCEEDED
     assert caught.value.metadata == {"quota": "max_bytes", "namespace": "alice", "value": "60"}
     assert caught.value.retry_after is None, "it will never fit"
     server.take(Kind.RESIDENT, 70)
     with pytest.raises(DomainError) as caught:
-        namespace.array(40)
+        namespace.allocate_array(40)
     assert caught.value.reason is Reason.LIMIT_EXCEEDED
     assert caught.value.metadata == {"limit": "max_memory_bytes", "value": "100"}
     assert caught.value.retry_after == 0.5, "others may end"
@@ -80,7 +80,7 @@ def test_threads_never_hold_more_than_there_is() -> None:
         most = 0
         for _ in range(300):
             try:
-                held = budget.array(300)
+                held = budget.allocate_array(300)
             except DomainError:
                 continue
             most = max(most, budget.usage(Kind.IN_FLIGHT))

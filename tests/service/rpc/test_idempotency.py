@@ -131,10 +131,10 @@ def test_a_snapshot_holds_the_last_answers_of_its_owner() -> None:
             AnsweredRequest(Request(str(number), b"content"), ChangeKind.PUSH, b"answer", number % 2)
         )
     ledger.remember(AnsweredRequest(Request(), ChangeKind.PUSH, b"without a key", 1))
-    state = ledger.state(1, 10)
+    state = ledger.to_json(1, 10)
     assert [key for key, *_ in state] == [str(number) for number in range(81, 100, 2)]
     again = RequestLedger()
     for one in state:
-        again.restore(AnsweredRequest.of(one, 1))
-    assert again.state(1, 10) == state
+        again.restore(AnsweredRequest.from_json(one, 1))
+    assert again.to_json(1, 10) == state
     assert again.lookup(Request("99", b"content")) == ledger.lookup(Request("99", b"content"))

@@ -74,10 +74,10 @@ def session_of(spec: SessionSpec, parameters: Arrays, store: Store | None = None
 def step(session: Session, gradients: Arrays, **options: Any) -> StepResult:
     """One step on shaped gradients."""
     staging = session.stage_arrays([NamedArray(name, a) for name, a in gradients.items()])
-    return session.apply(staging, StepOptions(**options))
+    return session.take_step(staging, StepOptions(**options))
 
 
 def parameters(session: Session, **reading: Any) -> dict[str, npt.NDArray[Any]]:
     """What the session holds, by name."""
-    values = session.values(**reading)
+    values = session.read_values(**reading)
     return {t.entry.name: values.array(i).copy() for i, t in enumerate(values.tensors)}

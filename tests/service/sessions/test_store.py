@@ -47,7 +47,7 @@ def test_sessions_are_found_listed_and_deleted() -> None:
     store.delete("b")
     assert len(store) == 2
     assert refusal(store.get, "b").reason is Reason.SESSION_NOT_FOUND
-    assert refusal(held.values).reason is Reason.SESSION_NOT_FOUND
+    assert refusal(held.read_values).reason is Reason.SESSION_NOT_FOUND
     assert refusal(store.create, "a", spec_of(), [inline("w", 2)]).reason is Reason.SESSION_EXISTS
 
 
@@ -66,7 +66,7 @@ def test_limits_refuse_before_anything_is_made() -> None:
 def test_first_values_are_the_same_on_every_backend(initializer: Initializer) -> None:
     filled = [ParameterInit("w", F32, (5, 7), initializer)]
     drawn = [
-        Store(backend).create("s", spec_of(), filled, 3).values()
+        Store(backend).create("s", spec_of(), filled, 3).read_values()
         for backend in (NumpyBackend(), NumbaBackend())
     ]
     assert bytes(drawn[0].buffer) == bytes(drawn[1].buffer)
@@ -135,7 +135,7 @@ def test_uploads_make_a_session_ready() -> None:
     assert not session.ready
     error = refusal(step, session, {"a": np.ones(2)})
     assert (error.reason, error.metadata["tensor"]) == (Reason.PARAMETERS_PENDING, "b")
-    staging = session.stage(["b"], np.dtype(np.float16))
+    staging = session.allocate_staging(["b"], np.dtype(np.float16))
     staging.buffer[:] = np.array([1.5, -2], np.float16).view(np.uint8)
     session.assign(staging)
     assert session.ready
@@ -144,7 +144,7 @@ def test_uploads_make_a_session_ready() -> None:
 
 def test_a_push_of_the_parameters_own_type_takes_no_memory_beside_its_staging() -> None:
     session = session_of(spec_of(), {"w": np.zeros(100_000, np.float32)})
-    staging = session.stage(None, None)
+    staging = session.allocate_staging(None, None)
     tracemalloc.start()
     try:
         session.assign(staging)
@@ -162,14 +162,14 @@ def test_a_push_keeps_state_unless_told_otherwise() -> None:
     for session, reset in zip(sessions, (None, False, True), strict=True):
         step(session, gradient)
         if reset is not None:
-            staging = session.stage(None, None)
-            staging.buffer[:] = session.values().buffer
+            staging = session.allocate_staging(None, None)
+            staging.buffer[:] = session.read_values().buffer
             session.assign(staging, expected_step=1, reset_state=reset)
         step(session, gradient)
     untouched, kept, restarted = (parameters(session)["w"] for session in sessions)
     np.testing.assert_array_equal(untouched, kept)
     assert not np.array_equal(untouched, restarted)
-    staging = sessions[0].stage(None, None)
+    staging = sessions[0].allocate_staging(None, None)
     error = refusal(lambda: sessions[0].assign(staging, expected_step=7))
     assert (error.reason, error.field) == (Reason.STEP_MISMATCH, "header.expected_step")
 
@@ -177,16 +177,16 @@ def test_a_push_keeps_state_unless_told_otherwise() -> None:
 @pytest.mark.parametrize("wire", [np.float16, np.float32, np.float64])
 def test_values_in_another_dtype_and_in_layout_order(wire: Any) -> None:
     session = session_of(spec_of(), {"a": np.array([0.1, 0.2]), "b": np.array([1 / 3])})
-    values = session.values(["b", "a"], np.dtype(wire))
+    values = session.read_values(["b", "a"], np.dtype(wire))
     assert [t.entry.name for t in values.tensors] == ["a", "b"]
     np.testing.assert_array_equal(values.array(1), np.array([1 / 3]).astype(wire))
 
 
 def test_names_are_checked_when_staged() -> None:
     session = session_of(spec_of(), {"a": np.ones(2)})
-    unknown = refusal(session.stage, ["a", "x"], None)
+    unknown = refusal(session.allocate_staging, ["a", "x"], None)
     assert (unknown.reason, unknown.field) == (Reason.UNKNOWN_TENSOR, "tensors[1]")
-    twice = refusal(session.stage, ["a", "a"], None)
+    twice = refusal(session.allocate_staging, ["a", "a"], None)
     assert (twice.reason, twice.field) == (Reason.DUPLICATE_TENSOR, "tensors[1]")
     shape = refusal(step, session, {"a": np.ones((2, 1))})
     assert (shape.reason, shape.field) == (Reason.SHAPE_MISMATCH, "gradients[0].tensor.shape")
@@ -205,7 +205,7 @@ def test_what_a_narrower_dtype_cannot_hold_becomes_infinite() -> None:
     session = session_of(spec_of(), {"a": np.array([1e10, -1e300]), "b": np.ones(1, F32)})
     half = parameters(session, tensors=["a"], dtype=np.dtype(np.float16))["a"]
     np.testing.assert_array_equal(half, [np.inf, -np.inf])
-    staging = session.stage(["b"], F64)
+    staging = session.allocate_staging(["b"], F64)
     staging.buffer[:] = np.array([1e300]).view(np.uint8)
     session.assign(staging)
     np.testing.assert_array_equal(parameters(session)["b"], [np.inf])

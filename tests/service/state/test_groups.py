@@ -74,11 +74,11 @@ def test_a_frozen_tensor_may_be_left_out_of_accumulated_gradients() -> None:
 def test_thawing_goes_on_with_the_state_of_before() -> None:
     session, other = make({}, rule=Adam()), make({}, rule=Adam())
     step(session, GRADIENT), step(other, GRADIENT)
-    session.update(make({"frozen": True}, rule=Adam()).spec)
+    session.update_spec(make({"frozen": True}, rule=Adam()).spec)
     step(session, GRADIENT)
     held = parameters(session)["b"]
     np.testing.assert_array_equal(held, parameters(other)["b"])
-    session.update(make({}, rule=Adam()).spec)
+    session.update_spec(make({}, rule=Adam()).spec)
     step(session, GRADIENT)
     assert (parameters(session)["b"][1]) != held[1]
 

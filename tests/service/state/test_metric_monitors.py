@@ -33,7 +33,7 @@ HALVED = ReduceOnPlateauSpec(factor=0.5, patience=1)
 
 def loss(session: Session, *values: float) -> MetricsReport:
     """The last of several reports."""
-    return [session.report({"val_loss": value}) for value in values][-1]
+    return [session.report_metrics({"val_loss": value}) for value in values][-1]
 
 
 def stop_at(best_step: int, **fields: Any) -> Session:
@@ -99,18 +99,18 @@ def test_each_group_has_the_floor_to_itself() -> None:
 
 def test_reports_without_a_watched_metric_are_refused() -> None:
     session = session_of(spec_of(reduce_on_plateau=HALVED), START)
-    error = refusal(session.report, {"val_lose": 1.0})
+    error = refusal(session.report_metrics, {"val_lose": 1.0})
     assert (error.reason, error.field, error.metadata["watched"]) == (
         Reason.FIELD_REQUIRED, "metrics", "val_loss"
     )  # fmt: skip
-    plateau = session.report({"val_loss": 1.0, "val_lose": 0.5}).monitors.plateau
+    plateau = session.report_metrics({"val_loss": 1.0, "val_lose": 0.5}).monitors.plateau
     assert plateau is not None
     assert plateau.best_value == 1.0
 
 
 def test_a_session_that_watches_nothing_takes_any_report() -> None:
     session = session_of(spec_of(), START)
-    report = session.report({"val_loss": 1.0})
+    report = session.report_metrics({"val_loss": 1.0})
     assert (report.learning_rate, report.reduced, report.stopped, report.restored) == (
         0.1,
         False,
@@ -122,12 +122,12 @@ def test_a_session_that_watches_nothing_takes_any_report() -> None:
 def test_two_metrics_are_watched_apart() -> None:
     stopping = EarlyStoppingSpec(monitor="accuracy", mode=MetricMode.MAX, patience=2)
     session = session_of(spec_of(reduce_on_plateau=HALVED, early_stopping=stopping), START)
-    session.report({"accuracy": 0.5, "val_loss": 1.0})
-    assert session.report({"val_loss": 2.0}).reduced
+    session.report_metrics({"accuracy": 0.5, "val_loss": 1.0})
+    assert session.report_metrics({"val_loss": 2.0}).reduced
     assert session.monitors.stopping is not None
     assert (session.monitors.stopping.seen, session.monitors.stopping.best_value) == (1, 0.5)
-    session.report({"accuracy": 0.4})
-    assert session.report({"accuracy": 0.5}).stopped
+    session.report_metrics({"accuracy": 0.4})
+    assert session.report_metrics({"accuracy": 0.5}).stopped
 
 
 def test_after_the_end_steps_and_reports_are_refused() -> None:
@@ -195,7 +195,7 @@ def test_a_copy_of_the_best_counts_as_memory() -> None:
     store = Store(NumpyBackend(), Limits(max_session_bytes=plain.resident_bytes))
     session_of(spec_of(early_stopping=EarlyStoppingSpec()), START, store)
     assert refusal(session_of, keeping, START, store).metadata["limit"] == "max_session_bytes"
-    plain.update(keeping)
+    plain.update_spec(keeping)
     assert plain.resident_bytes == session.resident_bytes
 
 
@@ -204,7 +204,7 @@ def update(session: Session, **changes: Any) -> None:
         "reduce_on_plateau": session.spec.reduce_on_plateau,
         "early_stopping": session.spec.early_stopping,
     }
-    session.update(spec_of(**fields | changes))
+    session.update_spec(spec_of(**fields | changes))
 
 
 def test_an_update_keeps_what_it_leaves_alone() -> None:
@@ -213,7 +213,7 @@ def test_an_update_keeps_what_it_leaves_alone() -> None:
     loss(session, 1.0, 2.0)
     step(session, GRADIENT)
     monitors = session.monitors
-    session.update(spec_of(Adam(learning_rate=0.4), reduce_on_plateau=HALVED, early_stopping=stopping))
+    session.update_spec(spec_of(Adam(learning_rate=0.4), reduce_on_plateau=HALVED, early_stopping=stopping))
     assert session.monitors == monitors
     assert step(session, GRADIENT).learning_rate == 0.2
     assert loss(session, 2.0, 2.0).restored
@@ -246,9 +246,9 @@ def test_refused_reports_change_nothing() -> None:
     session = session_of(spec_of(reduce_on_plateau=HALVED), START)
     loss(session, 1.0)
     monitors = session.monitors
-    assert refusal(session.report, {"val_loss": 2.0}, expected_step=1).reason is Reason.STEP_MISMATCH
+    assert refusal(session.report_metrics, {"val_loss": 2.0}, expected_step=1).reason is Reason.STEP_MISMATCH
     assert session.monitors == monitors
-    assert session.report({"val_loss": 2.0}, expected_step=0).reduced
+    assert session.report_metrics({"val_loss": 2.0}, expected_step=0).reduced
 
 
 @pytest.mark.parametrize(
@@ -272,4 +272,4 @@ def test_reports_wait_for_the_parameters() -> None:
     store = Store(NumpyBackend())
     session = Session("x", SessionSpec(optimizer=Chosen(Adam())), session_of(spec_of(), START, store).layout,
                       store.backend, pending=["w"])  # fmt: skip
-    assert refusal(session.report, {"val_loss": 1.0}).reason is Reason.PARAMETERS_PENDING
+    assert refusal(session.report_metrics, {"val_loss": 1.0}).reason is Reason.PARAMETERS_PENDING

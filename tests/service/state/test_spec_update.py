@@ -78,7 +78,7 @@ def test_what_becomes_of_state(
     started: tuple[str, ...],
     restarted: bool,
 ) -> None:
-    (transfer,) = train(spec_of(before)).update(spec_of(after))
+    (transfer,) = train(spec_of(before)).update_spec(spec_of(after))
     assert (transfer.carried, transfer.dropped, transfer.started) == (carried, dropped, started)
     assert transfer.restarted is restarted
 
@@ -93,7 +93,7 @@ def goes_on_finitely(before: type[Rule], after: type[Rule]) -> None:
     session = train(spec_of(before()))
     at_switch = parameters(session)["w"].copy()
     pace = np.abs(at_switch - START["w"]).max()
-    session.update(spec_of(after()))
+    session.update_spec(spec_of(after()))
     assert session.step == 3
     np.testing.assert_array_equal(parameters(session)["w"], at_switch)
     fresh = session_of(spec_of(after()), parameters(session))
@@ -110,29 +110,29 @@ def goes_on_finitely(before: type[Rule], after: type[Rule]) -> None:
 def test_a_restarted_rule_steps_as_if_it_were_new() -> None:
     session = train(spec_of(SGD(learning_rate=0.1)))
     fresh = session_of(spec_of(Adam()), parameters(session))
-    session.update(spec_of(Adam()))
+    session.update_spec(spec_of(Adam()))
     np.testing.assert_array_equal(after_a_step(session), after_a_step(fresh))
 
 
 def test_carried_state_steps_as_if_the_rule_had_always_been_there() -> None:
     session = train(spec_of(Adam(learning_rate=0.1)))
     reference = train(spec_of(Adam(learning_rate=0.1)))
-    session.update(spec_of(Adam(learning_rate=0.1, epsilon=1e-6)))
-    session.update(spec_of(Adam(learning_rate=0.1)))
+    session.update_spec(spec_of(Adam(learning_rate=0.1, epsilon=1e-6)))
+    session.update_spec(spec_of(Adam(learning_rate=0.1)))
     np.testing.assert_array_equal(after_a_step(session), after_a_step(reference))
 
 
 def test_the_schedule_goes_on_from_the_sessions_step() -> None:
     session = train(spec_of(Adam()))
     schedule = Exponential(initial_learning_rate=1.0, decay_steps=1.0, decay_rate=0.5)
-    session.update(spec_of(SGD(), schedule=Chosen(schedule)))
+    session.update_spec(spec_of(SGD(), schedule=Chosen(schedule)))
     assert step(session, GRADIENT).learning_rate == 0.125
 
 
 def test_a_weight_average_starts_from_the_parameters() -> None:
     session = train(spec_of())
     now = parameters(session)["w"].copy()
-    session.update(spec_of(weight_average=WeightAverageSpec(decay=0.5)))
+    session.update_spec(spec_of(weight_average=WeightAverageSpec(decay=0.5)))
     np.testing.assert_array_equal(parameters(session, point=Point.AVERAGE)["w"], now)
     later = after_a_step(session)
     np.testing.assert_array_equal(parameters(session, point=Point.AVERAGE)["w"], 0.5 * now + 0.5 * later)
@@ -142,7 +142,7 @@ def test_each_group_is_switched_by_itself() -> None:
     own = ParameterGroup(name="g", tensors=("b",), optimizer=Chosen(Momentum()))
     session = train(spec_of(Adam(), groups=(own,)))
     changed = ParameterGroup(name="g", tensors=("b",), learning_rate_factor=0.0)
-    transfers = {t.group: t for t in session.update(spec_of(Adam(), groups=(changed,)))}
+    transfers = {t.group: t for t in session.update_spec(spec_of(Adam(), groups=(changed,)))}
     assert transfers[""].carried == ("m", "v")
     assert transfers["g"].started == ("m", "v")
     before = parameters(session)["b"].copy()
@@ -153,7 +153,7 @@ def test_each_group_is_switched_by_itself() -> None:
 def expect_refusal(session: Session, spec: SessionSpec, **options: Any) -> DomainError:
     before = parameters(session)["w"].tobytes(), session.spec
     with pytest.raises(DomainError) as caught:
-        session.update(spec, **options)
+        session.update_spec(spec, **options)
     assert (parameters(session)["w"].tobytes(), session.spec) == before
     return caught.value
 
@@ -169,7 +169,7 @@ def test_refusals_change_nothing() -> None:
     regrouped = spec_of(groups=(ParameterGroup(name="g", tensors=("b",)),))
     error = expect_refusal(session, regrouped)
     assert (error.reason, error.field) == (Reason.CONFLICTING_FIELDS, "spec.groups")
-    session.update(spec_of())
+    session.update_spec(spec_of())
     assert after_a_step(session).shape == (3,)
 
 
@@ -177,7 +177,7 @@ def test_more_state_than_the_server_allows_is_refused() -> None:
     store = Store(NumpyBackend(), Limits(max_session_bytes=2 * 4 * 8))
     session = session_of(spec_of(Momentum()), START, store)
     with pytest.raises(DomainError) as caught:
-        store.update(session, spec_of(Adam()))
+        store.update_spec(session, spec_of(Adam()))
     assert caught.value.reason is Reason.LIMIT_EXCEEDED
     assert isinstance(session.spec.optimizer.algorithm, Momentum)
-    assert store.update(session, spec_of(SGD()))[0].dropped == ("velocity",)
+    assert store.update_spec(session, spec_of(SGD()))[0].dropped == ("velocity",)

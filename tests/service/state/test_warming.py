@@ -45,7 +45,7 @@ class Compiling(NumpyBackend):
 def test_steps_compile_nothing(rule: Rule, guard: str) -> None:
     backend = Compiling()
     session = session_of(spec_of(Adam(), gradient=GUARDS[guard]), START, Store(backend))
-    session.update(spec_of(rule, gradient=GUARDS[guard]))
+    session.update_spec(spec_of(rule, gradient=GUARDS[guard]))
     ready = set(backend.asked)
     assert ready
     for _ in range(GUARDS[guard].accumulation_steps):

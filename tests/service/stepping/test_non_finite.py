@@ -138,7 +138,7 @@ def test_what_was_sent_is_not_blamed_for_the_sum_of_rows() -> None:
         strict=True,
     ):  # fmt: skip
         with pytest.raises(DomainError, match=f"'t' is finite as sent, but {told}$"):
-            session.apply(session.stage_arrays([], [rows]), StepOptions())
+            session.take_step(session.stage_arrays([], [rows]), StepOptions())
         np.testing.assert_array_equal(parameters(session)["t"], table)
 
 

@@ -120,7 +120,7 @@ def test_float32_beside_float64(scale: float) -> None:
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_session_that_changes_its_rule_keeps_its_norms(scale: float) -> None:
     session = make(scale)
-    session.update(spec_of(gradient=GradientSpec(clip=ClipByGlobalNorm(max_norm=scale))))
+    session.update_spec(spec_of(gradient=GradientSpec(clip=ClipByGlobalNorm(max_norm=scale))))
     assert step(session, gradients(scale)).clipped_gradient_norm == about(scale)
 
 

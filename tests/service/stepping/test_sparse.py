@@ -67,7 +67,7 @@ def rows(indices: Any = INDICES, values: Any = VALUES, name: str = "table") -> N
 
 def sparse_step(session: Session, *sparse: NamedRows, **options: Any) -> StepResult:
     staging = session.stage_arrays([], sparse or [rows()])
-    return session.apply(staging, StepOptions(**options))
+    return session.take_step(staging, StepOptions(**options))
 
 
 def state(session: Session, name: str = "table") -> dict[str, Array]:
@@ -144,7 +144,7 @@ def test_narrow_values_and_dense_tensors_beside_them(sparse: SparseUpdate) -> No
     staging = session.stage_arrays(
         [NamedArray("bias", BIAS)], [rows(values=narrow), rows([3], np.ones((1, 3)), "other")]
     )
-    result = session.apply(staging, StepOptions(per_tensor_norms=True))
+    result = session.take_step(staging, StepOptions(per_tensor_norms=True))
     wide: Array = np.zeros((6, 2, 2), np.float32)
     np.add.at(wide, INDICES, narrow.astype(np.float32))
     other: Array = np.zeros((4, 3), np.float32)
@@ -212,7 +212,7 @@ def test_a_step_is_taken_once(sparse: SparseUpdate) -> None:
 def test_a_repeat_is_known_after_the_meaning_of_rows_changed() -> None:
     session = make(SparseUpdate.LAZY)
     sparse_step(session, worker="a", sequence=1)
-    session.update(spec_of(gradient=GradientSpec(sparse=SparseUpdate.DENSE)))
+    session.update_spec(spec_of(gradient=GradientSpec(sparse=SparseUpdate.DENSE)))
     assert sparse_step(session, worker="a", sequence=1).replayed
 
 
@@ -306,7 +306,7 @@ def test_dense_takes_rows_beside(fields: dict[str, Any], conflict: str) -> None:
     rest = {"bias": BIAS, "other": np.ones((4, 3), np.float32)}
     for _ in range(4):
         staging = sparse.stage_arrays([NamedArray(name, a) for name, a in rest.items()], [rows()])
-        assert sparse.apply(staging, StepOptions()) == step(dense, {**rest, "table": DENSE})
+        assert sparse.take_step(staging, StepOptions()) == step(dense, {**rest, "table": DENSE})
     for name, array in parameters(sparse).items():
         assert np.array_equal(array, parameters(dense)[name])
 

@@ -252,7 +252,7 @@ def test_lookahead_is_where_the_next_step_would_look() -> None:
 @pytest.mark.parametrize("point", [Point.AVERAGE, Point.LOOKAHEAD])
 def test_points_that_are_not_kept(point: Point) -> None:
     with pytest.raises(DomainError) as caught:
-        make_guarded_session().values(point=point)
+        make_guarded_session().read_values(point=point)
     assert caught.value.reason is Reason.POINT_UNAVAILABLE
 
 
@@ -354,7 +354,7 @@ def test_a_failure_half_way_closes_the_session_to_further_steps() -> None:
     with pytest.raises(MemoryError):
         step(session, {"a": GRADIENT["a"], "c": np.ones(3, np.float32)})
     with pytest.raises(DomainError) as caught:
-        session.values()
+        session.read_values()
     assert caught.value.reason is Reason.INTERNAL
 
 
@@ -366,7 +366,7 @@ def test_a_request_that_is_checked_during_a_step_finds_the_session_whole() -> No
 
         def on_call(self, program: Program) -> None:
             if self.session is not None:
-                assert self.session.values([]).step == 0
+                assert self.session.read_values([]).step == 0
 
     backend = Asking()
     session = session_of(spec_of(), START, Store(backend))

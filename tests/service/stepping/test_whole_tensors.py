@@ -133,8 +133,8 @@ def test_a_push_with_reset_starts_anew(rule: Rule) -> None:
     session, continued = session_of(spec_of(rule), START), session_of(spec_of(rule), START)
     step(session, other)
     step(continued, other)
-    staging = session.stage(None, None)
-    staging.buffer[:] = session.values().buffer
+    staging = session.allocate_staging(None, None)
+    staging.buffer[:] = session.read_values().buffer
     session.assign(staging, reset_state=True)
     assert not np.array_equal(after(session, 1)["k"], after(continued, 1)["k"])
 

@@ -13,7 +13,7 @@ import pytest
 
 from optserve_server.storage.catalog import VERSION, Catalog, DirectoryError, SessionFolder
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.files import Disk, Piece, rename, write_whole
+from optserve_server.storage.files import Disk, Piece, rename_durably, write_file_atomically
 from tests.support.disks import FailingDisk
 
 
@@ -28,9 +28,9 @@ def open_catalog(root: Path, disk: Disk | None = None) -> Iterator[Catalog]:
 
 def make_session(catalog: Catalog, name: str, content: bytes = b"first") -> SessionFolder:
     """A session of that name, with a snapshot of its first state."""
-    folder = catalog.new_folder(name)
+    folder = catalog.assign_folder(name)
     for source, target in catalog.create(folder, writes(content), 0):
-        rename(catalog.disk, source, target)
+        rename_durably(catalog.disk, source, target)
     return folder
 
 
@@ -140,11 +140,11 @@ def test_a_session_that_cannot_be_made_leaves_nothing(tmp_path: Path, operation:
 
 def test_a_failed_replacement_leaves_what_was_there(tmp_path: Path) -> None:
     disk, path = FailingDisk(), tmp_path / "file"
-    write_whole(disk, path, [b"be", b"fore"])
+    write_file_atomically(disk, path, [b"be", b"fore"])
     for operation in ("open", "write", "sync"):
         disk.failing = {operation: errno.EIO}
         with pytest.raises(OSError, match=r"Input/output"):
-            write_whole(disk, path, [b"after"])
+            write_file_atomically(disk, path, [b"after"])
         assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"before")]
 
 
@@ -170,7 +170,9 @@ def test_generations(tmp_path: Path) -> None:
         a = make_session(catalog, "a", b"0")
         for number in (1, 2, 3, 12):
             for kept in (False, True):
-                write_whole(catalog.disk, a.place(number, 2 * number, kept=kept), [b"%d" % number])
+                write_file_atomically(
+                    catalog.disk, a.snapshot_path(number, 2 * number, kept=kept), [b"%d" % number]
+                )
         catalog.prune(a, 2)
         found = [(file.number, file.step, file.kept) for file in a.snapshots()]
         assert found == [

@@ -52,17 +52,17 @@ def test_segments_are_freed_when_nobody_needs_them(tmp_path: Path) -> None:
             writer.append(8, number, bytes(400))
         before = len(list(tmp_path.glob("*.journal")))
         assert writer.journal.find_pinning_owners({7: 20, 8: 0}) == {8}
-        writer.journal.release({7: 20, 8: 0}, 0)
+        writer.journal.delete_old_segments({7: 20, 8: 0}, 0)
         assert len(list(tmp_path.glob("*.journal"))) == before
-        writer.journal.release({7: 20, 8: 10}, 1 << 20)
+        writer.journal.delete_old_segments({7: 20, 8: 10}, 1 << 20)
         assert len(list(tmp_path.glob("*.journal"))) == before
-        writer.journal.release({7: 20, 8: 10}, 0)
+        writer.journal.delete_old_segments({7: 20, 8: 10}, 0)
         # Three records to a segment: those up to number 10 fill six, and 11 of both begins the next.
         assert len(list(tmp_path.glob("*.journal"))) == before - 7
         assert len(list(tmp_path.glob("*.spare"))) == 4
     assert len(payloads(tmp_path, 8, after=10)) == 10
     with writing(tmp_path) as writer:
-        writer.journal.release({}, 0)  # both were deleted
+        writer.journal.delete_old_segments({}, 0)  # both were deleted
     assert payloads(tmp_path, 99) == []
     assert len(list(tmp_path.glob("*.journal"))) <= 1
 
@@ -74,7 +74,7 @@ def test_files_that_are_used_again_hold_no_earlier_record(tmp_path: Path) -> Non
             first = max(writer.durable_positions[7], 0) + 1
             for number in range(first, first + 30):
                 assert writer.append(7, number, bytes([number]) * 300) is None
-                writer.journal.release({7: number}, 0)
+                writer.journal.delete_old_segments({7: number}, 0)
         assert len(list(tmp_path.glob("*.spare"))) >= 1
         assert payloads(tmp_path, 7, after=first + 28) == [bytes([first + 29]) * 300]
     assert not holes(tmp_path).holes
@@ -232,8 +232,8 @@ def test_a_lost_record_that_was_acknowledged_is_missed(tmp_path: Path) -> None:
 def test_positions_of_many_sessions_survive(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         for owner, number in itertools.product(range(1, 1500), (1, 2, 3)):
-            writer.durable_positions.note(owner, number)
-        writer.durable_positions.note(5, 2)  # no way back
+            writer.durable_positions.record_position(owner, number)
+        writer.durable_positions.record_position(5, 2)  # no way back
         writer.durable_positions.remove_owner(6)
     with writing(tmp_path) as writer:
         assert [writer.durable_positions[owner] for owner in (1, 5, 6, 1499, 1500)] == [3, 3, 0, 3, 0]

@@ -12,14 +12,14 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
 from optserve.v1.error_reason_pb2 import ErrorReason
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire.errors import CODES, code_of, status_of
+from optserve_server.wire.errors import CODES, error_status, error_status_code
 
 PROTO = Path(__file__).parents[3] / "proto/optserve/v1/error_reason.proto"
 
 
 def details(error: DomainError) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for detail in status_of(error).details:
+    for detail in error_status(error).details:
         for kind in (ErrorInfo, BadRequest, RetryInfo):
             message: Message = kind()
             if detail.Unpack(message):
@@ -53,7 +53,10 @@ def test_a_status_names_reason_field_and_delay() -> None:
         retry_after=1.25,
     )
     found = details(error)
-    assert (status_of(error).code, status_of(error).message) == (code_of(error).value[0], "expected 7")
+    assert (error_status(error).code, error_status(error).message) == (
+        error_status_code(error).value[0],
+        "expected 7",
+    )
     info = found["ErrorInfo"]
     assert (info.reason, info.domain, dict(info.metadata)) == (
         "SEQUENCE_GAP",

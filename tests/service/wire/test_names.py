@@ -17,7 +17,7 @@ IDS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 def test_an_id_comes_back_out_of_its_name_and_token(session_id: str) -> None:
     assert names.session_id_from(names.session_name(session_id)) == session_id
     assert names.check_session_id(session_id) == session_id
-    assert page_tokens.page_start_from(page_tokens.token_to(session_id)) == session_id
+    assert page_tokens.page_start_from(page_tokens.encode_page_token(session_id)) == session_id
 
 
 @given(st.text())
@@ -31,7 +31,7 @@ def test_any_other_text_is_refused_in_words_for_the_caller(text: str) -> None:
     if isinstance(after, DomainError):
         assert (after.reason, after.field) == (Reason.INVALID_PAGE_TOKEN, "page_token")
     else:
-        assert page_tokens.token_to(after) == text
+        assert page_tokens.encode_page_token(after) == text
 
 
 @pytest.mark.parametrize("name", ["w\x00", "\x7f", "a\tb", "x" * 256])

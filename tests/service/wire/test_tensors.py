@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from optserve._codec.framing import ChunkView
 from optserve.v1.tensor_pb2 import DataType, Tensor
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire.fields.chunks import Filler, cut
+from optserve_server.wire.fields.chunks import Filler, split_chunks
 from optserve_server.wire.fields.tensors import DTYPES, array_from, shape_from, tensor_to
 from tests.service.wire.support import outcome
 
@@ -63,7 +63,7 @@ def test_a_rank_beyond_the_limit_is_refused() -> None:
 def test_what_is_cut_fills_the_same_bytes(payload: bytes, chunk_bytes: int) -> None:
     target = np.zeros(len(payload), np.uint8)
     filler = Filler(target)
-    for chunk in cut(np.frombuffer(payload, np.uint8), chunk_bytes):
+    for chunk in split_chunks(np.frombuffer(payload, np.uint8), chunk_bytes):
         assert not filler.is_complete
         assert len(chunk.data) <= chunk_bytes
         filler.add(chunk)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.rpc.authentication.tokens import Access, AccessError, Token, hash_of, read
+from optserve_server.rpc.authentication.tokens import Access, AccessError, Token, hash_token, read_access_file
 from optserve_server.sessions.namespaces import DEFAULT, Namespace, Namespaces
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Identities:
         self._access = Access()
         if path is not None:
             self._version = _version(path)
-            self._set_access(read(path))
+            self._set_access(read_access_file(path))
 
     def authenticate(self, metadata: object) -> Caller:
         """Returns the caller of a call with this metadata.
@@ -73,7 +73,7 @@ class Identities:
             return self._unauthenticated
         if len(given) != 1 or not isinstance(given[0], str) or given[0][:7].lower() != _SCHEME:
             raise _authentication_error("a bearer token is needed")
-        token = self._access.tokens.get(hash_of(given[0][7:].strip()))
+        token = self._access.tokens.get(hash_token(given[0][7:].strip()))
         if token is None or not token.is_valid():
             raise _authentication_error("the token is not known, or no longer valid")
         return Caller(self._namespaces[token.namespace], token)
@@ -92,7 +92,7 @@ class Identities:
             return
         self._version = version
         try:
-            self._set_access(read(self._path))
+            self._set_access(read_access_file(self._path))
         except AccessError as error:
             _log.error("the tokens stay as they were: %s", error)
             return

@@ -73,12 +73,12 @@ class Access:
     quotas: Mapping[str, Quota] = dataclasses.field(default_factory=dict)
 
 
-def hash_of(token: str) -> str:
+def hash_token(token: str) -> str:
     """The hash that a token is filed under."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def read(path: Path) -> Access:
+def read_access_file(path: Path) -> Access:
     """Reads the file.
 
     Raises:
@@ -90,14 +90,14 @@ def read(path: Path) -> Access:
         raise AccessError(f"cannot read the tokens in {path}: {error}") from None
     try:
         _check_keys(content, {"tokens", "namespaces"}, "the file")
-        tokens = [_token(entry) for entry in content.get("tokens", [])]
-        quotas = {name: _quota(name, table) for name, table in content.get("namespaces", {}).items()}
+        tokens = [_parse_token(entry) for entry in content.get("tokens", [])]
+        quotas = {name: _parse_quota(name, table) for name, table in content.get("namespaces", {}).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise AccessError(f"wrong entry in {path}: {error}") from None
     return Access({token.sha256: token for token in tokens}, quotas)
 
 
-def add(path: Path, name: str, namespace: str, days: float | None = None) -> str:
+def add_token(path: Path, name: str, namespace: str, days: float | None = None) -> str:
     """Makes a token, files its hash, and returns the token, which is kept nowhere.
 
     Args:
@@ -111,7 +111,7 @@ def add(path: Path, name: str, namespace: str, days: float | None = None) -> str
         OSError: it cannot be written.
     """
     token = PREFIX + secrets.token_urlsafe(32)
-    lines = [f'name = "{name}"', f'namespace = "{namespace}"', f'sha256 = "{hash_of(token)}"']
+    lines = [f'name = "{name}"', f'namespace = "{namespace}"', f'sha256 = "{hash_token(token)}"']
     if days is not None:
         expires = datetime.now(UTC) + timedelta(days=days)
         lines.append(f"expires = {expires.isoformat(timespec='seconds')}")
@@ -121,13 +121,13 @@ def add(path: Path, name: str, namespace: str, days: float | None = None) -> str
         )
     before = ""
     if path.exists():
-        read(path)
+        read_access_file(path)
         before = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n"
-    _replace(path, before + "\n".join(["[[tokens]]", *lines]) + "\n")
+    _write_atomically(path, before + "\n".join(["[[tokens]]", *lines]) + "\n")
     return token
 
 
-def _replace(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     """Written beside and renamed, so that no server reads half of it; for its owner's eyes."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
@@ -139,7 +139,7 @@ def _replace(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _token(entry: Mapping[str, Any]) -> Token:
+def _parse_token(entry: Mapping[str, Any]) -> Token:
     _check_keys(entry, {"name", "namespace", "sha256", "expires"}, "a token")
     for key, form in (("namespace", _NAMESPACE), ("sha256", _SHA256)):
         value = entry.get(key)
@@ -151,7 +151,7 @@ def _token(entry: Mapping[str, Any]) -> Token:
     return Token(str(entry.get("name", "")), entry["namespace"], entry["sha256"], expires)
 
 
-def _quota(name: str, table: Mapping[str, Any]) -> Quota:
+def _parse_quota(name: str, table: Mapping[str, Any]) -> Quota:
     if name != EVERY and not _NAMESPACE.fullmatch(name):
         raise ValueError(f"{name!r} is no namespace")
     _check_keys(table, {field.name for field in dataclasses.fields(Quota)}, f"namespace {name}")

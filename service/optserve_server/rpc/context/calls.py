@@ -64,7 +64,7 @@ current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", de
 
 
 @contextlib.contextmanager
-def waiting() -> Iterator[None]:
+def suspend_idle_timeout() -> Iterator[None]:
     """Does not count the running call as silent while it waits for something that others do."""
     call = current.get()
     if call is None:
@@ -77,7 +77,7 @@ def waiting() -> Iterator[None]:
         call.moves, call.heard = moves, time.monotonic()
 
 
-def namespace() -> Namespace:
+def current_namespace() -> Namespace:
     """The namespace that the running call belongs to."""
     call = current.get()
     assert call is not None  # handlers run within the interceptor

@@ -66,11 +66,13 @@ class Coordination:
 
     def join(self, session: Session, worker: str, lease_seconds: float) -> Awaitable[Member]:
         """Makes a worker a member."""
-        return ShieldedCoroutine(self._change(session, Join(worker, lease_seconds)))
+        return ShieldedCoroutine(self._commit_change(session, Join(worker, lease_seconds)))
 
     def leave(self, session: Session, worker: str, epoch: int) -> Awaitable[None]:
         """Ends a membership, if it has not ended."""
-        return ShieldedCoroutine(self._change(session, EndMemberships(MemberState.LEFT, [(worker, epoch)])))
+        return ShieldedCoroutine(
+            self._commit_change(session, EndMemberships(MemberState.LEFT, [(worker, epoch)]))
+        )
 
     async def acquire_shards(
         self, session: Session, worker: str, epoch: int, count: int, wait_seconds: float
@@ -83,9 +85,9 @@ class Coordination:
         ends = math.inf
         while True:
             if self._is_stopping:
-                raise _shutting_down()
+                raise _shutting_down_error()
             acquired: Acquired = await ShieldedCoroutine(
-                self._change(session, AcquireShards(worker, epoch, count))
+                self._commit_change(session, AcquireShards(worker, epoch, count))
             )
             if acquired.wait is None:
                 return acquired
@@ -101,12 +103,12 @@ class Coordination:
         self, session: Session, worker: str, epoch: int, shards: Sequence[int]
     ) -> Awaitable[None]:
         """Gives shards of a member back."""
-        return ShieldedCoroutine(self._change(session, ReleaseShards(worker, epoch, shards)))
+        return ShieldedCoroutine(self._commit_change(session, ReleaseShards(worker, epoch, shards)))
 
     def schedule_timers(self, sessions: Iterable[Session]) -> None:
         """Has leases and deadlines of sessions that were recovered run."""
         for session in sessions:
-            self._schedule(session)
+            self._schedule_timer(session)
 
     async def stop(self) -> None:
         """Rejects contributions that wait, because the server is shutting down."""
@@ -115,7 +117,7 @@ class Coordination:
             timer.cancel()
         for session in {id(session): session for session in self._waiting.values()}.values():
             await self._execution.run_exclusively(
-                session, partial(session.coordinator.reconsider_all, _shutting_down())
+                session, partial(session.coordinator.reconsider_all, _shutting_down_error())
             )
 
     async def _contribute(
@@ -123,10 +125,10 @@ class Coordination:
     ) -> StepResult:
         while True:
             if self._is_stopping:
-                raise _shutting_down()
+                raise _shutting_down_error()
             apply = partial(Contribution.execute_decision, reply=reply)
             outcome = await self._execution.commit(session, contribution, apply)
-            await self._advance(session)
+            await self._commit_due_changes(session)
             if isinstance(outcome, StepResult):
                 return outcome
             await self._wait_for_decision(session, outcome)
@@ -142,20 +144,20 @@ class Coordination:
     async def _wait_for_decision(self, session: Session, held: Held) -> None:
         loop = asyncio.get_running_loop()
         decided = asyncio.Event()
-        held.when_decided(partial(loop.call_soon_threadsafe, decided.set))
+        held.add_done_callback(partial(loop.call_soon_threadsafe, decided.set))
         self._waiting[held] = session
         try:
-            with calls.waiting():
+            with calls.suspend_idle_timeout():
                 await decided.wait()
         finally:
             self._waiting.pop(held, None)
 
-    async def _change(self, session: Session, change: Change[Session, Any]) -> Any:
+    async def _commit_change(self, session: Session, change: Change[Session, Any]) -> Any:
         done = await self._execution.commit(session, change, _commit)
-        await self._advance(session)
+        await self._commit_due_changes(session)
         return done
 
-    async def _advance(self, session: Session) -> None:
+    async def _commit_due_changes(self, session: Session) -> None:
         """Does what is due: ends memberships whose leases have run out, takes steps that are complete."""
         coordinator = session.coordinator
         while not session.closed and (change := next_due_change(coordinator)) is not None:
@@ -164,16 +166,16 @@ class Coordination:
             except Exception as error:
                 if not isinstance(error, DomainError):
                     _log.exception("a step of contributions failed")
-                await self._execution.run_exclusively(session, partial(coordinator.postpone, error))
+                await self._execution.run_exclusively(session, partial(coordinator.handle_failed_step, error))
                 break
-        self._schedule(session)
+        self._schedule_timer(session)
 
-    def _schedule(self, session: Session) -> None:
+    def _schedule_timer(self, session: Session) -> None:
         """Sets the timer for what is due next."""
         timer = self._timers.pop(session, None)
         if timer is not None:
             timer.cancel()
-        due_at = session.coordinator.due_at()
+        due_at = session.coordinator.next_due_time()
         if due_at < math.inf and not (session.closed or self._is_stopping):
             loop = asyncio.get_running_loop()
             delay = max(0.0, due_at - session.coordinator.membership.clock())
@@ -182,7 +184,7 @@ class Coordination:
     def _on_due(self, reference: weakref.ref[Session]) -> None:
         session = reference()
         if session is not None:
-            task = asyncio.get_running_loop().create_task(self._advance(session))
+            task = asyncio.get_running_loop().create_task(self._commit_due_changes(session))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -199,5 +201,5 @@ def _commit(prepared: Committed[T]) -> T:
     return prepared.commit()
 
 
-def _shutting_down() -> DomainError:
+def _shutting_down_error() -> DomainError:
     return DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER_S)

@@ -69,7 +69,7 @@ class Execution:
             prepare = partial(change.prepare, session)
             prepared = prepare() if inline else await self.in_thread(prepare)
             durability, durability_manager = session.durability, self._durability_manager
-            if durability_manager is None or durability is None or not prepared.changes:
+            if durability_manager is None or durability is None or not prepared.has_changes:
                 done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
             else:
                 recording = perf_counter_ns()

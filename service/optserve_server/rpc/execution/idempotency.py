@@ -15,7 +15,7 @@ from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedg
 from optserve_server.sessions.session import Session
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.session_change import Request
-from optserve_server.wire.messages.answers import answer_to, decode, kind_of
+from optserve_server.wire.messages.answers import answer_to, change_kind, decode
 
 M = TypeVar("M", bound=Message)
 
@@ -46,7 +46,7 @@ async def _answer_once(requests: RequestLedger, request: Request, act: Callable[
             return cast(M, decode(known.kind, known.answer))
         answer = await act()
         if requests.lookup(request) is None:  # if it is durable, its answer was stored with it
-            requests.remember(AnsweredRequest(request, kind_of(answer), answer.SerializeToString()))
+            requests.remember(AnsweredRequest(request, change_kind(answer), answer.SerializeToString()))
         return answer
 
 

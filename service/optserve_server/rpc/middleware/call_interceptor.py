@@ -23,8 +23,14 @@ from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.calls import REQUEST_ID_KEY, Call
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.middleware.admission import Admission
-from optserve_server.rpc.middleware.message_codecs import Codec, codecs_of
-from optserve_server.wire.errors import APPLIED_KEY, DETAILS_KEY, PUSHBACK_KEY, code_of, status_of
+from optserve_server.rpc.middleware.message_codecs import Codec, select_codecs
+from optserve_server.wire.errors import (
+    APPLIED_KEY,
+    DETAILS_KEY,
+    PUSHBACK_KEY,
+    error_status,
+    error_status_code,
+)
 
 COPIES_PER_UNARY_REQUEST = 2
 """Copies of a unary request in memory: its bytes, and the decoded message."""
@@ -97,15 +103,15 @@ class CallInterceptor(aio.ServerInterceptor):
         many_in, many_out = handler.request_streaming, handler.response_streaming
         kind = f"{'stream' if many_in else 'unary'}_{'stream' if many_out else 'unary'}"
         behaviour: Behaviour = getattr(handler, kind)
-        decode, encode = codecs_of(method, handler)
+        decode, encode = select_codecs(method, handler)
         if many_out:
-            stream = self._stream(method, behaviour, decode, encode, many_in=many_in)
+            stream = self._wrap_stream_response(method, behaviour, decode, encode, many_in=many_in)
             return grpc.stream_stream_rpc_method_handler(stream)
         return grpc.stream_unary_rpc_method_handler(
-            self._single(method, behaviour, decode, encode, many_in=many_in)
+            self._wrap_unary_response(method, behaviour, decode, encode, many_in=many_in)
         )
 
-    def _single(
+    def _wrap_unary_response(
         self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
     ) -> Behaviour:
         """A handler that returns one response."""
@@ -116,23 +122,23 @@ class CallInterceptor(aio.ServerInterceptor):
             try:
                 self._admission.enter(call, context.invocation_metadata())
                 if many_in:
-                    request = self._requests(call, context, decode)
+                    request = self._decode_requests(call, context, decode)
                 else:
-                    request = await self._parse_only(call, await context.read(), decode)
+                    request = await self._parse_single_request(call, await context.read(), decode)
                     call.moves = False
                 response = await self._encode(call, encode, await behaviour(request, context))
                 meters.bytes_sent += len(response)
                 call.code = "OK"
                 return response
             except BaseException as error:
-                await self._fail(call, context, error)
+                await self._abort_call(call, context, error)
                 raise
             finally:
                 self._end(call, context, logging.DEBUG)
 
         return answer
 
-    def _stream(
+    def _wrap_stream_response(
         self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
     ) -> Behaviour:
         """A handler that writes responses: those that a behaviour yields, unless it writes them itself."""
@@ -147,13 +153,13 @@ class CallInterceptor(aio.ServerInterceptor):
                     await behaviour(context, context)
                 else:
                     if many_in:
-                        request = self._requests(call, context, decode)
+                        request = self._decode_requests(call, context, decode)
                     else:
-                        request = await self._parse_only(call, await context.read(), decode)
+                        request = await self._parse_single_request(call, await context.read(), decode)
                     await self._write_all(call, context, behaviour(request, context), encode)
                 call.code = "OK"
             except BaseException as error:
-                await self._fail(call, context, error)
+                await self._abort_call(call, context, error)
                 raise
             finally:
                 self._end(call, context, logging.INFO)
@@ -181,14 +187,14 @@ class CallInterceptor(aio.ServerInterceptor):
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         return call
 
-    async def _requests(self, call: Call, context: Context, decode: Codec) -> AsyncIterator[Any]:
+    async def _decode_requests(self, call: Call, context: Context, decode: Codec) -> AsyncIterator[Any]:
         """The decoded requests of a stream."""
         while (data := await context.read()) is not aio.EOF:
             call.heard = time.monotonic()
             self._meters.bytes_received += len(data)
             yield parse_message(data, decode)
 
-    async def _parse_only(self, call: Call, data: Any, decode: Codec) -> Any:
+    async def _parse_single_request(self, call: Call, data: Any, decode: Codec) -> Any:
         """Parses the only request of a call; its bytes count as in flight until the call ends."""
         if data is aio.EOF:
             raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
@@ -200,7 +206,7 @@ class CallInterceptor(aio.ServerInterceptor):
             return await asyncio.to_thread(parse_message, data, decode)
         return parse_message(data, decode)
 
-    async def _fail(self, call: Call, context: Context, error: BaseException) -> None:
+    async def _abort_call(self, call: Call, context: Context, error: BaseException) -> None:
         """Ends a call by the status of an error; returns if gRPC ends the call itself."""
         # The status waits for a client that does not read; what was being sent is released before.
         traceback.clear_frames(error.__traceback__)
@@ -273,12 +279,12 @@ def _out_of_memory_error() -> DomainError:
 async def _abort(context: Context, request_id: str, error: DomainError) -> None:
     metadata: list[tuple[str, str | bytes]] = [
         (REQUEST_ID_KEY, request_id),
-        (DETAILS_KEY, status_of(error).SerializeToString()),
+        (DETAILS_KEY, error_status(error).SerializeToString()),
     ]
     if error.retry_after is not None:
         metadata.append((PUSHBACK_KEY, str(round(error.retry_after * 1000))))
     try:
-        await context.abort(code_of(error), error.message, tuple(metadata))
+        await context.abort(error_status_code(error), error.message, tuple(metadata))
     except aio.InternalError as lost:
         # The client left at this very moment, of which gRPC has yet to tell.
         raise asyncio.CancelledError from lost

@@ -21,7 +21,7 @@ _FRAMED: Mapping[str, tuple[Codec | None, Codec | None]] = {
 """Decoders of requests and encoders of responses; None for the generated code."""
 
 
-def codecs_of(method: str, handler: Any) -> tuple[Codec, Codec]:
+def select_codecs(method: str, handler: Any) -> tuple[Codec, Codec]:
     """The decoder of a method's requests and the encoder of its responses.
 
     Args:

@@ -262,7 +262,7 @@ class Server:
         while True:
             await asyncio.sleep(_SWEEP)
             try:
-                await self._tell_health()
+                await self._update_health()
                 self._admission.end_expired_calls()
                 self.regions.drop_idle_regions()
                 collect(_COLLECTION_INTERVAL)
@@ -273,7 +273,7 @@ class Server:
                 # The next look may go well, and calls need none.
                 _log.exception("defect while looking after open calls")
 
-    async def _tell_health(self) -> None:
+    async def _update_health(self) -> None:
         """Lets the health service say what readiness says."""
         if self.ready == self._told_ready:
             return

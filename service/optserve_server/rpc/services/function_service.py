@@ -59,39 +59,39 @@ class FunctionService(FunctionServiceServicer):
     async def EvaluateSchedule(
         self, request: pb.EvaluateScheduleRequest, context: Context
     ) -> pb.EvaluateScheduleResponse:
-        return await self._execution.in_thread(lambda: _schedule(request))
+        return await self._execution.in_thread(lambda: _evaluate_schedule(request))
 
     async def ComputeLoss(self, request: pb.ComputeLossRequest, context: Context) -> pb.ComputeLossResponse:
         with within("loss"):
             chosen, reduction = algorithm_from(request.loss), reduction_from(request.loss)
 
         def work() -> pb.ComputeLossResponse:
-            return _loss(request, chosen, reduction, self._backend)
+            return _compute_loss(request, chosen, reduction, self._backend)
 
         if chosen.algorithm.compiles:
             return await self._execution.in_thread(work)
-        return await self._run(request.prediction, work)
+        return await self._run_or_offload(request.prediction, work)
 
     async def ComputeActivation(
         self, request: pb.ComputeActivationRequest, context: Context
     ) -> pb.ComputeActivationResponse:
-        return await self._run(request.input, lambda: _activation(request))
+        return await self._run_or_offload(request.input, lambda: _compute_activation(request))
 
     async def ComputeActivationGradient(
         self, request: pb.ComputeActivationGradientRequest, context: Context
     ) -> pb.ComputeActivationGradientResponse:
-        return await self._run(request.input, lambda: _activation_gradient(request))
+        return await self._run_or_offload(request.input, lambda: _compute_activation_gradient(request))
 
     async def EstimateComplexity(
         self, request: pb.EstimateComplexityRequest, context: Context
     ) -> pb.EstimateComplexityResponse:
-        return await self._execution.in_thread(lambda: _complexity(request))
+        return await self._execution.in_thread(lambda: _estimate_complexity(request))
 
-    async def _run(self, tensor: Tensor, work: Callable[[], T]) -> T:
+    async def _run_or_offload(self, tensor: Tensor, work: Callable[[], T]) -> T:
         return work() if tensor.ByteSize() <= SMALL_BYTES else await self._execution.in_thread(work)
 
 
-def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleResponse:
+def _evaluate_schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleResponse:
     with within("schedule"):
         chosen = algorithm_from(request.schedule)
     values = chosen.algorithm.rates(steps_from(request))
@@ -100,7 +100,7 @@ def _schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleRespons
     return response
 
 
-def _loss(
+def _compute_loss(
     request: pb.ComputeLossRequest, chosen: Chosen[Loss], reduction: Reduction, backend: Backend
 ) -> pb.ComputeLossResponse:
     with within("prediction"):
@@ -135,7 +135,7 @@ def _sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
         return array_from(request.sample_weight, _FLOATS)
 
 
-def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
+def _compute_activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
     with within("input"):
         x = array_from(request.input, _FLOATS)
     slope = _slope(request)
@@ -145,7 +145,7 @@ def _activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationRes
     return response
 
 
-def _activation_gradient(
+def _compute_activation_gradient(
     request: pb.ComputeActivationGradientRequest,
 ) -> pb.ComputeActivationGradientResponse:
     with within("input"):
@@ -163,7 +163,7 @@ def _activation_gradient(
     return response
 
 
-def _complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityResponse:
+def _estimate_complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateComplexityResponse:
     batch_size, dtype = batch_size_from(request), element_type_from(request)
     optimizer = None
     if request.HasField("optimizer"):

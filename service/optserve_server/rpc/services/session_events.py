@@ -30,13 +30,13 @@ async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
         while before <= session.step < step:
             before = session.step
             session.check_open()
-            with interruptible, calls.waiting():
+            with interruptible, calls.suspend_idle_timeout():
                 await watcher.next()
     finally:
-        session.activity.leave(watcher)
+        session.activity.remove_watcher(watcher)
 
 
-async def events(
+async def stream_events(
     session: Session, drain: Drain, execution: Execution
 ) -> AsyncIterator[pb.WatchSessionResponse]:
     """The messages of a watch, until the session is deleted.
@@ -52,7 +52,7 @@ async def events(
         calls.note_answer_size(count)  # the first event describes the session, and so does an update
         yield await execution.run_or_offload(count, partial(first_event_to, session, datetime.now(UTC)))
         while True:
-            with interruptible, calls.waiting():
+            with interruptible, calls.suspend_idle_timeout():
                 event, dropped = await watcher.next()
             execution.meters.events_dropped += dropped
             make = partial(event_to, session, event, dropped)
@@ -60,4 +60,4 @@ async def events(
             if isinstance(event.what, Deleted):
                 return
     finally:
-        session.activity.leave(watcher)
+        session.activity.remove_watcher(watcher)

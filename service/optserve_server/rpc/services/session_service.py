@@ -27,7 +27,7 @@ from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import answer_once, commit_change, digest_request
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.rpc.services.session_description import describe_session
-from optserve_server.rpc.services.session_events import events, wait_for_step
+from optserve_server.rpc.services.session_events import stream_events, wait_for_step
 from optserve_server.rpc.services.snapshots import Snapshots, receive_snapshot
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.streaming.push import receive_push
@@ -44,7 +44,7 @@ from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step as TakenStep
 from optserve_server.stepping.step_plan import UnaryStep
 from optserve_server.wire.fields import page_tokens
-from optserve_server.wire.fields.chunks import cut
+from optserve_server.wire.fields.chunks import split_chunks
 from optserve_server.wire.fields.names import (
     check_identifier,
     check_session_id,
@@ -94,7 +94,7 @@ class SessionService(SessionServiceServicer):
     @property
     def _session_store(self) -> Store:
         """The sessions of the running call's namespace."""
-        return calls.namespace().store
+        return calls.current_namespace().store
 
     def find(self, name: str) -> Session:
         """The session of that resource name."""
@@ -113,7 +113,9 @@ class SessionService(SessionServiceServicer):
         # Here, and below, for a request of many tensors or bytes is not to hold the loop.
         content = await self._execution.in_thread(partial(digest_request, request)) if key else b""
         asked = Request(key, content)
-        return await answer_once(calls.namespace().requests, asked, partial(self._create, request, asked))
+        return await answer_once(
+            calls.current_namespace().requests, asked, partial(self._create, request, asked)
+        )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         session = self.find(request.name)
@@ -130,7 +132,7 @@ class SessionService(SessionServiceServicer):
         size = page_tokens.page_size_from(request.page_size)
         after = page_tokens.page_start_from(request.page_token)
         page, last = self._session_store.page(size, after)
-        response = pb.ListSessionsResponse(next_page_token=page_tokens.token_to(last))
+        response = pb.ListSessionsResponse(next_page_token=page_tokens.encode_page_token(last))
         for session in page:
             await describe_session(self._execution, response.sessions.add(), session)
         return response
@@ -153,7 +155,7 @@ class SessionService(SessionServiceServicer):
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
     ) -> AsyncIterator[pb.WatchSessionResponse]:
-        async for response in events(self.find(request.name), self._drain, self._execution):
+        async for response in stream_events(self.find(request.name), self._drain, self._execution):
             yield response
 
     async def delete_expired_session(self, session: Session, store: Store) -> None:
@@ -234,9 +236,9 @@ class SessionService(SessionServiceServicer):
             header = parameters.not_modified_header(session.step, pull.point)
             yield Framed(pb.PullParametersResponse(header=header))
             return
-        work = partial(session.values, pull.tensors, pull.dtype, pull.point)
+        work = partial(session.read_values, pull.tensors, pull.dtype, pull.point)
         values = await self._execution.run_exclusively(session, work)
-        chunks = cut(values.buffer, self._limits.chunk_bytes)
+        chunks = split_chunks(values.buffer, self._limits.chunk_bytes)
         header = await self._execution.run_or_offload(count, partial(parameters.values_header_to, values))
         calls.note_answer_size(count)
         yield Framed(pb.PullParametersResponse(header=header), next(chunks, None))
@@ -254,8 +256,10 @@ class SessionService(SessionServiceServicer):
             content = await self._execution.in_thread(digest)
 
         asked = Request(header.request_id, content)
-        act = partial(commit_change, self._execution, push.session, push.change(asked))
-        return cast(pb.PushParametersResponse, await answer_once(calls.namespace().requests, asked, act))
+        act = partial(commit_change, self._execution, push.session, push.build_change(asked))
+        return cast(
+            pb.PushParametersResponse, await answer_once(calls.current_namespace().requests, asked, act)
+        )
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
         return await self._sharing.share(self.find(request.name), request)
@@ -316,14 +320,14 @@ class SessionService(SessionServiceServicer):
             async with self._creating:
                 return await self._snapshots.import_snapshot(self._session_store, header, data, keep)
 
-        answer = await answer_once(calls.namespace().requests, asked, act)
+        answer = await answer_once(calls.current_namespace().requests, asked, act)
         return cast(pb.ImportSnapshotResponse, answer)
 
     async def _answer_once(self, request: Any, act: Callable[[Request], Awaitable[M]]) -> M:
         """The answer of ``act``, which gets the request's id and content, or the answer given before."""
         key = check_identifier(request.request_id, "request_id")
         asked = Request(key, digest_request(request) if key else b"")
-        return await answer_once(calls.namespace().requests, asked, partial(act, asked))
+        return await answer_once(calls.current_namespace().requests, asked, partial(act, asked))
 
     def _resolve_snapshot_name(self, name: str) -> tuple[Session, int]:
         session_id, step = snapshot_from(name)
@@ -335,7 +339,9 @@ class SessionService(SessionServiceServicer):
         """What keeps a new session on the disk."""
         if self._durability_manager is None:
             return lambda _: None
-        return partial(self._durability_manager.create, calls.namespace(), kind, request)
+        return partial(
+            self._durability_manager.create_session_files, calls.current_namespace(), kind, request
+        )
 
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
         session_id = check_session_id(request.session_id)
@@ -366,7 +372,7 @@ class SessionService(SessionServiceServicer):
     async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
         session_id, store = session_id_from(request.name), self._session_store
         if self._durability_manager is not None and store.is_damaged(session_id):
-            name = folder_name(calls.namespace().name, session_id)
+            name = folder_name(calls.current_namespace().name, session_id)
             await self._durability_manager.in_thread(
                 partial(self._durability_manager.delete_quarantined, name, asked)
             )

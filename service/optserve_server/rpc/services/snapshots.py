@@ -19,10 +19,10 @@ from optserve_server.durability.change_records import PushChange, RestoreChange
 from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.durability.snapshot_codec import (
     EncodedSnapshot,
+    decode_layout,
     decode_snapshot,
+    decode_spec,
     encode_snapshot,
-    layout_of,
-    spec_of,
 )
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.execution import Execution
@@ -39,7 +39,7 @@ from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents
-from optserve_server.wire.fields.chunks import Filler, cut
+from optserve_server.wire.fields.chunks import Filler, split_chunks
 from optserve_server.wire.fields.names import check_identifier, check_session_id, snapshot_from, snapshot_name
 from optserve_server.wire.messages.answers import answer_to
 from optserve_server.wire.messages.snapshots import serialize_snapshot, snapshot_to
@@ -135,7 +135,7 @@ class Snapshots:
             data = np.frombuffer(await self._durability_manager.in_thread(read), np.uint8)
             of_step = file.step
         header = pb.SnapshotHeader(step=of_step, byte_count=data.size)
-        chunks = cut(data, chunk_bytes)
+        chunks = split_chunks(data, chunk_bytes)
         yield Framed(pb.ExportSnapshotResponse(header=header), next(chunks, None))
         for chunk in chunks:
             yield Framed(pb.ExportSnapshotResponse(), chunk)
@@ -169,22 +169,24 @@ class Snapshots:
 
     def _copy_session(self, store: Store, source: Session, new_id: str) -> Session:
         frozen = encode_snapshot(source, self._codec)
-        return self._decode_session(store, _contents(frozen), new_id)
+        return self._decode_session(store, _materialize_contents(frozen), new_id)
 
     def _decode_import(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
         try:
             made = self._decode_session(store, snapshot.read(data.data), new_id, checked=False)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_MALFORMED, f"the bytes are no snapshot: {error}") from error
-        made.spec = replace(made.spec, durability=store.durability_of(replace(made.spec, durability=None)))
+        made.spec = replace(
+            made.spec, durability=store.resolve_durability(replace(made.spec, durability=None))
+        )
         return made
 
     def _decode_session(
         self, store: Store, contents: Contents, new_id: str, *, checked: bool = True
     ) -> Session:
         try:
-            spec = spec_of(contents, self._codec)
-            store.check_size(layout_of(contents, spec), spec)
+            spec = decode_spec(contents, self._codec)
+            store.check_size(decode_layout(contents, spec), spec)
             made = decode_snapshot(contents, self._codec, new_id, store.backend, store.budget)
         except DamagedError as error:
             if not checked:
@@ -203,7 +205,7 @@ class Snapshots:
     def _read(self, file: SnapshotFile) -> Contents:
         assert self._durability_manager is not None  # without one there is no file
         try:
-            return self._durability_manager.catalog.read(file)
+            return self._durability_manager.catalog.read_snapshot(file)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_DAMAGED, f"the snapshot is damaged: {error}") from error
 
@@ -237,7 +239,7 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
     with within("header"):
         check_identifier(header.request_id, "request_id")
         check_session_id(header.session_id)
-    buffer = store.budget.array(header.byte_count)
+    buffer = store.budget.allocate_array(header.byte_count)
     filler = Filler(buffer)
     filler.add(first.chunk)
     while (framed := await anext(requests, None)) is not None:
@@ -255,13 +257,13 @@ async def _call_directly(work: Callable[[], T]) -> T:
 
 def _stage_parameters(session: Session, contents: Contents) -> Staging:
     """A snapshot's parameters, staged."""
-    staging = session.stage(None, None)
+    staging = session.allocate_staging(None, None)
     for tensor in staging.tensors:
         staging.array(tensor)[:] = contents.tensors[f"parameter/{tensor.entry.name}"].reshape(-1)
     return staging
 
 
-def _contents(frozen: EncodedSnapshot) -> Contents:
+def _materialize_contents(frozen: EncodedSnapshot) -> Contents:
     tensors: dict[str, npt.NDArray[Any]] = {t.name: t.get() for t in frozen.tensors}
     return Contents(frozen.metadata, tensors)
 

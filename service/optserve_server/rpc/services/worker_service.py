@@ -43,7 +43,7 @@ class WorkerService(WorkerServiceServicer):
 
     async def JoinSession(self, request: pb.JoinSessionRequest, context: Context) -> pb.JoinSessionResponse:
         session = self._find(request.session)
-        worker, lease_seconds = workers.worker_from(request), workers.lease_from(request)
+        worker, lease_seconds = workers.worker_from(request), workers.lease_seconds_from(request)
         member = await self._coordination.join(session, worker, lease_seconds)
         response = pb.JoinSessionResponse(
             epoch=member.epoch,

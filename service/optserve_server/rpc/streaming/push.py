@@ -30,7 +30,7 @@ class Push:
     session: Session
     staging: Staging
 
-    def change(self, request: Request) -> PushChange:
+    def build_change(self, request: Request) -> PushChange:
         """What it asks for."""
         expected = self.header.expected_step if self.header.HasField("expected_step") else None
         return PushChange(self.staging, expected, self.header.reset_state, request)
@@ -72,7 +72,7 @@ async def _begin(header: pb.PushHeader, find: Callable[[str], Session], executio
         session.check_step(
             header.expected_step if header.HasField("expected_step") else None, "expected_step"
         )
-        stage = partial(session.stage, tuple(header.tensors) or None, dtype)
+        stage = partial(session.allocate_staging, tuple(header.tensors) or None, dtype)
         staging = await execution.run_or_offload(len(session.layout.entries), stage)
         if header.byte_count != staging.byte_count:
             raise wrong_byte_count_error(header.byte_count, staging.byte_count)

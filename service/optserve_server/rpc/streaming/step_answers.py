@@ -90,7 +90,7 @@ class StepAnswers:
         """Whether the buffer of an answer is still needed."""
         return self.sending_task is not None and not self.sending_task.done() and not self._is_last_copied()
 
-    def begin(self, reply: Reply | None) -> StepAnswer:
+    def make_answer(self, reply: Reply | None) -> StepAnswer:
         """An answer; that of a step in a thread is sent while the step runs."""
         return StepAnswer(reply, self._start)
 

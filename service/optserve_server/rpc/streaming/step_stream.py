@@ -116,7 +116,7 @@ class StepStream:
         if request.HasField("data_connection"):
             _check_only_field(request, chunk, "data_connection")
             await self._answers.wait_until_sent()
-            await self._messages.connect(request.data_connection)
+            await self._messages.switch_to_data_connection(request.data_connection)
             return None
         if chunk is not None:
             text = "a chunk must follow a step whose bytes are not complete"
@@ -212,7 +212,7 @@ class StepStream:
         """A step whose gradient is complete."""
         session, kind = plan.session, Step if options.member is None else Contribution
         if plan.sparse_tensors or start.row_indices:
-            session.admit(options)
+            session.admit_step(options)
             arriving = plan.make_sparse_staging(
                 steps.row_indices_from(start.row_indices, plan), start.byte_count
             )
@@ -239,7 +239,7 @@ class StepStream:
         if isinstance(chunk, ChunkView) and not chunk.byte_offset and len(chunk.data) == size:
             staging.buffer.data[:] = chunk.data
         elif size or chunk is not None:
-            session.admit(options)  # before more bytes are awaited
+            session.admit_step(options)  # before more bytes are awaited
             await self._receive_resumable_gradient(session, Filler(staging.buffer), start, step, chunk)
         return step
 
@@ -256,7 +256,7 @@ class StepStream:
             await self._receive_gradient(filler, chunk, step.on_received)
         except BaseException:
             member = step.options.member
-            if start.upload_id and member and session.coordinator.membership.has(worker, member.epoch):
+            if start.upload_id and member and session.coordinator.membership.is_member(worker, member.epoch):
                 uploads.keep(worker, start.upload_id, filler.received)  # the plan's buffer: it ends
             raise
         uploads.drop(worker)
@@ -288,7 +288,7 @@ class StepStream:
             commit = partial(Step.commit, reply=reply)
             result = await self._execution.commit(session, step, commit)
             return await self._send_all_but_last(result, reply)
-        answer = self._answers.begin(reply)
+        answer = self._answers.make_answer(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(session, step, commit)
         self._answers.measure_sending(self._execution.meters.respond)
@@ -340,8 +340,8 @@ def _copy_parameters_to_region(
         return result, 0, 0
     values = region.values  # dropped if the client has gone meanwhile
     if values is not None:
-        plan.session.values(*region.key, values)
-    return result, plan.session.step, 0 if region.live is None else region.live.change
+        plan.session.read_values(*region.key, values)
+    return result, plan.session.step, 0 if region.live is None else region.live.change_count
 
 
 async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
@@ -351,7 +351,7 @@ async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
         try:
             await _receive(chunk, place)
         except BaseException:
-            filler.take_back(chunk)
+            filler.discard_chunk(chunk)
             raise
     else:
         filler.add(chunk)

@@ -53,7 +53,7 @@ class StreamMessages:
         self._offer: Offer | None = None
         self._socket: socket.socket | None = None
 
-    async def connect(self, request: pb.DataConnectionRequest) -> None:
+    async def switch_to_data_connection(self, request: pb.DataConnectionRequest) -> None:
         """Offers a data connection, or goes over to it.
 
         Raises:

@@ -132,7 +132,7 @@ class DataConnection:
         if compressed:
             raise DomainError(Reason.MALFORMED_MESSAGE, "no message of a data connection is compressed")
         if length > self._max_message_bytes:
-            raise self._too_long(length)
+            raise self._too_long_error(length)
         self._meters.bytes_received += length
         self._unturned += length
         is_long = length > SHORT
@@ -198,7 +198,7 @@ class DataConnection:
             if not received:
                 raise _truncation_error(filled, len(place))
             filled += received
-            await self._count_moved(received)
+            await self._note_progress(received)
 
     async def _receive(self, place: memoryview) -> int:
         """Receives at least one byte, or 0 when the client has sent all."""
@@ -235,7 +235,7 @@ class DataConnection:
                 raise self._connection_lost_error() from lost
             left = left[sent:]
             if left:
-                await self._count_moved(sent)
+                await self._note_progress(sent)
 
     def _connection_lost_error(self) -> asyncio.CancelledError:
         """Ends a task whose connection was lost; the call ends, its client may still be connected."""
@@ -244,7 +244,7 @@ class DataConnection:
         )
         return asyncio.CancelledError()
 
-    async def _count_moved(self, byte_count: int) -> None:
+    async def _note_progress(self, byte_count: int) -> None:
         """Notes progress of a long message and yields to other tasks: it may arrive without a pause."""
         self._call.heard = time.monotonic()
         self._unturned += byte_count
@@ -263,7 +263,7 @@ class DataConnection:
         finally:
             self._loop.remove_writer(self._socket.fileno())
 
-    def _too_long(self, length: int) -> DomainError:
+    def _too_long_error(self, length: int) -> DomainError:
         return DomainError(
             Reason.LIMIT_EXCEEDED,
             f"a message of {length} bytes, where {self._max_message_bytes} are the most",

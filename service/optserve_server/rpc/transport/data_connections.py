@@ -128,7 +128,7 @@ class DataConnections:
         """Hands a connection to the call whose ticket it shows, or closes it without a word."""
         accepted = False
         try:
-            _tune(connection)
+            _set_socket_options(connection)
             ticket = await asyncio.wait_for(_read_ticket(connection), CLAIM_TIMEOUT_S)
             claim = self._claims.get(ticket)
             if claim is not None and not claim.done():
@@ -148,7 +148,7 @@ class DataConnections:
             await asyncio.wait_for(_drain(connection), LINGER_SECONDS)
 
 
-def _tune(connection: socket.socket) -> None:
+def _set_socket_options(connection: socket.socket) -> None:
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

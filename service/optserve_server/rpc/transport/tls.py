@@ -51,11 +51,11 @@ class Certificates:
         """Credentials of a port, which ask again for every connection."""
         return grpc.dynamic_ssl_server_credentials(
             self._current,
-            self._fetch,
+            self._reload_certificates,
             require_client_authentication=self._files.client_authority is not None,
         )
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration:
+    def _reload_certificates(self) -> grpc.ServerCertificateConfiguration:
         """The certificates for a connection that begins; called by gRPC's own threads."""
         version = self._versions()
         if version == self._version:

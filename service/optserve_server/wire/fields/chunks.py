@@ -58,7 +58,7 @@ class Filler:
         self._buffer[:size] = earlier[:size]
         self._filled = size
 
-    def take_back(self, chunk: ChunkAhead) -> None:
+    def discard_chunk(self, chunk: ChunkAhead) -> None:
         """Counts the last chunk as missing: it did not arrive as a whole."""
         self._filled -= chunk.byte_count
 
@@ -106,7 +106,7 @@ class Filler:
         )
 
 
-def cut(buffer: npt.NDArray[Any], chunk_bytes: int) -> Iterator[ChunkView]:
+def split_chunks(buffer: npt.NDArray[Any], chunk_bytes: int) -> Iterator[ChunkView]:
     """Cuts a buffer (uint8) into views of up to ``chunk_bytes`` bytes; an empty one into none."""
     for start in range(0, buffer.size, chunk_bytes):
         yield ChunkView(start, buffer[start : start + chunk_bytes].data)

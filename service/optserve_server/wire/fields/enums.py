@@ -13,7 +13,7 @@ from optserve_server.errors import DomainError, Reason
 E = TypeVar("E", bound=Enum)
 
 
-def member_of(kind: type[E], descriptor: EnumDescriptor, number: int) -> E:
+def enum_member(kind: type[E], descriptor: EnumDescriptor, number: int) -> E:
     """The member of ``kind`` for a number other than 0.
 
     Raises:
@@ -31,18 +31,18 @@ def member_of(kind: type[E], descriptor: EnumDescriptor, number: int) -> E:
 
 
 @functools.cache
-def number_of(member: Enum, descriptor: EnumDescriptor) -> int:
+def enum_number(member: Enum, descriptor: EnumDescriptor) -> int:
     """The number of ``member`` on the wire."""
-    return descriptor.values_by_name[prefix(descriptor) + member.name].number
+    return descriptor.values_by_name[enum_prefix(descriptor) + member.name].number
 
 
-def prefix(descriptor: EnumDescriptor) -> str:
+def enum_prefix(descriptor: EnumDescriptor) -> str:
     """The common prefix of the values' names, taken from the UNSPECIFIED value."""
     return descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
 
 
 @functools.cache
 def _members(kind: type[Enum], descriptor: EnumDescriptor) -> dict[int, Any]:
-    start = len(prefix(descriptor))
+    start = len(enum_prefix(descriptor))
     names = {value.name[start:]: value.number for value in descriptor.values}
     return {names[member.name]: member for member in kind if member.name in names}

@@ -43,6 +43,6 @@ def page_start_from(page_token: str) -> str:
     return after
 
 
-def token_to(after: str) -> str:
+def encode_page_token(after: str) -> str:
     """The token of the page that follows ``after``; empty if there is none."""
     return base64.urlsafe_b64encode(_MARK + after.encode()).decode() if after else ""

@@ -8,7 +8,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from optserve_server.errors import DomainError, Reason
 
 
-def check_known(message: Message, field: str | None = None) -> None:
+def reject_unknown_fields(message: Message, field: str | None = None) -> None:
     """Rejects fields that this server does not know: they could change what a step means.
 
     Raises:

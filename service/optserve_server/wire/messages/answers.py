@@ -69,6 +69,6 @@ def decode(kind: ChangeKind, data: bytes) -> Message:
     return _TYPES[kind].FromString(data)
 
 
-def kind_of(answer: Message) -> ChangeKind:
+def change_kind(answer: Message) -> ChangeKind:
     """What was asked for, by its answer."""
     return _KINDS[type(answer)]

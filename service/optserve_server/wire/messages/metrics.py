@@ -38,7 +38,7 @@ def report_to(report: MetricsReport) -> ReportMetricsResponse:
         stopped=report.stopped,
         restored=report.restored,
         reduce_on_plateau=plateau_to(report.monitors.plateau),
-        early_stopping=stopping_to(report.monitors.stopping),
+        early_stopping=early_stopping_to(report.monitors.stopping),
     )
 
 
@@ -55,7 +55,7 @@ def plateau_to(state: ReduceOnPlateauState | None) -> session_pb2.ReduceOnPlatea
     )
 
 
-def stopping_to(state: EarlyStoppingState | None) -> session_pb2.EarlyStoppingState | None:
+def early_stopping_to(state: EarlyStoppingState | None) -> session_pb2.EarlyStoppingState | None:
     """What early_stopping has come to, if there is one."""
     if state is None:
         return None

@@ -15,9 +15,9 @@ from optserve_server.errors import within
 from optserve_server.state.layout import TensorEntry
 from optserve_server.state.read_parameters import Point, Pull, Values
 from optserve_server.state.staging import StagedTensor, Staging
-from optserve_server.wire.fields.enums import member_of, number_of
+from optserve_server.wire.fields.enums import enum_member, enum_number
 from optserve_server.wire.fields.tensors import NUMBERS, tensor_to, wire_dtype_from
-from optserve_server.wire.fields.unknown_fields import check_known
+from optserve_server.wire.fields.unknown_fields import reject_unknown_fields
 
 Layouts = RepeatedCompositeFieldContainer[TensorLayout]
 
@@ -25,7 +25,7 @@ Layouts = RepeatedCompositeFieldContainer[TensorLayout]
 def pull_from(message: session_service_pb2.PullOptions) -> Pull:
     """Which values to send; fields of errors are paths within ``message``."""
     if len(UnknownFieldSet(message)):
-        check_known(message)
+        reject_unknown_fields(message)
     dtype = wire_dtype_from(message.wire_dtype, "wire_dtype")
     return Pull(tuple(message.tensors) or None, dtype, _point_from(message.point))
 
@@ -34,7 +34,7 @@ def _point_from(number: int) -> Point:
     if not number:
         return Point.PARAMETERS
     with within("point"):
-        return member_of(Point, ParameterPoint.DESCRIPTOR, number)
+        return enum_member(Point, ParameterPoint.DESCRIPTOR, number)
 
 
 def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
@@ -49,7 +49,7 @@ def values_header_to(values: Values) -> session_service_pb2.ParametersHeader:
 
 def parameter_point_to(point: Point) -> ParameterPoint.ValueType:
     """A point's number."""
-    return ParameterPoint.ValueType(number_of(point, ParameterPoint.DESCRIPTOR))
+    return ParameterPoint.ValueType(enum_number(point, ParameterPoint.DESCRIPTOR))
 
 
 def not_modified_header(step: int, point: Point) -> session_service_pb2.ParametersHeader:

@@ -18,7 +18,7 @@ from optserve_server.wire.fields.tensors import (
     dtype_from,
     shape_from,
 )
-from optserve_server.wire.messages.metrics import plateau_to, stopping_to
+from optserve_server.wire.messages.metrics import early_stopping_to, plateau_to
 from optserve_server.wire.messages.parameters import add_layout
 from optserve_server.wire.specifications.specs import algorithm_from, session_spec_from, session_spec_to
 
@@ -85,7 +85,7 @@ def fill_session(message: session_pb2.Session, session: Session) -> None:
             seed=session.seed,
             slots=[GroupSlots(group=group, slots=slots) for group, slots in session.slot_names().items()],
             reduce_on_plateau=plateau_to(session.monitors.plateau),
-            early_stopping=stopping_to(session.monitors.stopping),
+            early_stopping=early_stopping_to(session.monitors.stopping),
             durable_step=session.durable_step,
         )
     )
@@ -97,7 +97,7 @@ def fill_session(message: session_pb2.Session, session: Session) -> None:
         message.data_plan.shard_count = progress.plan.shard_count
         message.data_plan.completed = progress.completed
         message.data_plan.leased = progress.leased_count
-        message.data_plan.epoch = progress.epoch
+        message.data_plan.epoch = progress.first_incomplete_epoch
 
 
 def _session_state_number(session: Session) -> session_pb2.SessionState.ValueType:

@@ -34,7 +34,7 @@ def serialize_snapshot(frozen: EncodedSnapshot, budget: Budget) -> npt.NDArray[n
     Raises:
         DomainError: it exceeds the budget.
     """
-    buffer = budget.array(snapshot.length(frozen.tensors, frozen.metadata))
+    buffer = budget.allocate_array(snapshot.count_encoded_bytes(frozen.tensors, frozen.metadata))
     position = 0
 
     def put(piece: Piece) -> None:

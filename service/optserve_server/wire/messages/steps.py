@@ -19,14 +19,14 @@ from optserve_server.state.sparse_rows import NamedRows, check_has_rows
 from optserve_server.state.staging import NamedArray, StagedTensor, check_names, lay_out
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
 from optserve_server.stepping.step_plan import StepPlan
-from optserve_server.wire.fields.enums import number_of
+from optserve_server.wire.fields.enums import enum_number
 from optserve_server.wire.fields.names import check_identifier
 from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array_from, wire_dtype_from
-from optserve_server.wire.fields.unknown_fields import check_known
+from optserve_server.wire.fields.unknown_fields import reject_unknown_fields
 from optserve_server.wire.messages.parameters import add_staged_layout, pull_from
 
 _OUTCOMES = {
-    outcome: pb.StepOutcome.ValueType(number_of(outcome, pb.StepOutcome.DESCRIPTOR))
+    outcome: pb.StepOutcome.ValueType(enum_number(outcome, pb.StepOutcome.DESCRIPTOR))
     for outcome in StepOutcome
 }
 
@@ -59,8 +59,8 @@ def sparse_gradients_from(messages: Sequence[SparseRows]) -> list[NamedRows]:
 def unary_options_from(message: pb.StepOptions) -> StepOptions:
     """What a unary step asks for; fields of errors start at ``options``."""
     if len(UnknownFieldSet(message)):
-        check_known(message, "options")
-    return _check(
+        reject_unknown_fields(message, "options")
+    return _check_options(
         StepOptions(
             check_identifier(message.worker, "options.worker"),
             message.sequence,
@@ -98,7 +98,7 @@ def _member_options_from(message: pb.StepOptions | pb.StepStart, epoch: int) -> 
     )
 
 
-def _check(options: StepOptions) -> StepOptions:
+def _check_options(options: StepOptions) -> StepOptions:
     """Checks options; fields of errors start at ``options``.
 
     Raises:
@@ -122,7 +122,7 @@ def _check(options: StepOptions) -> StepOptions:
 def overrides_from(messages: Sequence[pb.HyperparameterOverride], field: str) -> tuple[Override, ...]:
     """The hyperparameters that have other values in one step; ``field`` is where they stand."""
     for index, message in enumerate(messages):
-        check_known(message, f"{field}[{index}]")
+        reject_unknown_fields(message, f"{field}[{index}]")
     return tuple(Override(m.group if m.HasField("group") else None, m.name, m.value) for m in messages)
 
 
@@ -162,7 +162,7 @@ def find_plan_session(message: pb.StepPlan, find: Callable[[str], Session]) -> S
         message: the plan.
         find: returns the session of a resource name.
     """
-    check_known(message)
+    reject_unknown_fields(message)
     try:
         return find(message.session)
     except DomainError as error:
@@ -257,11 +257,11 @@ def _fill_layout(layout: ByteLayout, tensors: Sequence[StagedTensor]) -> None:
 def options_from(start: pb.StepStart, plan: StepPlan[Session]) -> StepOptions:
     """What a step asks for; fields of errors are paths within the message."""
     if len(UnknownFieldSet(start)):
-        check_known(start, "options")
+        reject_unknown_fields(start, "options")
     if plan.region is not None and not start.gradient_id:
         text = "a gradient in shared memory needs a gradient_id"
         raise DomainError(Reason.FIELD_REQUIRED, text, field="gradient_id")
-    return _check(
+    return _check_options(
         StepOptions(
             plan.worker,
             start.sequence,

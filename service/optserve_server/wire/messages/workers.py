@@ -9,7 +9,7 @@ from optserve.v1 import worker_service_pb2 as pb
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.shard_change import Acquired
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire.fields.enums import number_of
+from optserve_server.wire.fields.enums import enum_number
 from optserve_server.wire.fields.names import check_identifier
 
 DEFAULT_LEASE_S = 30.0
@@ -36,7 +36,7 @@ def worker_from(message: MemberRequest) -> str:
     return check_identifier(message.worker, "worker")
 
 
-def lease_from(message: pb.JoinSessionRequest) -> float:
+def lease_seconds_from(message: pb.JoinSessionRequest) -> float:
     """The seconds of a lease.
 
     Raises:
@@ -86,7 +86,7 @@ def acquire_response_to(acquired: Acquired) -> pb.AcquireShardsResponse:
 def worker_to(member: Member, now: float) -> pb.Worker:
     """A worker; ``now`` by the clock of its membership."""
     is_active = member.state is MemberState.ACTIVE
-    state = pb.WorkerState.ValueType(number_of(member.state, pb.WorkerState.DESCRIPTOR))
+    state = pb.WorkerState.ValueType(enum_number(member.state, pb.WorkerState.DESCRIPTOR))
     return pb.Worker(
         worker=member.worker,
         epoch=member.epoch,

@@ -18,7 +18,7 @@ from optserve_server.hyperparameters import (
     field_types,
 )
 from optserve_server.sessions.store import Limits
-from optserve_server.wire.fields.enums import number_of
+from optserve_server.wire.fields.enums import enum_number
 from optserve_server.wire.specifications.specs import FAMILIES
 
 WORDS: Mapping[Any, str] = {
@@ -64,7 +64,7 @@ def _defaults_to(declaration: Declaration) -> Iterator[pb.ConventionDefault]:
     for convention in Convention:
         value = declaration.defaults[convention]
         if value is not REQUIRED:
-            number = WireConvention.ValueType(number_of(convention, WireConvention.DESCRIPTOR))
+            number = WireConvention.ValueType(enum_number(convention, WireConvention.DESCRIPTOR))
             yield pb.ConventionDefault(convention=number, value=_text(value))
 
 
@@ -76,7 +76,7 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _words(kind: Any) -> str:
+def _describe_type(kind: Any) -> str:
     """What a list or an algorithm within another is made of."""
     if get_origin(kind) is Chosen:
         return "specification"
@@ -88,5 +88,5 @@ def _range_text(kind: Any, declaration: Declaration) -> str:
     """``double in [0, 1)``; enums name what is allowed."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return declaration.range_text() or "one of " + ", ".join(member.name for member in kind)
-    words = WORDS.get(kind) or _words(kind)
+    words = WORDS.get(kind) or _describe_type(kind)
     return f"{words} {declaration.range_text()}".rstrip()

@@ -36,7 +36,7 @@ def steps_from(message: EvaluateScheduleRequest) -> npt.NDArray[np.int64]:
     array = np.fromiter(steps, np.int64, count)
     negative = np.flatnonzero(array < 0)
     if len(negative):
-        raise _out_of_range(f"steps.steps[{negative[0]}]", "at least 0")
+        raise _out_of_range_error(f"steps.steps[{negative[0]}]", "at least 0")
     return array
 
 
@@ -48,13 +48,13 @@ def _count(steps: Sequence[int]) -> int:
 
 def _range_from(message: StepRange) -> range:
     if message.start < 0:
-        raise _out_of_range("range.start", "at least 0")
+        raise _out_of_range_error("range.start", "at least 0")
     if message.stride < 0:
-        raise _out_of_range("range.stride", "at least 1")
+        raise _out_of_range_error("range.stride", "at least 1")
     return range(message.start, message.stop, message.stride or 1)
 
 
-def _out_of_range(field: str, allowed: str) -> DomainError:
+def _out_of_range_error(field: str, allowed: str) -> DomainError:
     return DomainError(
         Reason.OUT_OF_RANGE, f"{field} must be {allowed}", field=field, metadata={"range": allowed}
     )

@@ -34,7 +34,7 @@ from optserve_server.hyperparameters import Chosen, Convention, Hyperparameters
 from optserve_server.losses.base import Reduction
 from optserve_server.registry import Registry
 from optserve_server.spec.session_spec import SessionSpec
-from optserve_server.wire.fields.enums import member_of, number_of
+from optserve_server.wire.fields.enums import enum_member, enum_number
 
 FAMILIES: Mapping[str, Registry[Any]] = {
     OptimizerSpec.DESCRIPTOR.full_name: optimizers.REGISTRY,
@@ -61,7 +61,7 @@ def session_spec_from(message: SessionSpecMessage) -> SessionSpec:
 def session_spec_to(spec: SessionSpec) -> SessionSpecMessage:
     """The echo of a specification, which asks for the same when it is sent back."""
     message = SessionSpecMessage()
-    _fill(message, spec)
+    _fill_from_dataclass(message, spec)
     if spec.schedule is not None:
         # Beside a schedule an optimizer's own rate has no effect, and setting it is rejected.
         for optimizer in [message.optimizer, *(group.optimizer for group in message.groups)]:
@@ -82,7 +82,7 @@ def algorithm_from(message: Message, inherited: Convention = Convention.KERAS) -
             within ``message``.
     """
     family = FAMILIES[message.DESCRIPTOR.full_name]
-    name = _choice(message)
+    name = _get_chosen_variant(message)
     if name not in family:
         raise DomainError(Reason.UNSUPPORTED_VALUE, f"this server has no {name} in {family.family}")
     convention = _convention(message, inherited)
@@ -95,10 +95,10 @@ def algorithm_from(message: Message, inherited: Convention = Convention.KERAS) -
 def write_algorithm(message: Message, chosen: Chosen[Any]) -> None:
     """Writes an algorithm into a message of one of `FAMILIES`, every field stated."""
     if _CONVENTION in message.DESCRIPTOR.fields_by_name:
-        setattr(message, _CONVENTION, number_of(chosen.convention, WireConvention.DESCRIPTOR))
+        setattr(message, _CONVENTION, enum_number(chosen.convention, WireConvention.DESCRIPTOR))
     inner: Message = getattr(message, chosen.algorithm.name)
     inner.SetInParent()
-    _fill(inner, chosen.algorithm)
+    _fill_from_dataclass(inner, chosen.algorithm)
 
 
 def reduction_from(message: LossSpec) -> Reduction:
@@ -107,13 +107,13 @@ def reduction_from(message: LossSpec) -> Reduction:
         number = message.reduction
         if not number:
             return Reduction.SUM_OVER_BATCH_SIZE
-        return member_of(Reduction, LossReduction.DESCRIPTOR, number)
+        return enum_member(Reduction, LossReduction.DESCRIPTOR, number)
 
 
 def write_loss(message: LossSpec, chosen: Chosen[Any], reduction: Reduction) -> None:
     """Writes a loss, every field stated."""
     write_algorithm(message, chosen)
-    message.reduction = LossReduction.ValueType(number_of(reduction, LossReduction.DESCRIPTOR))
+    message.reduction = LossReduction.ValueType(enum_number(reduction, LossReduction.DESCRIPTOR))
 
 
 def find_oneof(descriptor: Any) -> Any:
@@ -130,7 +130,7 @@ def _record_from(message: Message, kind: type[Hyperparameters], convention: Conv
 def _read_given(message: Message, kind: type[Any], convention: Convention) -> dict[str, object]:
     """The fields that are set, and the records that have no None to stand for unset."""
     given: dict[str, object] = {}
-    hints = _hints(cast(Hashable, kind))
+    hints = _field_types(cast(Hashable, kind))
     for field in message.DESCRIPTOR.fields:
         hint, optional = hints[field.name]
         if _is_set(message, field) or (_is_record(hint) and not optional):
@@ -146,7 +146,7 @@ def _value(field: Field, raw: Any, hint: Any, convention: Convention) -> Any:
     if get_origin(hint) is tuple:
         return tuple(_items(field, raw, get_args(hint)[0], convention))
     if field.enum_type is not None:
-        return member_of(hint, field.enum_type, raw)
+        return enum_member(hint, field.enum_type, raw)
     if field.message_type is None:
         return raw
     if field.message_type.full_name in FAMILIES:
@@ -178,7 +178,7 @@ def _inherit_convention(field: Field, convention: Convention) -> Convention:
 def _variant_from(message: Message, kinds: tuple[type[Any], ...], convention: Convention) -> Any:
     if find_oneof(message.DESCRIPTOR) is None:
         return _record_from(message, kinds[0], convention)
-    name = _choice(message)
+    name = _get_chosen_variant(message)
     kind = next(k for k in kinds if k.__name__ == _variant_class_name(message.DESCRIPTOR, name))
     with within(name):
         return _record_from(getattr(message, name), kind, convention)
@@ -189,7 +189,7 @@ def _variant_class_name(descriptor: Any, field: str) -> str:
     return str(descriptor.name).removesuffix("Spec") + field.title().replace("_", "")
 
 
-def _choice(message: Message) -> str:
+def _get_chosen_variant(message: Message) -> str:
     oneof = find_oneof(message.DESCRIPTOR)
     assert oneof is not None  # a message without a choice is never asked for one
     name = message.WhichOneof(oneof.name)
@@ -205,14 +205,14 @@ def _convention(message: Message, inherited: Convention) -> Convention:
     if _CONVENTION in fields:
         number = getattr(message, _CONVENTION)
         with within(_CONVENTION):
-            return member_of(Convention, WireConvention.DESCRIPTOR, number) if number else inherited
+            return enum_member(Convention, WireConvention.DESCRIPTOR, number) if number else inherited
     if _OPTIMIZER in fields and message.HasField(_OPTIMIZER):
         with within(_OPTIMIZER):
             return _convention(getattr(message, _OPTIMIZER), inherited)
     return inherited
 
 
-def _fill(message: Message, value: Any) -> None:
+def _fill_from_dataclass(message: Message, value: Any) -> None:
     """Writes a dataclass into its message."""
     for field in message.DESCRIPTOR.fields:
         item = getattr(value, field.name, None)
@@ -223,7 +223,7 @@ def _fill(message: Message, value: Any) -> None:
         elif isinstance(item, tuple):
             _fill_items(getattr(message, field.name), item)
         elif isinstance(item, Enum):
-            setattr(message, field.name, number_of(item, cast(EnumDescriptor, field.enum_type)))
+            setattr(message, field.name, enum_number(item, cast(EnumDescriptor, field.enum_type)))
         elif field.message_type is None:
             setattr(message, field.name, item)
         else:
@@ -239,7 +239,7 @@ def _fill_message(message: Message, value: Any) -> None:
         names = {_variant_class_name(message.DESCRIPTOR, field.name): field.name for field in oneof.fields}
         message = getattr(message, names[type(value).__name__])
     message.SetInParent()
-    _fill(message, value)
+    _fill_from_dataclass(message, value)
 
 
 def _fill_items(container: Any, items: tuple[Any, ...]) -> None:
@@ -247,7 +247,7 @@ def _fill_items(container: Any, items: tuple[Any, ...]) -> None:
         if isinstance(item, Chosen):
             write_algorithm(container.add(), item)
         elif dataclasses.is_dataclass(item):
-            _fill(container.add(), item)
+            _fill_from_dataclass(container.add(), item)
         else:
             container.append(item)
 
@@ -274,7 +274,7 @@ def _is_record(hint: Any) -> bool:
 
 
 @functools.cache
-def _hints(kind: Hashable) -> dict[str, tuple[Any, bool]]:
+def _field_types(kind: Hashable) -> dict[str, tuple[Any, bool]]:
     """The declared type of each field, ``X | None`` as X, and whether it may be None."""
     return {name: _without_none(hint) for name, hint in get_type_hints(cast(type[Any], kind)).items()}
 

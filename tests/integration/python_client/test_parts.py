@@ -120,7 +120,7 @@ def test_the_watchdog_misses_no_deadline():
     watchdog.close()
 
 
-def loaded_by(code: str) -> set[str]:
+def list_modules_after(code: str) -> set[str]:
     """The modules and packages of the client that a new process has loaded after ``code``."""
     script = f"{code}; import sys; print(*[n for n in sys.modules if n.startswith('optserve.')])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -128,13 +128,13 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_importing_the_client_loads_neither_plotting_nor_the_command_line():
-    loaded = loaded_by("import optserve; optserve.connect")
+    loaded = list_modules_after("import optserve; optserve.connect")
     assert "_engine" in loaded
     assert not loaded & {"plotting", "commands"}
 
 
 def test_the_server_loads_messages_and_framing_alone():
-    assert loaded_by("import optserve_server.app") == {"_codec", "event_engine", "v1"}
+    assert list_modules_after("import optserve_server.app") == {"_codec", "event_engine", "v1"}
 
 
 def test_without_tqdm_bars_are_silent_unless_they_are_wanted(monkeypatch):

@@ -373,7 +373,7 @@ def enums_text(contract: Contract) -> str:
             lines += docstring(contract.comments[(enum.name, value.name)], [])
     lines += ["", "", "_BY_NAME: dict[str, type[IntEnum]] = {"]
     lines += [f'    "{enum.name}": {contract.enum_name(enum)},' for enum in contract.enums()]
-    lines += ["}", "", "", "def by_name(name: str) -> type[IntEnum]:"]
+    lines += ["}", "", "", "def find_enum(name: str) -> type[IntEnum]:"]
     lines += ['    """The enum that the contract calls ``name``."""', "    return _BY_NAME[name]"]
     return "\n".join([*lines, ""])
 

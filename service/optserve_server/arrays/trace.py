@@ -144,8 +144,8 @@ class Tracer(Ops):
         stored = {name for name, _ in stores}
         return Program(
             arrays=tuple(name for name in self._touched if Load(name) in used or name in stored),
-            scalars=_names(self._numbers, Scalar, used),
-            segment_scalars=_names(self._numbers, SegmentScalar, used),
+            scalars=_list_names(self._numbers, Scalar, used),
+            segment_scalars=_list_names(self._numbers, SegmentScalar, used),
             instructions=instructions,
             stores=tuple((name, renumber(x)) for name, x in stores),
             reductions=reductions,
@@ -205,7 +205,7 @@ def _find_live_instructions(instructions: list[Instruction], roots: list[Operand
     return sorted(live)
 
 
-def _names(
+def _list_names(
     numbers: Iterable[Scalar | SegmentScalar], kind: type[Scalar] | type[SegmentScalar], used: set[Operand]
 ) -> tuple[str, ...]:
     return tuple(x.name for x in numbers if isinstance(x, kind) and x in used)

@@ -85,7 +85,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         shares = dumps([dataclasses.astuple(share) for share in self._shares])
         return encode_step_record(self._step.staging, self._step.options, self.kind, f'"shares":{shares},')
 
-    def give_up(self) -> None:
+    def roll_back(self) -> None:
         """Does nothing: `prepare` takes nothing."""
 
     def commit(self) -> object:
@@ -174,7 +174,7 @@ class CloseRound(Change[Any, "CloseRound"]):
         """The payload of its record: the contributions have records of their own."""
         return pack({"kind": self.kind})
 
-    def give_up(self) -> None:
+    def roll_back(self) -> None:
         """Does nothing: `prepare` takes nothing."""
 
     def commit(self) -> object:

@@ -55,7 +55,7 @@ class _ShardChange(Change[Any, Any]):
         """The payload of its record."""
         return pack({"kind": self.kind, "worker": self.worker, "shards": self.numbers})
 
-    def give_up(self) -> None:
+    def roll_back(self) -> None:
         """Returns what `prepare` took: nothing."""
 
     def _check(self, session: CoordinatedSession) -> None:

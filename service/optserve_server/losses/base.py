@@ -185,7 +185,7 @@ class Loss(Algorithm):
             raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "at least one dimension", "[]")
         self.check(prediction.shape)
         if sample_weight is not None:
-            expected = without_axis(prediction.shape, self._axis)
+            expected = remove_axis(prediction.shape, self._axis)
             check_allowed(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))
             check_allowed(Reason.DTYPE_MISMATCH, "sample_weight", sample_weight.dtype, (prediction.dtype,))
         return self._prepare(prediction, target)
@@ -210,7 +210,7 @@ def apply_weights(values: Floats, factors: Floats | None) -> Floats:
         return np.asarray(values * factors)
 
 
-def without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+def remove_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     """The shape without one of its axes."""
     axis %= len(shape)
     return shape[:axis] + shape[axis + 1 :]

@@ -86,7 +86,7 @@ class Custom(Loss):
         y = self._check(prediction, target, sample_weight)
         program, numbers = self.programs.both if with_gradient else self.programs.value
         found = _run_program(backend, program, numbers, prediction, y)
-        values = np.asarray(_mean(found[VALUE]), prediction.dtype)
+        values = np.asarray(_mean_over_last_axis(found[VALUE]), prediction.dtype)
         gradient = None
         if with_gradient:
             slope = np.asarray(found[SLOPE] * (1 / max(prediction.shape[-1], 1)), prediction.dtype)
@@ -94,7 +94,7 @@ class Custom(Loss):
         return Evaluated(apply_weights(values, sample_weight), gradient)
 
     def _values(self, prediction: Floats, target: Floats) -> Any:
-        return _mean(_interpret(*self.programs.value, prediction, target)[VALUE])
+        return _mean_over_last_axis(_interpret(*self.programs.value, prediction, target)[VALUE])
 
     def _gradient(self, prediction: Floats, target: Floats) -> Any:
         slope = _interpret(*self.programs.both, prediction, target)[SLOPE]
@@ -131,7 +131,7 @@ def _interpret(
     return {name: np.broadcast_to(value, prediction.shape) for name, value in stored.items()}
 
 
-def _mean(values: Floats) -> npt.NDArray[np.float64]:
+def _mean_over_last_axis(values: Floats) -> npt.NDArray[np.float64]:
     """The mean over the last axis, summed in float64."""
     return np.asarray(np.sum(values, axis=-1, dtype=np.float64) / max(values.shape[-1], 1))
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import Reason, out_of_range_error
-from optserve_server.losses.base import Floats, check_allowed, without_axis
+from optserve_server.losses.base import Floats, check_allowed, remove_axis
 from optserve_server.losses.categorical_crossentropy import CategoricalCrossentropy
 
 
@@ -25,7 +25,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         """The classes as distributions, which take the memory that the prediction does."""
         axis = self.axis % prediction.ndim
-        expected = without_axis(prediction.shape, axis)
+        expected = remove_axis(prediction.shape, axis)
         check_allowed(Reason.DTYPE_MISMATCH, "target", target.dtype, (np.int32, np.int64))
         check_allowed(Reason.SHAPE_MISMATCH, "target", target.shape, (expected,))
         _require_classes(target, prediction.shape[axis])

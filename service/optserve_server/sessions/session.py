@@ -173,7 +173,7 @@ class Session(CoordinatedSession):
             raise DomainError(Reason.STEP_INCOMPLETE, "a round is open; update when it has closed")
         plan = resolve_plan_update(self.spec.data_plan, self.coordinator.progress, spec.data_plan)
         prepared = prepare_spec_update(self, replace(spec, data_plan=plan))
-        return Prepared(partial(self._commit_spec_update, prepared), prepared.give_up)
+        return Prepared(partial(self._commit_spec_update, prepared), prepared.roll_back)
 
     def _commit_spec_update(self, prepared: Prepared[list[StateTransfer]]) -> list[StateTransfer]:
         transfers = prepared.commit()

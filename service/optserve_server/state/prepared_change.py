@@ -19,10 +19,10 @@ class Prepared(Generic[T]):
 
     Attributes:
         commit: applies it, and returns its outcome.
-        give_up: releases what was allocated for it.
+        roll_back: releases what was allocated for it.
         has_changes: whether it changes anything that has to be recorded.
     """
 
     commit: Callable[[], T]
-    give_up: Callable[[], None] = do_nothing
+    roll_back: Callable[[], None] = do_nothing
     has_changes: ClassVar[bool] = True

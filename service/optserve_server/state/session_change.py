@@ -57,7 +57,7 @@ class Checked(Protocol):
     def has_changes(self) -> bool:
         """Whether applying it changes anything that has to be recorded."""
 
-    def give_up(self) -> None:
+    def roll_back(self) -> None:
         """Releases what was allocated for it."""
 
 

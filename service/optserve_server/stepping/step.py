@@ -165,7 +165,7 @@ class Step(Change[SessionState, "Step"]):
         """The payload of its record."""
         return encode_step_record(self.staging, self.options)
 
-    def give_up(self) -> None:
+    def roll_back(self) -> None:
         """Releases nothing: `prepare` allocates nothing."""
 
     def commit(self, reply: Reply | None = None, progress: Progress | None = None) -> StepResult:

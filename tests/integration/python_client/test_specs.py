@@ -86,7 +86,7 @@ def test_every_enum_is_the_contracts(name):
     prefix = {value.name for value in ENUMS[name].values if value.number == 0}.pop().removesuffix(
         "UNSPECIFIED"
     )
-    ours = {f"{prefix}{member.name}": member.value for member in enums.by_name(name)}
+    ours = {f"{prefix}{member.name}": member.value for member in enums.find_enum(name)}
     assert ours == {value.name: value.number for value in ENUMS[name].values if value.number}
 
 

@@ -76,7 +76,7 @@ def _get(message: Message, name: str) -> object:
     if field.is_repeated:
         return tuple(decode(v) if isinstance(v, Message) else v for v in value)
     if field.enum_type is not None:
-        return member_or_none(enums.by_name(field.enum_type.name), value)
+        return member_or_none(enums.find_enum(field.enum_type.name), value)
     if field.has_presence and not message.HasField(name):
         return None
     return decode(value) if isinstance(value, Message) else value

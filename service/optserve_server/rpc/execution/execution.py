@@ -76,7 +76,7 @@ class Execution:
                 try:
                     byte_count = await durability_manager.record(durability, change)
                 except BaseException:
-                    prepared.give_up()
+                    prepared.roll_back()
                     raise
                 recorded = perf_counter_ns()
                 if failpoints.armed:

@@ -10,12 +10,12 @@ from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.wire.specifications.specs import session_spec_from, session_spec_to
 
 
-def _encode(spec: SessionSpec) -> str:
+def _to_json(spec: SessionSpec) -> str:
     message = session_spec_to(spec)
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
 
 
-def _decode(text: str) -> SessionSpec:
+def _from_json(text: str) -> SessionSpec:
     try:
         message = json_format.Parse(text, SessionSpecMessage(), ignore_unknown_fields=False)
     except json_format.ParseError as error:
@@ -23,5 +23,5 @@ def _decode(text: str) -> SessionSpec:
     return session_spec_from(message)
 
 
-SPEC_TEXT = SpecCodec(_encode, _decode)
+SPEC_TEXT = SpecCodec(_to_json, _from_json)
 """Writes and reads specifications."""

@@ -11,7 +11,7 @@ LEARNS_FROM = 31 << 20
 
 
 @functools.cache
-def expect_large_messages() -> None:
+def keep_freed_memory() -> None:
     """Makes glibc keep freed memory for the next message, instead of giving it back.
 
     It keeps blocks up to the size of the largest one that was ever freed, and at its end twice

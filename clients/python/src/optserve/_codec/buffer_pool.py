@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from optserve._codec.allocator import expect_large_messages
+from optserve._codec.allocator import keep_freed_memory
 
 LARGE_BYTES = 1 << 20
 """Smaller buffers come from memory that the allocator has at hand."""
@@ -41,7 +41,7 @@ class BufferPool:
         """Returns a buffer (uint8, [byte_count]) of any content that nothing else refers to."""
         if byte_count < LARGE_BYTES:
             return np.empty(byte_count, np.uint8)
-        expect_large_messages()
+        keep_freed_memory()
         if not HAS_REFERENCE_COUNTS:
             return np.empty(byte_count, np.uint8)
         for buffer in self._buffers:

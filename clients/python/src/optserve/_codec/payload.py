@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from optserve._codec import chunks, dtypes
-from optserve._codec.allocator import expect_large_messages
+from optserve._codec.allocator import keep_freed_memory
 from optserve._codec.dtypes import Array
 from optserve._codec.framing import ChunkParts, ChunkView, Framing
 from optserve._codec.layout import Layout, TensorInfo
@@ -139,7 +139,7 @@ def pieces(
 def _encode_messages(
     framing: Framing[Any], head: bytes, cut: Iterable[ChunkView | ChunkParts]
 ) -> Iterator[Sequence[Any]]:
-    expect_large_messages()
+    keep_freed_memory()
     for chunk in cut:
         yield framing.message_buffers(head, chunk)
         head = b""

@@ -175,7 +175,7 @@ class Plan:
         if copy:
             pairs = zip(arrays, self._kinds, strict=True)
             return [np.array(array, sent, order="C") for array, (*_, sent) in pairs], ()
-        return (arrays, ()) if plain else self._convert(arrays)
+        return (arrays, ()) if plain else self._convert_dtypes(arrays)
 
     def copy_to_shared_memory(self, arrays: Sequence[Array]) -> Collected:
         """Copies arrays to their places in shared memory, unless they are there."""
@@ -186,7 +186,7 @@ class Plan:
                 np.copyto(place, array, casting="unsafe")
         return IN_MEMORY
 
-    def _convert(self, arrays: Sequence[Array]) -> Collected:
+    def _convert_dtypes(self, arrays: Sequence[Array]) -> Collected:
         """Arrays of the types that are sent; those of a step in several messages are converted later."""
         later = self.byte_count > CHUNK_BYTES
         targets: list[Array] = []

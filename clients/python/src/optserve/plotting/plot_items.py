@@ -41,10 +41,10 @@ def parse_items(family: type[C], words: Sequence[str]) -> list[Item[C]]:
             raise WrongItem(f"{word} comes before the name of what it belongs to")
         else:
             groups[-1].append(word)
-    return [_item(family, name, fields) for name, *fields in groups]
+    return [_parse_item(family, name, fields) for name, *fields in groups]
 
 
-def _item(family: type[C], name: str, words: Sequence[str]) -> Item[C]:
+def _parse_item(family: type[C], name: str, words: Sequence[str]) -> Item[C]:
     fields: dict[str, ast.expr] = {}
     for word in words:
         field, _, value = word.partition("=")

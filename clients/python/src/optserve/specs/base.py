@@ -298,7 +298,7 @@ def _convert_item(field: FieldDescriptor, value: object, name: str) -> object:
     if field.message_type is not None:
         return Spec.BY_MESSAGE[field.message_type.full_name].of(value, name)
     if field.enum_type is not None:
-        return coercion.to_enum_member(enums.by_name(field.enum_type.name), value, name)
+        return coercion.to_enum_member(enums.find_enum(field.enum_type.name), value, name)
     if isinstance(value, Choice):
         allowed = "a number; schedules are given as schedule=... of the session"
         raise TypeError(coercion.error_text(name, value, allowed))

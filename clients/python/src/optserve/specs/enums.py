@@ -1003,6 +1003,6 @@ _BY_NAME: dict[str, type[IntEnum]] = {
 }
 
 
-def by_name(name: str) -> type[IntEnum]:
+def find_enum(name: str) -> type[IntEnum]:
     """The enum that the contract calls ``name``."""
     return _BY_NAME[name]

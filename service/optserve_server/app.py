@@ -46,6 +46,12 @@ _RESIDENT_SHARE = 0.75
 _DESCRIPTORS_SHARE = 0.5
 """Of the process' limit of file descriptors, for shared memory; connections and files need the rest."""
 
+_CONNECTIONS_SHARE = 0.25
+"""The same for gRPC connections."""
+
+_DATA_CONNECTIONS_SHARE = 0.125
+"""The same for data connections; what is left is for files and the pages for operators."""
+
 _MAX_DESCRIPTORS = 1 << 20
 """File descriptors beyond which a server needs no more, whatever the system allows."""
 
@@ -70,6 +76,10 @@ def compose(
     conditions = Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
+        max_connections=_max_connections(settings),
+        max_data_connections=int(_descriptor_limit() * _DATA_CONNECTIONS_SHARE),
+        handshake_seconds=settings.handshake_seconds,
+        connection_idle_seconds=settings.connection_idle_seconds,
         stream_idle_seconds=settings.stream_idle_seconds,
         session_lease_seconds=settings.session_lease_seconds,
         reflection=settings.reflection,
@@ -247,15 +257,37 @@ def _shared_memory_descriptors(settings: Settings) -> int:
     Raises:
         ConfigError: they are more than the process can spare.
     """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = int(soft * _DESCRIPTORS_SHARE)
     stated = settings.max_shared_memory_descriptors
+    return _share_of_descriptors("max_shared_memory_descriptors", stated, _DESCRIPTORS_SHARE)
+
+
+def _descriptor_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _share_of_descriptors(name: str, stated: int, share: float) -> int:
+    """What a setting allows: the stated number, or the share of all descriptors if that is 0.
+
+    Raises:
+        ConfigError: it is more than the share.
+    """
+    limit = _descriptor_limit()
+    most = int(limit * share)
     if stated > most:
         raise ConfigError(
-            f"max_shared_memory_descriptors is {stated}, but must be at most {most}: half of the {soft} file"
-            " descriptors that the process may open (RLIMIT_NOFILE)"
+            f"{name} is {stated}, but must be at most {most}: {share:.0%} of the {limit} file descriptors"
+            " that the process may open (RLIMIT_NOFILE)"
         )
     return stated or most
+
+
+def _max_connections(settings: Settings) -> int:
+    """Connections for gRPC that the server may hold.
+
+    Raises:
+        ConfigError: they are more than the process can spare.
+    """
+    return _share_of_descriptors("max_connections", settings.max_connections, _CONNECTIONS_SHARE)
 
 
 def _budget(settings: Settings) -> Budget:

@@ -118,6 +118,18 @@ class Settings(BaseSettings):
     )
     grace_seconds: Seconds = Field(10.0, description="seconds that calls in flight get after SIGTERM")
     max_concurrent_rpcs: int = Field(1000, ge=1, le=1_000_000, description="calls in flight at once")
+    max_connections: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="gRPC connections at once; 0 is a quarter of RLIMIT_NOFILE",
+    )
+    handshake_seconds: Seconds = Field(
+        10.0, gt=0, description="seconds within which a new connection must be ready for calls"
+    )
+    connection_idle_seconds: Seconds = Field(
+        600.0, description="seconds after which a connection without a call is closed; 0 is never"
+    )
     max_message_bytes: ByteSize = _size(
         64 << 20, 1 << 16, 2**31 - 1, "bytes of the largest message received or sent"
     )

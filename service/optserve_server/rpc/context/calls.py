@@ -33,6 +33,7 @@ class Call:
         moves: whether messages are still to come or to go, so that silence means something.
         task: what answers it, once that has begun.
         verdict: why the server ended it before its own end, if it did.
+        arriving: whether its only request is being received.
         charge: the memory of its request, where it is one message.
         is_answer_long: whether encoding its answer takes too long for the event loop.
         code: how it ended: OK, CANCELLED or a reason.
@@ -47,6 +48,7 @@ class Call:
     moves: bool = True
     task: asyncio.Task[Any] | None = None
     verdict: DomainError | None = None
+    arriving: bool = False
     charge: Charge | None = None
     is_answer_long: bool = False
     code: str = "CANCELLED"

@@ -12,6 +12,12 @@ from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.calls import Call
 from optserve_server.rpc.context.drain import RETRY_AFTER_S, Drain
 
+MAX_HEALTH_CALLS = 64
+"""Calls of the health service at once, which need no token; the oldest is ended for one more."""
+
+HEALTH_REQUEST_TIMEOUT_S = 5.0
+"""Seconds within which the request of a health check has to arrive."""
+
 
 class Admission:
     """Admits calls, counts them, and ends those that may not continue.
@@ -27,12 +33,22 @@ class Admission:
         self._drain = drain
         self._idle = stream_idle_seconds
         self._inside: set[Call] = set()
+        self._health_calls: dict[Call, None] = {}  # oldest first
         self._empty = asyncio.Event()
 
     @property
     def call_count(self) -> int:
         """Calls being answered."""
         return len(self._inside)
+
+    @property
+    def health_call_count(self) -> int:
+        """Calls of the health service being answered."""
+        return len(self._health_calls)
+
+    def list_calls(self) -> list[Call]:
+        """Calls being answered, those of the health service among them."""
+        return [*self._inside, *self._health_calls]
 
     def enter(self, call: Call, metadata: object) -> None:
         """Identifies the caller of a call and counts the call, before anything of it is read.
@@ -48,10 +64,24 @@ class Admission:
         call.caller, call.task = caller, asyncio.current_task()
         self._inside.add(call)
 
+    def enter_health(self, call: Call, metadata: object) -> None:
+        """Counts a call of the health service: it needs no token, and is answered while the server drains.
+
+        Callers without a token have slots of their own, so that they take none from others. A new call
+        ends the oldest if all are in use: checks are short, and who watches can watch again.
+        """
+        if len(self._health_calls) >= MAX_HEALTH_CALLS:
+            oldest = next(iter(self._health_calls))
+            del self._health_calls[oldest]
+            oldest.end(_health_limit_error())
+        call.task = asyncio.current_task()
+        self._health_calls[call] = None
+
     def leave(self, call: Call) -> None:
         """Stops counting a call; does nothing if it is not counted."""
-        if call in self._inside:
-            assert call.caller is not None
+        if call.caller is None:
+            self._health_calls.pop(call, None)
+        elif call in self._inside:
             self._inside.remove(call)
             call.charge = None
             call.caller.namespace.budget.give(Kind.REQUESTS, 1)
@@ -68,12 +98,26 @@ class Admission:
     def end_expired_calls(self) -> None:
         """Reads tokens again where they have changed, and ends calls that may not go on."""
         self.identities.refresh()
-        silent_since = time.monotonic() - self._idle
+        now = time.monotonic()
+        silent_since = now - self._idle
+        for call in tuple(self._health_calls):
+            if call.moves and call.heard < now - HEALTH_REQUEST_TIMEOUT_S:
+                call.end(_idle_error(HEALTH_REQUEST_TIMEOUT_S))
         for call in tuple(self._inside):
-            if call.caller is not None and not self.identities.is_valid(call.caller):
+            assert call.caller is not None
+            if not self.identities.is_valid(call.caller):
                 call.end(DomainError(Reason.UNAUTHENTICATED, "the token is no longer valid"))
             elif self._idle and call.moves and call.heard < silent_since:
                 call.end(_idle_error(self._idle))
+
+
+def _health_limit_error() -> DomainError:
+    return DomainError(
+        Reason.LIMIT_EXCEEDED,
+        f"newer health checks need the place of this one, of which there are {MAX_HEALTH_CALLS}",
+        metadata={"limit": "health_calls", "value": MAX_HEALTH_CALLS},
+        retry_after=RETRY_AFTER_S,
+    )
 
 
 def _idle_error(seconds: float) -> DomainError:

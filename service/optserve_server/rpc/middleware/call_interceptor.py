@@ -23,6 +23,7 @@ from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.calls import REQUEST_ID_KEY, Call
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.middleware.admission import Admission
+from optserve_server.rpc.middleware.log_limiter import LogLimiter
 from optserve_server.rpc.middleware.message_codecs import Codec, codecs_of
 from optserve_server.wire.errors import APPLIED_KEY, DETAILS_KEY, PUSHBACK_KEY, code_of, status_of
 
@@ -35,6 +36,9 @@ LONG_REQUEST_BYTES = 256 << 10
 UNREADABLE = "the message's bytes cannot be read"
 """Message of the error of bytes that no message of the contract has."""
 
+MAX_HEALTH_REQUEST_BYTES = 4096
+"""Bytes of a health check's request, which is the name of a service."""
+
 _HEALTH = "/grpc.health."
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,8 @@ _PROCESS_ID, _numbers = secrets.token_hex(6), itertools.count(1)
 
 Context = aio.ServicerContext[Any, Any]
 Behaviour = Callable[[Any, Any], Any]
+Enter = Callable[[Call, object], None]
+"""Admits a call, given its metadata."""
 
 
 class Tracer(Protocol):
@@ -64,7 +70,7 @@ class CallInterceptor(aio.ServerInterceptor):
     """Admits each call, decodes and encodes its messages, and turns every error into a status.
 
     To gRPC every request is a stream of bytes, so that a call is admitted and counted before its
-    first byte is read. Health checks pass unchanged: they need no token, and are answered while
+    first byte is read. Health checks need no token, have slots of their own, and are answered while
     the server drains.
 
     Args:
@@ -75,6 +81,7 @@ class CallInterceptor(aio.ServerInterceptor):
 
     def __init__(self, admission: Admission, meters: Meters, tracer: Tracer | None = None) -> None:
         self._admission, self._meters, self._tracer = admission, meters, tracer
+        self._log_limiter = LogLimiter()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -87,8 +94,8 @@ class CallInterceptor(aio.ServerInterceptor):
         wrapped = self._handlers.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None or method.startswith(_HEALTH):
-                return handler
+            if handler is None:
+                return None
             # Only methods that exist are stored: a client chooses the name.
             wrapped = self._handlers[method] = self._wrap(handler, method)
         return wrapped
@@ -98,15 +105,16 @@ class CallInterceptor(aio.ServerInterceptor):
         kind = f"{'stream' if many_in else 'unary'}_{'stream' if many_out else 'unary'}"
         behaviour: Behaviour = getattr(handler, kind)
         decode, encode = codecs_of(method, handler)
+        enter = self._admission.enter_health if method.startswith(_HEALTH) else self._admission.enter
         if many_out:
-            stream = self._stream(method, behaviour, decode, encode, many_in=many_in)
+            stream = self._stream(method, enter, behaviour, decode, encode, many_in=many_in)
             return grpc.stream_stream_rpc_method_handler(stream)
         return grpc.stream_unary_rpc_method_handler(
-            self._single(method, behaviour, decode, encode, many_in=many_in)
+            self._single(method, enter, behaviour, decode, encode, many_in=many_in)
         )
 
     def _single(
-        self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
+        self, method: str, enter: Enter, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
     ) -> Behaviour:
         """A handler that returns one response."""
         meters = self._meters
@@ -114,11 +122,11 @@ class CallInterceptor(aio.ServerInterceptor):
         async def answer(_: object, context: Context) -> bytes:
             call = self._begin(method, context)
             try:
-                self._admission.enter(call, context.invocation_metadata())
+                enter(call, context.invocation_metadata())
                 if many_in:
                     request = self._requests(call, context, decode)
                 else:
-                    request = await self._parse_only(call, await context.read(), decode)
+                    request = await self._receive_only(call, context, decode)
                     call.moves = False
                 response = await self._encode(call, encode, await behaviour(request, context))
                 meters.bytes_sent += len(response)
@@ -133,7 +141,7 @@ class CallInterceptor(aio.ServerInterceptor):
         return answer
 
     def _stream(
-        self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
+        self, method: str, enter: Enter, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
     ) -> Behaviour:
         """A handler that writes responses: those that a behaviour yields, unless it writes them itself."""
         yields = inspect.isasyncgenfunction(behaviour)
@@ -141,7 +149,7 @@ class CallInterceptor(aio.ServerInterceptor):
         async def answer(_: object, context: Context) -> None:
             call = self._begin(method, context)
             try:
-                self._admission.enter(call, context.invocation_metadata())
+                enter(call, context.invocation_metadata())
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
                 if not yields:
                     await behaviour(context, context)
@@ -149,7 +157,7 @@ class CallInterceptor(aio.ServerInterceptor):
                     if many_in:
                         request = self._requests(call, context, decode)
                     else:
-                        request = await self._parse_only(call, await context.read(), decode)
+                        request = await self._receive_only(call, context, decode)
                     await self._write_all(call, context, behaviour(request, context), encode)
                 call.code = "OK"
             except BaseException as error:
@@ -188,14 +196,19 @@ class CallInterceptor(aio.ServerInterceptor):
             self._meters.bytes_received += len(data)
             yield parse_message(data, decode)
 
-    async def _parse_only(self, call: Call, data: Any, decode: Codec) -> Any:
-        """Parses the only request of a call; its bytes count as in flight until the call ends."""
+    async def _receive_only(self, call: Call, context: Context, decode: Codec) -> Any:
+        """Receives the only request of a call; its bytes count as in flight until the call ends."""
+        call.arriving = True
+        data = await context.read()
+        call.arriving = False
         if data is aio.EOF:
             raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
         self._meters.bytes_received += len(data)
-        assert call.caller is not None  # it was admitted
-        budget = call.caller.namespace.budget
-        call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
+        if call.caller is not None:  # a health check has no namespace that it could count against
+            budget = call.caller.namespace.budget
+            call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
+        elif len(data) > MAX_HEALTH_REQUEST_BYTES:
+            raise _health_request_error(len(data))
         if len(data) > LONG_REQUEST_BYTES:
             return await asyncio.to_thread(parse_message, data, decode)
         return parse_message(data, decode)
@@ -215,6 +228,9 @@ class CallInterceptor(aio.ServerInterceptor):
         elif isinstance(error, aio.InternalError):
             # Writing to a client that is gone fails before gRPC cancels the call.
             raise asyncio.CancelledError from error
+        elif isinstance(error, aio.AbortError):
+            call.code = "ABORTED"  # a handler of gRPC's own has ended the call with its status
+            return
         elif isinstance(error, MemoryError):
             _log.exception("no memory for %s", call.method)
             error = _out_of_memory_error()
@@ -236,8 +252,15 @@ class CallInterceptor(aio.ServerInterceptor):
         if self._tracer is not None:
             self._tracer.record(call, context.invocation_metadata(), nanoseconds)
         level = level if call.code == "OK" else logging.INFO
-        if _log.isEnabledFor(level):
+        if not _log.isEnabledFor(level):
+            return
+        suppressed = 0 if call.code == "OK" else self._log_limiter.admit(call.code)
+        if suppressed is not None:
             facts = {"code": call.code, "milliseconds": round(nanoseconds / 1e6, 3)}
+            if call.caller is None:
+                facts["peer"] = context.peer()
+            if suppressed:
+                facts["suppressed"] = suppressed
             _log.log(level, "%s", call.method, extra={"facts": facts})
 
 
@@ -259,6 +282,15 @@ def parse_message(data: bytes, decode: Codec) -> Any:
         return decode(data)
     except (DecodeError, ValueError) as error:
         raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
+
+
+def _health_request_error(byte_count: int) -> DomainError:
+    return DomainError(
+        Reason.LIMIT_EXCEEDED,
+        f"a health check of {byte_count} bytes exceeds {MAX_HEALTH_REQUEST_BYTES}",
+        field="service",
+        metadata={"limit": "health_request_bytes", "value": MAX_HEALTH_REQUEST_BYTES},
+    )
 
 
 def _out_of_memory_error() -> DomainError:

@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +60,9 @@ _MAX_DESCRIPTORS = 1 << 20
 _SWITCH_INTERVAL_S = 0.0005
 """After which a thread that runs Python lets the event loop have its turn; Python's own is ten times that."""
 
+_LAST_WORK_S = 0.5
+"""Seconds for work in threads when everything else has ended."""
+
 _log = logging.getLogger("optserve_server")
 
 
@@ -104,22 +109,44 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select_backend(settings.backend)
-    with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
-        tracer = _tracer(settings)
-        server = compose(settings, backend, executor, tracer)
-        pages = make_http_server(server)
-        metrics_port = await _start_http_server(pages, settings)
-        port = await server.start(listening)
-        _report_listening(settings, backend, port, metrics_port)
-        defer_full_collections()
-        await stop.wait()
-        _log.info("shutting down")
-        # Operators see until the end that the server takes no more calls.
-        await server.stop(settings.grace_seconds)
-        await pages.stop()
-        if tracer is not None:
-            tracer.close()
+    executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="step")
+    tracer = _tracer(settings)
+    server = compose(settings, backend, executor, tracer)
+    pages = make_http_server(server)
+    metrics_port = await _start_http_server(pages, settings)
+    port = await server.start(listening)
+    _report_listening(settings, backend, port, metrics_port)
+    defer_full_collections()
+    await stop.wait()
+    _log.info("shutting down")
+    # Operators see until the end that the server takes no more calls.
+    await server.stop(settings.grace_seconds)
+    await pages.stop()
+    if tracer is not None:
+        tracer.close()
+    await _end_busy_process()
     _log.info("stopped")
+
+
+async def _end_busy_process() -> None:
+    """Ends the process if a thread is still at work; else does nothing.
+
+    Python waits for its threads at exit, and cannot interrupt one: the initial values of a large
+    session may take minutes. What was acknowledged is durable, and nothing else is left to do.
+    """
+    until = time.monotonic() + _LAST_WORK_S
+    while busy := _list_worker_threads():
+        if time.monotonic() > until:
+            _log.warning("stopped with work in threads", extra={"facts": {"threads": busy}})
+            logging.shutdown()
+            os._exit(0)
+        await asyncio.sleep(_LAST_WORK_S / 10)
+
+
+def _list_worker_threads() -> list[str]:
+    """Names of the threads of the pools that are still at work; idle ones have ended by themselves."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith(("step", "create"))]
 
 
 def _tracer(settings: Settings) -> OpenTelemetryTracer | None:

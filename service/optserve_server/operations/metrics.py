@@ -74,6 +74,16 @@ class ServerCollector(Collector):
             "optserve_calls_in_flight", "Calls being answered.", self._server.calls_in_flight
         )
         yield GaugeMetricFamily(
+            "optserve_calls_waiting",
+            "Calls in flight that wait for others: members, a later step, an event, their turn to create.",
+            self._server.calls_waiting,
+        )
+        yield CounterMetricFamily(
+            "optserve_calls_cut",
+            "Calls that were ended when a shutdown's grace was over.",
+            self._server.calls_cut,
+        )
+        yield GaugeMetricFamily(
             "optserve_health_calls",
             "Calls of the health service, which are not in flight.",
             self._server.health_calls,

@@ -35,7 +35,7 @@ from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.middleware.admission import Admission
+from optserve_server.rpc.middleware.admission import LAST_ANSWERS_S, Admission
 from optserve_server.rpc.middleware.arrivals import Arrivals
 from optserve_server.rpc.middleware.call_interceptor import CallInterceptor, Tracer
 from optserve_server.rpc.server.loop_lag import LoopLag
@@ -64,9 +64,6 @@ SERVICES = tuple(
 
 _CHANGING = ("", SERVICES[0])
 """Those that gRPC's health service says are not served where they cannot change sessions."""
-
-_LAST_ANSWERS = 0.5
-"""Seconds for answers on their way when the connections are closed."""
 
 _LAST_SAVES = 2.0
 """Seconds that saving gets at the end in any case."""
@@ -152,7 +149,7 @@ class Server:
         self._health = HealthService(("", *SERVICES))
         identities = identities or Identities(namespaces)
         self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
-        execution = Execution(executor, self.durability_manager)
+        self._execution = execution = Execution(executor, self.durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         max_message_bytes = namespaces.limits.max_message_bytes
@@ -217,6 +214,16 @@ class Server:
         return self._admission.call_count
 
     @property
+    def calls_waiting(self) -> int:
+        """Calls that wait for something that others do."""
+        return sum(call.waits for call in self._admission.list_calls() if call.caller is not None)
+
+    @property
+    def calls_cut(self) -> int:
+        """Calls that the shutdown has ended."""
+        return self._admission.cut_count
+
+    @property
     def health_calls(self) -> int:
         """Calls of the health service being answered, which are counted apart."""
         return self._admission.health_call_count
@@ -263,16 +270,25 @@ class Server:
         """Refuses new calls, waits up to ``grace`` seconds for the others, saves sessions, and closes."""
         ends = time.monotonic() + grace
         self._health.shut_down()
-        await self._coordination.stop()
-        await self._admission.drain(grace)
-        await self._server.stop(_LAST_ANSWERS)
+        # A session that is at work may hold this up; calls that still wait then are cut.
+        await asyncio.wait({asyncio.create_task(self._coordination.stop())}, timeout=grace)
+        await self._admission.drain(max(0.0, ends - time.monotonic()))
+        await self._server.stop(LAST_ANSWERS_S)
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
         await self._sharing.stop()
         await self.data_connections.stop()
+        self._execution.close()
         if self.durability_manager is not None:
-            await self.durability_manager.close(max(_LAST_SAVES, ends - time.monotonic()))
+            # A session that is still at work cannot be saved; its journal has what was acknowledged.
+            seconds = max(_LAST_SAVES, ends - time.monotonic())
+            closing = asyncio.create_task(self.durability_manager.close(seconds))
+            await asyncio.wait({closing}, timeout=seconds + LAST_ANSWERS_S)
+            if not closing.done():
+                _log.warning("sessions were at work until the end, and not all are saved")
+            else:
+                closing.result()
 
     async def _run_periodic_tasks(self) -> None:
         while True:

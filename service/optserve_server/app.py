@@ -188,7 +188,12 @@ def build_listening(settings: Settings) -> Listening:
     files = None
     if settings.tls_certificate:
         authority = Path(settings.tls_client_ca) if settings.tls_client_ca else None
-        files = CertificateFiles(Path(settings.tls_certificate), Path(settings.tls_key), authority)
+        files = CertificateFiles(
+            Path(settings.tls_certificate),
+            Path(settings.tls_key),
+            authority,
+            is_world_readable_allowed=settings.allow_world_readable_secrets,
+        )
     allowed = settings.allow_plaintext_beyond_loopback
     if settings.tcp and files is None and not allowed and not is_loopback(settings.host):
         raise ConfigError(
@@ -225,7 +230,12 @@ def _identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError("allow_unauthenticated is no and tokens_file is not set, so nobody could call")
     try:
         anybody = wanted == "yes" or (wanted == "auto" and path is None)
-        return Identities(namespaces, path, allow_unauthenticated=anybody)
+        return Identities(
+            namespaces,
+            path,
+            allow_unauthenticated=anybody,
+            allow_world_readable=settings.allow_world_readable_secrets,
+        )
     except AccessError as error:
         raise ConfigError(str(error)) from None
 

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     allow_plaintext_beyond_loopback: bool = Field(
         False, description="allow unencrypted gRPC, bearer tokens included, on non-loopback addresses"
     )
+    allow_world_readable_secrets: bool = Field(
+        False, description="allow a tls_key and a tokens_file that every user of the machine may read"
+    )
     tokens_file: Text = Field("", description="TOML file with bearer tokens and quotas")
     allow_unauthenticated: Literal["auto", "yes", "no"] = Field(
         "auto", description="accept calls without a token; auto accepts them when tokens_file is not set"

@@ -199,6 +199,12 @@ class ServerCollector(Collector):
             "Greatest lateness of the event loop within the last minute.",
             self._server.loop_lag.worst,
         )
+        if self._server.certificates is not None:
+            yield GaugeMetricFamily(
+                "optserve_certificate_expiry_timestamp_seconds",
+                "End of the TLS certificate's validity, in Unix time.",
+                self._server.certificates.expiry.timestamp(),
+            )
         descriptors = count_descriptors(self._server.port)
         yield GaugeMetricFamily("optserve_open_descriptors", "Open file descriptors.", descriptors.total)
         yield GaugeMetricFamily("optserve_max_descriptors", "RLIMIT_NOFILE.", descriptors.limit)

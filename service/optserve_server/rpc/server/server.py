@@ -47,6 +47,7 @@ from optserve_server.rpc.services.worker_service import WorkerService
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.rpc.transport.listening import Listening
+from optserve_server.rpc.transport.tls import Certificates
 from optserve_server.sessions.leases import Expired, find_expired
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.spec.session_spec import ExpiryAction
@@ -168,6 +169,7 @@ class Server:
         self.regions = self._sharing.regions
         self.data_connections = DataConnections(conditions.max_data_connections)
         self.port = 0
+        self.certificates: Certificates | None = None
         self._coordination = Coordination(execution)
         sessions = SessionService(
             namespaces.limits,
@@ -254,6 +256,7 @@ class Server:
             RuntimeError: an address cannot be bound.
         """
         bound = self.port = listening.open(self._server)
+        self.certificates = listening.certificates
         listening.open_data(self.data_connections, bound)
         self._sharing.start()
         await self._server.start()
@@ -297,6 +300,8 @@ class Server:
                 self._tell_health()
                 self._admission.end_expired_calls()
                 self.regions.drop_idle_regions()
+                if self.certificates is not None:
+                    self.certificates.log_expiry()
                 collect(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:
                     self.durability_manager.save_due_sessions()

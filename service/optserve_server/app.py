@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,11 +48,20 @@ _RESIDENT_SHARE = 0.75
 _DESCRIPTORS_SHARE = 0.5
 """Of the process' limit of file descriptors, for shared memory; connections and files need the rest."""
 
+_CONNECTIONS_SHARE = 0.25
+"""The same for gRPC connections."""
+
+_DATA_CONNECTIONS_SHARE = 0.125
+"""The same for data connections; what is left is for files and the pages for operators."""
+
 _MAX_DESCRIPTORS = 1 << 20
 """File descriptors beyond which a server needs no more, whatever the system allows."""
 
 _SWITCH_INTERVAL_S = 0.0005
 """After which a thread that runs Python lets the event loop have its turn; Python's own is ten times that."""
+
+_LAST_WORK_S = 0.5
+"""Seconds for work in threads when everything else has ended."""
 
 _log = logging.getLogger("optserve_server")
 
@@ -70,6 +81,10 @@ def build_server(
     conditions = Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
+        max_connections=_max_connections(settings),
+        max_data_connections=int(_descriptor_limit() * _DATA_CONNECTIONS_SHARE),
+        handshake_seconds=settings.handshake_seconds,
+        connection_idle_seconds=settings.connection_idle_seconds,
         stream_idle_seconds=settings.stream_idle_seconds,
         session_lease_seconds=settings.session_lease_seconds,
         reflection=settings.reflection,
@@ -94,22 +109,44 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select_backend(settings.backend)
-    with ThreadPoolExecutor(settings.threads, thread_name_prefix="step") as executor:
-        tracer = _make_tracer(settings)
-        server = build_server(settings, backend, executor, tracer)
-        pages = make_http_server(server)
-        metrics_port = await _start_http_server(pages, settings)
-        port = await server.start(listening)
-        _report_listening(settings, backend, port, metrics_port)
-        defer_full_collections()
-        await stop.wait()
-        _log.info("shutting down")
-        # Operators see until the end that the server takes no more calls.
-        await server.stop(settings.grace_seconds)
-        await pages.stop()
-        if tracer is not None:
-            tracer.close()
+    executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="step")
+    tracer = _make_tracer(settings)
+    server = build_server(settings, backend, executor, tracer)
+    pages = make_http_server(server)
+    metrics_port = await _start_http_server(pages, settings)
+    port = await server.start(listening)
+    _report_listening(settings, backend, port, metrics_port)
+    defer_full_collections()
+    await stop.wait()
+    _log.info("shutting down")
+    # Operators see until the end that the server takes no more calls.
+    await server.stop(settings.grace_seconds)
+    await pages.stop()
+    if tracer is not None:
+        tracer.close()
+    await _end_busy_process()
     _log.info("stopped")
+
+
+async def _end_busy_process() -> None:
+    """Ends the process if a thread is still at work; else does nothing.
+
+    Python waits for its threads at exit, and cannot interrupt one: the initial values of a large
+    session may take minutes. What was acknowledged is durable, and nothing else is left to do.
+    """
+    until = time.monotonic() + _LAST_WORK_S
+    while busy := _list_worker_threads():
+        if time.monotonic() > until:
+            _log.warning("stopped with work in threads", extra={"facts": {"threads": busy}})
+            logging.shutdown()
+            os._exit(0)
+        await asyncio.sleep(_LAST_WORK_S / 10)
+
+
+def _list_worker_threads() -> list[str]:
+    """Names of the threads of the pools that are still at work; idle ones have ended by themselves."""
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith(("step", "create"))]
 
 
 def _make_tracer(settings: Settings) -> OpenTelemetryTracer | None:
@@ -151,7 +188,12 @@ def build_listening(settings: Settings) -> Listening:
     files = None
     if settings.tls_certificate:
         authority = Path(settings.tls_client_ca) if settings.tls_client_ca else None
-        files = CertificateFiles(Path(settings.tls_certificate), Path(settings.tls_key), authority)
+        files = CertificateFiles(
+            Path(settings.tls_certificate),
+            Path(settings.tls_key),
+            authority,
+            is_world_readable_allowed=settings.allow_world_readable_secrets,
+        )
     allowed = settings.allow_plaintext_beyond_loopback
     if settings.tcp and files is None and not allowed and not is_loopback(settings.host):
         raise ConfigError(
@@ -188,7 +230,12 @@ def _load_identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError("allow_unauthenticated is no and tokens_file is not set, so nobody could call")
     try:
         anybody = wanted == "yes" or (wanted == "auto" and path is None)
-        return Identities(namespaces, path, allow_unauthenticated=anybody)
+        return Identities(
+            namespaces,
+            path,
+            allow_unauthenticated=anybody,
+            allow_world_readable=settings.allow_world_readable_secrets,
+        )
     except AccessError as error:
         raise ConfigError(str(error)) from None
 
@@ -247,15 +294,37 @@ def _shared_memory_descriptor_limit(settings: Settings) -> int:
     Raises:
         ConfigError: they are more than the process can spare.
     """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = int(soft * _DESCRIPTORS_SHARE)
     stated = settings.max_shared_memory_descriptors
+    return _share_of_descriptors("max_shared_memory_descriptors", stated, _DESCRIPTORS_SHARE)
+
+
+def _descriptor_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _share_of_descriptors(name: str, stated: int, share: float) -> int:
+    """What a setting allows: the stated number, or the share of all descriptors if that is 0.
+
+    Raises:
+        ConfigError: it is more than the share.
+    """
+    limit = _descriptor_limit()
+    most = int(limit * share)
     if stated > most:
         raise ConfigError(
-            f"max_shared_memory_descriptors is {stated}, but must be at most {most}: half of the {soft} file"
-            " descriptors that the process may open (RLIMIT_NOFILE)"
+            f"{name} is {stated}, but must be at most {most}: {share:.0%} of the {limit} file descriptors"
+            " that the process may open (RLIMIT_NOFILE)"
         )
     return stated or most
+
+
+def _max_connections(settings: Settings) -> int:
+    """Connections for gRPC that the server may hold.
+
+    Raises:
+        ConfigError: they are more than the process can spare.
+    """
+    return _share_of_descriptors("max_connections", settings.max_connections, _CONNECTIONS_SHARE)
 
 
 def _make_budget(settings: Settings) -> Budget:

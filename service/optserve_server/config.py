@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     allow_plaintext_beyond_loopback: bool = Field(
         False, description="allow unencrypted gRPC, bearer tokens included, on non-loopback addresses"
     )
+    allow_world_readable_secrets: bool = Field(
+        False, description="allow a tls_key and a tokens_file that every user of the machine may read"
+    )
     tokens_file: Text = Field("", description="TOML file with bearer tokens and quotas")
     allow_unauthenticated: Literal["auto", "yes", "no"] = Field(
         "auto", description="accept calls without a token; auto accepts them when tokens_file is not set"
@@ -118,6 +121,18 @@ class Settings(BaseSettings):
     )
     grace_seconds: Seconds = Field(10.0, description="seconds that calls in flight get after SIGTERM")
     max_concurrent_rpcs: int = Field(1000, ge=1, le=1_000_000, description="calls in flight at once")
+    max_connections: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="gRPC connections at once; 0 is a quarter of RLIMIT_NOFILE",
+    )
+    handshake_seconds: Seconds = Field(
+        10.0, gt=0, description="seconds within which a new connection must be ready for calls"
+    )
+    connection_idle_seconds: Seconds = Field(
+        600.0, description="seconds after which a connection without a call is closed; 0 is never"
+    )
     max_message_bytes: ByteSize = _byte_size_field(
         64 << 20, 1 << 16, 2**31 - 1, "bytes of the largest message received or sent"
     )

@@ -115,7 +115,7 @@ def _read(detail: Any, found: Refusal) -> None:
 
 
 _APPLIED = {"": {""}, "INTERNAL": {"unknown"}} | {
-    reason: {"no", "unknown"} for reason in ("UNAUTHENTICATED", "STREAM_IDLE")
+    reason: {"no", "unknown"} for reason in ("UNAUTHENTICATED", "STREAM_IDLE", "SHUTTING_DOWN")
 }
 """What errors may say of what was applied; a call that is ended from outside may have begun something."""
 

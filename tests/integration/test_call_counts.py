@@ -18,7 +18,7 @@ VALUES = {"w": np.zeros(1000, np.float32)}
 FEW, MANY = 20, 120
 """The two step counts whose difference gives the cost of one step."""
 
-BY_TIME = "loop_lag.py"
+BY_TIME = "loop_lag.py", "arrivals.py"
 """What measures by the clock: on a busy machine, more often than a step is taken."""
 
 Step = Callable[[Client, str, int], object]

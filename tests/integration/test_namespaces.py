@@ -334,6 +334,7 @@ def test_a_quota_of_requests_in_flight(limited: Callable[[str], Client]) -> None
 )
 def test_a_wrong_file_of_tokens_is_told(content: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
+    path.touch(0o600)
     path.write_text(content)
     ended = run_to_end("--tokens-file", str(path), "--port=0")
     assert ended.returncode == 2

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from cryptography import x509
 
 from optserve.v1.capabilities_service_pb2 import GetCapabilitiesRequest
+from optserve_server.rpc.authentication import tokens
 from tests.integration.client import Client
+from tests.integration.test_operations import samples
 from tests.support.certificates import Authority
 from tests.support.server import run_to_end, running_server
+from tests.support.watching import wait_until
 
 VALUES = {"w": np.ones(4, np.float32)}
 
@@ -123,3 +128,43 @@ def test_a_unix_socket_for_its_owner_alone(tmp_path: Path) -> None:
             assert other.get(session.name).step == 0
     with running_server(unix_socket=path, tcp="no"):
         assert reaches(f"unix:{path}")
+
+
+@pytest.mark.parametrize(("days", "level"), [(20, "warning"), (-1, "error")])
+def test_the_expiry_of_a_certificate_is_seen(tmp_path: Path, days: int, level: str) -> None:
+    authority = Authority()
+    pair = authority.pair(days=days)
+    expiry = x509.load_pem_x509_certificate(pair.certificate).not_valid_after_utc
+    with running_server(**pair.write(tmp_path), metrics_port=0) as server:
+        wait_until(lambda: any("certificate" in line["message"] for line in server.log()))
+        (line,) = [line for line in server.log() if "certificate" in line["message"]]
+        assert (line["level"], line["expiry"]) == (level, expiry.isoformat())
+        found = samples(server)["optserve_certificate_expiry_timestamp_seconds", ""]
+        assert found == expiry.timestamp()
+
+
+@pytest.mark.parametrize("secret", ["tls_key", "tokens_file"])
+def test_secrets_that_every_user_may_read_are_refused(tmp_path: Path, secret: str) -> None:
+    paths: dict[str, Any] = Authority().pair().write(tmp_path) | {"tokens_file": tmp_path / "tokens.toml"}
+    tokens.add_token(paths["tokens_file"], "alice", "alice")
+    paths[secret].chmod(0o644)
+    with pytest.raises(RuntimeError, match=f"{paths[secret]} .mode 0644.") as caught, running_server(**paths):
+        pass
+    assert "allow_world_readable_secrets" in str(caught.value)
+    with running_server(**paths, allow_world_readable_secrets="yes"):
+        pass
+    paths[secret].chmod(0o640)
+    with running_server(**paths):
+        pass
+
+
+def test_a_token_file_that_becomes_world_readable_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    first = tokens.add_token(path, "alice", "alice")
+    with running_server(tokens_file=path) as server:
+        path.chmod(0o644)
+        wait_until(lambda: any("the tokens stay as they were" in line["message"] for line in server.log()))
+        with Client(server.address, token=first) as client:
+            client.create(VALUES)
+        path.chmod(0o600)
+        wait_until(lambda: any("tokens read again" in line["message"] for line in server.log()))

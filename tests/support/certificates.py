@@ -29,6 +29,7 @@ class Pair:
         for path, content in zip(paths.values(), (self.certificate, self.key), strict=True):
             # Beside and renamed, as tools that renew certificates do.
             beside = path.with_suffix(".new")
+            beside.touch(0o600)
             beside.write_bytes(content)
             beside.replace(path)
         return paths
@@ -45,12 +46,12 @@ class Authority:
         signed = builder.add_extension(constraints, critical=True).sign(self._key, hashes.SHA256())
         self.pem = signed.public_bytes(serialization.Encoding.PEM)
 
-    def pair(self, name: str = "localhost") -> Pair:
-        """A certificate for the loopback addresses, good for servers and clients."""
+    def pair(self, name: str = "localhost", days: float = 90) -> Pair:
+        """A certificate for the loopback addresses, good for servers and clients for a number of days."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName("localhost")]
         names += [x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1")]
-        builder = self._builder(_name(name), key)
+        builder = self._builder(_name(name), key, days)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         signed = builder.sign(self._key, hashes.SHA256())
         private = key.private_bytes(
@@ -64,7 +65,9 @@ class Authority:
             return grpc.ssl_channel_credentials(self.pem)
         return grpc.ssl_channel_credentials(self.pem, own.key, own.certificate)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float = 90
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -72,8 +75,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + DAY)
+            .not_valid_before(now - 100 * DAY)
+            .not_valid_after(now + days * DAY)
         )
 
 

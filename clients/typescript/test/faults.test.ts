@@ -233,7 +233,7 @@ test("tokens", async () => {
   const folder = mkdtempSync(join(tmpdir(), "optserve-tokens-"));
   const path = join(folder, "tokens.toml");
   const hash = createHash("sha256").update("the-right-token").digest("hex");
-  writeFileSync(path, `[[tokens]]\nnamespace = "a"\nsha256 = "${hash}"\n`);
+  writeFileSync(path, `[[tokens]]\nnamespace = "a"\nsha256 = "${hash}"\n`, { mode: 0o600 });
   await using server = await TestServer.start({ tokens_file: path });
   const unauthenticated = (error: unknown) =>
     error instanceof OptserveError && error.reason === ErrorReason.UNAUTHENTICATED && error.applied === "no";

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from optserve_server import __version__
 from optserve_server.coordination.membership import Member
 from optserve_server.resources.budget import Kind
+from optserve_server.resources.descriptors import count_descriptors
 from optserve_server.resources.memory import resident_bytes
 from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.server.server import Server
@@ -71,6 +72,21 @@ class ServerCollector(Collector):
         yield seconds
         yield GaugeMetricFamily(
             "optserve_calls_in_flight", "Calls being answered.", self._server.calls_in_flight
+        )
+        yield GaugeMetricFamily(
+            "optserve_calls_waiting",
+            "Calls in flight that wait for others: members, a later step, an event, their turn to create.",
+            self._server.calls_waiting,
+        )
+        yield CounterMetricFamily(
+            "optserve_calls_cut",
+            "Calls that were ended when a shutdown's grace was over.",
+            self._server.calls_cut,
+        )
+        yield GaugeMetricFamily(
+            "optserve_health_calls",
+            "Calls of the health service, which are not in flight.",
+            self._server.health_calls,
         )
         for way, count in (("received", meters.bytes_received), ("sent", meters.bytes_sent)):
             yield CounterMetricFamily(f"optserve_message_bytes_{way}", f"Bytes of messages {way}.", count)
@@ -183,6 +199,19 @@ class ServerCollector(Collector):
             "Greatest lateness of the event loop within the last minute.",
             self._server.loop_lag.worst,
         )
+        if self._server.certificates is not None:
+            yield GaugeMetricFamily(
+                "optserve_certificate_expiry_timestamp_seconds",
+                "End of the TLS certificate's validity, in Unix time.",
+                self._server.certificates.expiry.timestamp(),
+            )
+        descriptors = count_descriptors(self._server.port)
+        yield GaugeMetricFamily("optserve_open_descriptors", "Open file descriptors.", descriptors.total)
+        yield GaugeMetricFamily("optserve_max_descriptors", "RLIMIT_NOFILE.", descriptors.limit)
+        connections = GaugeMetricFamily("optserve_connections", "Open connections.", labels=["kind"])
+        connections.add_metric(["grpc"], descriptors.connections)
+        connections.add_metric(["data"], self._server.data_connections.count)
+        yield connections
         yield GaugeMetricFamily("optserve_ready", "Whether calls are taken.", int(self._server.ready))
         backend = self._server.namespaces.backend
         info = GaugeMetricFamily("optserve_build_info", "Always 1.", labels=["version", "backend", "device"])

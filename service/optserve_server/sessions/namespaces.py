@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.resources.budget import Budget
+from optserve_server.sessions.keyed_locks import KeyedLocks
 from optserve_server.sessions.request_ledger import RequestLedger
 from optserve_server.sessions.store import Limits, Store
 
@@ -15,6 +17,9 @@ DEFAULT = ""
 
 EVERY = "*"
 """What a quota is filed under that holds for each namespace without one of its own."""
+
+MAX_CREATIONS = 2
+"""Sessions of a namespace that are made at once; the threads for that are more than for one namespace."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Namespace:
 
     Attributes:
         requests: the requests that it got answered.
+        creating: held by each of its sessions that are being made, of which there are few at once.
+        creation_locks: held while the session of an id is being made.
     """
 
     def __init__(self, name: str, store: Store, budget: Budget) -> None:
@@ -43,6 +50,8 @@ class Namespace:
         self.store = store
         self.budget = budget
         self.requests = RequestLedger()
+        self.creating = asyncio.Semaphore(MAX_CREATIONS)
+        self.creation_locks = KeyedLocks()
 
 
 class Namespaces:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import threading
-import weakref
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.keyed_locks import KeyedLocks
 from optserve_server.state.session_change import ChangeKind, Request
 
 MIN_COMPRESSED_BYTES = 1024
@@ -68,17 +67,16 @@ class RequestLedger:
 
     Args:
         capacity: how many answers are stored, unless more were restored.
+
+    Attributes:
+        locks: held by requests of one key while they are answered.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
         self._capacity = capacity
         self._answers: dict[str, AnsweredRequest] = {}
         self._lock = threading.Lock()
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-
-    def get_lock(self, key: str) -> asyncio.Lock:
-        """The lock that requests of one key hold while they are answered."""
-        return self._locks.setdefault(key, asyncio.Lock())
+        self.locks = KeyedLocks()
 
     def lookup(self, request: Request) -> AnsweredRequest | None:
         """The answer that the request got; None if there is none.

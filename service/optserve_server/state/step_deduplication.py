@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +17,33 @@ RESULTS_KEPT = 64
 WORKERS_KEPT = 1024
 """Workers stored for each session; beyond it the least recently active is dropped."""
 
+MAX_STORED_NORMS = 1 << 21
+"""Norms of tensors in the results of a session, of 8 bytes each. Beyond it, those of the least recently
+active workers are dropped, but for the last of each."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Answered:
+    """A step's digest and result; its norms by tensor are stored apart, because a pair takes 100 bytes."""
+
+    digest: bytes
+    result: StepResult
+    names: tuple[str, ...] = ()
+    norms: Sequence[float] = ()
+
+    def whole_result(self) -> StepResult:
+        """The result as it was answered."""
+        if not self.names:
+            return self.result
+        return dataclasses.replace(self.result, tensor_norms=tuple(zip(self.names, self.norms, strict=True)))
+
 
 @dataclasses.dataclass
 class _Record:
     """The last sequence of one worker, and the results up to it."""
 
     last: int = 0
-    answered: deque[tuple[bytes, StepResult]] = dataclasses.field(
-        default_factory=lambda: deque(maxlen=RESULTS_KEPT)
-    )
+    answered: deque[_Answered] = dataclasses.field(default_factory=deque)
 
 
 class StepDeduplication:
@@ -32,6 +51,8 @@ class StepDeduplication:
 
     def __init__(self) -> None:
         self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._names: tuple[str, ...] = ()
+        self._norm_count = 0
 
     @classmethod
     def from_json(cls, state: Sequence[Any]) -> StepDeduplication:
@@ -40,13 +61,17 @@ class StepDeduplication:
         for worker, last, answered in state:
             record = ledger._records[str(worker)] = _Record(int(last))
             for digest, result in answered:
-                record.answered.append((bytes.fromhex(digest), _decode_result(result)))
+                ledger._store(record, bytes.fromhex(digest), _decode_result(result))
         return ledger
 
     def to_json(self) -> list[Any]:
         """What JSON can say of it: for each worker its last sequence, and digests and results."""
         return [
-            (worker, record.last, [(digest.hex(), dataclasses.asdict(r)) for digest, r in record.answered])
+            (
+                worker,
+                record.last,
+                [(one.digest.hex(), dataclasses.asdict(one.whole_result())) for one in record.answered],
+            )
             for worker, record in self._records.items()
         ]
 
@@ -80,11 +105,11 @@ class StepDeduplication:
             DomainError: SEQUENCE_REUSED.
         """
         record = self._records[worker]
-        known, result = record.answered[sequence - record.last - 1]
-        if known != digest:
+        known = record.answered[sequence - record.last - 1]
+        if known.digest != digest:
             metadata = {"expected": record.last + 1, "actual": sequence}
             raise _deduplication_error(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
-        return dataclasses.replace(result, replayed=True)
+        return dataclasses.replace(known.whole_result(), replayed=True)
 
     def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
         """Keeps the result of the worker's next sequence."""
@@ -92,10 +117,38 @@ class StepDeduplication:
         if record is None:
             record = self._records[worker] = _Record()
         record.last += 1
-        record.answered.append((digest, result))
         self._records.move_to_end(worker)
+        self._store(record, digest, result)
         while len(self._records) > WORKERS_KEPT:
-            self._records.popitem(last=False)
+            _, dropped = self._records.popitem(last=False)
+            while dropped.answered:
+                self._drop_oldest(dropped)
+
+    def _store(self, record: _Record, digest: bytes, result: StepResult) -> None:
+        answered = record.answered
+        if len(answered) == RESULTS_KEPT:
+            self._drop_oldest(record)
+        if not result.tensor_norms:
+            answered.append(_Answered(digest, result))
+            return
+        names, norms = zip(*result.tensor_norms, strict=True)
+        if names != self._names:
+            self._names = names  # steps have the same tensors, as a rule
+        bare = dataclasses.replace(result, tensor_norms=())
+        answered.append(_Answered(digest, bare, self._names, array("d", norms)))
+        self._norm_count += len(names)
+        if self._norm_count > MAX_STORED_NORMS:
+            self._drop_norms()
+
+    def _drop_norms(self) -> None:
+        for record in self._records.values():
+            while len(record.answered) > 1:
+                self._drop_oldest(record)
+                if self._norm_count <= MAX_STORED_NORMS:
+                    return
+
+    def _drop_oldest(self, record: _Record) -> None:
+        self._norm_count -= len(record.answered.popleft().names)
 
 
 def _decode_result(state: dict[str, Any]) -> StepResult:

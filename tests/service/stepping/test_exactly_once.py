@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedger
 from optserve_server.sessions.session import Session
 from optserve_server.state.session_change import ChangeKind, Request
-from optserve_server.state.step_deduplication import RESULTS_KEPT, WORKERS_KEPT, StepDeduplication
+from optserve_server.state.step_deduplication import (
+    MAX_STORED_NORMS,
+    RESULTS_KEPT,
+    WORKERS_KEPT,
+    StepDeduplication,
+)
+from optserve_server.state.step_result import StepOutcome, StepResult
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 GRADIENT = {"w": np.array([1.0, -1.0, 2.0])}
@@ -69,6 +76,39 @@ def test_results_are_kept_for_as_long_as_promised(session: Session) -> None:
         step(session, GRADIENT, worker="a", sequence=sequence)
     assert step(session, GRADIENT, worker="a", sequence=2).step == 2
     assert refusal(session, worker="a", sequence=1).reason is Reason.SEQUENCE_EXPIRED
+
+
+def result_with_norms(step: int) -> StepResult:
+    norms = tuple((f"tensor{index}", float(step + index)) for index in range(4000))
+    return StepResult(step, StepOutcome.APPLIED, tensor_norms=norms)
+
+
+def test_results_with_many_norms_take_little_memory() -> None:
+    """4,000 tensors and 64 steps of 8 workers: as pairs, the norms took 200 MB."""
+    ledger, digest = StepDeduplication(), b"digest"
+    tracemalloc.start()
+    for number in range(1, RESULTS_KEPT + 10):
+        for worker in range(8):
+            ledger.remember(f"worker{worker}", digest, result_with_norms(number))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 8 * MAX_STORED_NORMS * 5 // 4
+    last = RESULTS_KEPT + 9
+    expected = dataclasses.replace(result_with_norms(last), replayed=True)
+    assert all(ledger.lookup(f"worker{worker}", last, digest) == expected for worker in range(8))
+    restored = StepDeduplication.from_json(ledger.to_json())
+    assert restored.to_json() == ledger.to_json()
+
+
+def test_the_last_result_of_every_worker_is_kept_whatever_its_size() -> None:
+    ledger, digest = StepDeduplication(), b"digest"
+    ledger.remember("quiet", digest, result_with_norms(1))
+    ledger.remember("quiet", digest, result_with_norms(2))
+    for number in range(3, MAX_STORED_NORMS // 4000 // RESULTS_KEPT * RESULTS_KEPT + 200):
+        ledger.remember(f"worker{number % 20}", digest, result_with_norms(number))
+    assert ledger.lookup("quiet", 2, digest).step == 2
+    with pytest.raises(DomainError, match="no longer stored"):
+        ledger.is_next("quiet", 1)
 
 
 def test_a_wrong_expected_step_names_the_current_one(session: Session) -> None:

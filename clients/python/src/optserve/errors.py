@@ -208,6 +208,9 @@ BY_CODE: dict[grpc.StatusCode, type[OptserveError]] = {
     grpc.StatusCode.INTERNAL: Internal,
     grpc.StatusCode.DATA_LOSS: DataLoss,
 }
+_BARE_CANCELLED = "CANCELLED"
+"""Text of gRPC for a call that the other end cancelled without a status, as a server does that shuts down."""
+
 BY_REASON: dict[Reason, type[OptserveError]] = {
     Reason.STEP_MISMATCH: StepMismatch,
     Reason.TRAINING_STOPPED: TrainingStopped,
@@ -230,6 +233,8 @@ def from_call(failure: grpc.RpcError) -> OptserveError:
     retry = _first(details, error_details_pb2.RetryInfo())
     violations = _first(details, error_details_pb2.BadRequest()).field_violations
     cls = BY_CODE.get(call.code(), OptserveError)
+    if call.code() is grpc.StatusCode.CANCELLED and call.details() == _BARE_CANCELLED:
+        cls = Unavailable
     if reason is not None:
         cls = BY_REASON.get(reason, cls)
     return cls(

@@ -41,14 +41,21 @@ class Identities:
         namespaces: the server's namespaces, whose quotas it keeps up to date.
         path: the file of tokens; None if there is none.
         allow_unauthenticated: whether calls without a token belong to the default namespace.
+        allow_world_readable: whether every user may be able to read the file.
 
     Raises:
         AccessError: the file is wrong.
     """
 
     def __init__(
-        self, namespaces: Namespaces, path: Path | None = None, *, allow_unauthenticated: bool = True
+        self,
+        namespaces: Namespaces,
+        path: Path | None = None,
+        *,
+        allow_unauthenticated: bool = True,
+        allow_world_readable: bool = False,
     ) -> None:
+        self._allow_world_readable = allow_world_readable
         self.allow_unauthenticated = allow_unauthenticated
         self._namespaces = namespaces
         self._unauthenticated = Caller(namespaces[DEFAULT])
@@ -58,7 +65,7 @@ class Identities:
         self._access = Access()
         if path is not None:
             self._version = _version(path)
-            self._set_access(read_access_file(path))
+            self._set_access(read_access_file(path, allow_world_readable=allow_world_readable))
 
     def authenticate(self, metadata: object) -> Caller:
         """Returns the caller of a call with this metadata.
@@ -92,7 +99,7 @@ class Identities:
             return
         self._version = version
         try:
-            self._set_access(read_access_file(self._path))
+            self._set_access(read_access_file(self._path, allow_world_readable=self._allow_world_readable))
         except AccessError as error:
             _log.error("the tokens stay as they were: %s", error)
             return
@@ -109,7 +116,7 @@ def _version(path: Path) -> object:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_mode
 
 
 def _authentication_error(text: str) -> DomainError:

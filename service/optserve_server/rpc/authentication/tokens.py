@@ -30,6 +30,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from optserve_server.rpc.authentication.secret_files import check_not_world_readable
 from optserve_server.sessions.namespaces import EVERY, Quota
 
 PREFIX = "optserve_"
@@ -78,13 +79,19 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def read_access_file(path: Path) -> Access:
+def read_access_file(path: Path, *, allow_world_readable: bool = False) -> Access:
     """Reads the file.
+
+    Args:
+        path: the file.
+        allow_world_readable: whether every user may be able to read it.
 
     Raises:
         AccessError: it cannot be read, or something in it is wrong.
     """
     try:
+        if not allow_world_readable:
+            check_not_world_readable(path)
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AccessError(f"cannot read the tokens in {path}: {error}") from None
@@ -121,7 +128,7 @@ def add_token(path: Path, name: str, namespace: str, days: float | None = None) 
         )
     before = ""
     if path.exists():
-        read_access_file(path)
+        read_access_file(path, allow_world_readable=True)
         before = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n"
     _write_atomically(path, before + "\n".join(["[[tokens]]", *lines]) + "\n")
     return token

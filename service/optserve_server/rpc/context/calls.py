@@ -31,8 +31,10 @@ class Call:
         session: id of the session that it concerns, once that is known.
         heard: when its stream last moved, by the monotonic clock.
         moves: whether messages are still to come or to go, so that silence means something.
+        waits: whether it waits for something that others do.
         task: what answers it, once that has begun.
         verdict: why the server ended it before its own end, if it did.
+        arriving: whether its only request is being received.
         charge: the memory of its request, where it is one message.
         is_answer_long: whether encoding its answer takes too long for the event loop.
         code: how it ended: OK, CANCELLED or a reason.
@@ -45,8 +47,10 @@ class Call:
     session: str = ""
     heard: float = field(default_factory=time.monotonic)
     moves: bool = True
+    waits: bool = False
     task: asyncio.Task[Any] | None = None
     verdict: DomainError | None = None
+    arriving: bool = False
     charge: Charge | None = None
     is_answer_long: bool = False
     code: str = "CANCELLED"
@@ -70,11 +74,11 @@ def suspend_idle_timeout() -> Iterator[None]:
     if call is None:
         yield
         return
-    moves, call.moves = call.moves, False
+    moves, call.moves, call.waits = call.moves, False, True
     try:
         yield
     finally:
-        call.moves, call.heard = moves, time.monotonic()
+        call.moves, call.waits, call.heard = moves, False, time.monotonic()
 
 
 def current_namespace() -> Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, Self
 
 from optserve_server.errors import DomainError, Reason
@@ -12,16 +13,23 @@ RETRY_AFTER_S = 1.0
 """Seconds after which a refused client may try again, here or elsewhere."""
 
 
+def shutting_down_error() -> DomainError:
+    """SHUTTING_DOWN, with the seconds after which a client may try again."""
+    return DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER_S)
+
+
 class Drain:
     """State of the end of a server's life: new calls are rejected, waits are interrupted.
 
     Attributes:
         draining: whether the server is shutting down.
+        refused: when a call was last rejected for that, by the monotonic clock.
         waiting: waits that `begin` interrupts if they are idle.
     """
 
     def __init__(self) -> None:
         self.draining = False
+        self.refused = 0.0
         self.waiting: set[Interruptible] = set()
 
     def check(self) -> None:
@@ -31,7 +39,8 @@ class Drain:
             DomainError: SHUTTING_DOWN.
         """
         if self.draining:
-            raise DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER_S)
+            self.refused = time.monotonic()
+            raise shutting_down_error()
 
     def interruptible(self) -> Interruptible:
         """A wait of the current task that a drain may interrupt, such as that for a stream's next step."""

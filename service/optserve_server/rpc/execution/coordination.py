@@ -20,9 +20,9 @@ from optserve_server.coordination.due_changes import next_due_change
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
-from optserve_server.errors import DomainError, Reason
+from optserve_server.errors import DomainError
 from optserve_server.rpc.context import calls
-from optserve_server.rpc.context.drain import RETRY_AFTER_S
+from optserve_server.rpc.context.drain import shutting_down_error
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.sessions.session import Session
@@ -85,7 +85,7 @@ class Coordination:
         ends = math.inf
         while True:
             if self._is_stopping:
-                raise _shutting_down_error()
+                raise shutting_down_error()
             acquired: Acquired = await ShieldedCoroutine(
                 self._commit_change(session, AcquireShards(worker, epoch, count))
             )
@@ -117,7 +117,7 @@ class Coordination:
             timer.cancel()
         for session in {id(session): session for session in self._waiting.values()}.values():
             await self._execution.run_exclusively(
-                session, partial(session.coordinator.reconsider_all, _shutting_down_error())
+                session, partial(session.coordinator.reconsider_all, shutting_down_error())
             )
 
     async def _contribute(
@@ -125,7 +125,7 @@ class Coordination:
     ) -> StepResult:
         while True:
             if self._is_stopping:
-                raise _shutting_down_error()
+                raise shutting_down_error()
             apply = partial(Contribution.execute_decision, reply=reply)
             outcome = await self._execution.commit(session, contribution, apply)
             await self._commit_due_changes(session)
@@ -199,7 +199,3 @@ class Committed(Protocol[T]):
 
 def _commit(prepared: Committed[T]) -> T:
     return prepared.commit()
-
-
-def _shutting_down_error() -> DomainError:
-    return DomainError(Reason.SHUTTING_DOWN, "the server is shutting down", retry_after=RETRY_AFTER_S)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter_ns
 from typing import TypeVar
@@ -21,9 +21,10 @@ from optserve_server.state.session_change import Change, Checked
 from optserve_server.state.session_state import MANY_TENSORS
 from optserve_server.storage import failpoints
 
+CREATOR_THREADS = 8
+"""Sessions of all namespaces that are made at once."""
+
 T = TypeVar("T")
-
-
 P = TypeVar("P", bound=Checked)
 
 
@@ -40,6 +41,7 @@ class Execution:
 
     def __init__(self, executor: Executor, durability_manager: DurabilityManager | None = None) -> None:
         self._executor = executor
+        self._creators = ThreadPoolExecutor(CREATOR_THREADS, thread_name_prefix="create")
         self._durability_manager = durability_manager
         self.meters = Meters()
 
@@ -109,6 +111,15 @@ class Execution:
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Runs ``work`` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def create(self, work: Callable[[], T]) -> T:
+        """Runs ``work`` that makes a session, which may take minutes, where it delays no other work."""
+        return await asyncio.get_running_loop().run_in_executor(self._creators, work)
+
+    def close(self) -> None:
+        """Begins no more work in threads; what runs is not waited for."""
+        for executor in (self._creators, self._executor):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def run_or_offload(self, count: int, work: Callable[[], T]) -> T:
         """Runs ``work`` that does something for each of ``count`` tensors: for many of them in a thread."""

@@ -40,7 +40,7 @@ async def answer_once(requests: RequestLedger, request: Request, act: Callable[[
 async def _answer_once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:
     if not request.key:
         return await act()
-    async with requests.get_lock(request.key):
+    async with requests.locks[request.key]:
         known = requests.lookup(request)
         if known is not None:
             return cast(M, decode(known.kind, known.answer))

@@ -23,6 +23,7 @@ from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.calls import REQUEST_ID_KEY, Call
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.middleware.admission import Admission
+from optserve_server.rpc.middleware.log_limiter import LogLimiter
 from optserve_server.rpc.middleware.message_codecs import Codec, select_codecs
 from optserve_server.wire.errors import (
     APPLIED_KEY,
@@ -41,6 +42,9 @@ LONG_REQUEST_BYTES = 256 << 10
 UNREADABLE = "the message's bytes cannot be read"
 """Message of the error of bytes that no message of the contract has."""
 
+MAX_HEALTH_REQUEST_BYTES = 4096
+"""Bytes of a health check's request, which is the name of a service."""
+
 _HEALTH = "/grpc.health."
 _log = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ _PROCESS_ID, _numbers = secrets.token_hex(6), itertools.count(1)
 
 Context = aio.ServicerContext[Any, Any]
 Behaviour = Callable[[Any, Any], Any]
+Enter = Callable[[Call, object], None]
+"""Admits a call, given its metadata."""
 
 
 class Tracer(Protocol):
@@ -70,7 +76,7 @@ class CallInterceptor(aio.ServerInterceptor):
     """Admits each call, decodes and encodes its messages, and turns every error into a status.
 
     To gRPC every request is a stream of bytes, so that a call is admitted and counted before its
-    first byte is read. Health checks pass unchanged: they need no token, and are answered while
+    first byte is read. Health checks need no token, have slots of their own, and are answered while
     the server drains.
 
     Args:
@@ -81,6 +87,7 @@ class CallInterceptor(aio.ServerInterceptor):
 
     def __init__(self, admission: Admission, meters: Meters, tracer: Tracer | None = None) -> None:
         self._admission, self._meters, self._tracer = admission, meters, tracer
+        self._log_limiter = LogLimiter()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -93,8 +100,8 @@ class CallInterceptor(aio.ServerInterceptor):
         wrapped = self._handlers.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None or method.startswith(_HEALTH):
-                return handler
+            if handler is None:
+                return None
             # Only methods that exist are stored: a client chooses the name.
             wrapped = self._handlers[method] = self._wrap(handler, method)
         return wrapped
@@ -104,15 +111,16 @@ class CallInterceptor(aio.ServerInterceptor):
         kind = f"{'stream' if many_in else 'unary'}_{'stream' if many_out else 'unary'}"
         behaviour: Behaviour = getattr(handler, kind)
         decode, encode = select_codecs(method, handler)
+        enter = self._admission.enter_health if method.startswith(_HEALTH) else self._admission.enter
         if many_out:
-            stream = self._wrap_stream_response(method, behaviour, decode, encode, many_in=many_in)
+            stream = self._stream(method, enter, behaviour, decode, encode, many_in=many_in)
             return grpc.stream_stream_rpc_method_handler(stream)
         return grpc.stream_unary_rpc_method_handler(
-            self._wrap_unary_response(method, behaviour, decode, encode, many_in=many_in)
+            self._single(method, enter, behaviour, decode, encode, many_in=many_in)
         )
 
-    def _wrap_unary_response(
-        self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
+    def _single(
+        self, method: str, enter: Enter, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
     ) -> Behaviour:
         """A handler that returns one response."""
         meters = self._meters
@@ -120,11 +128,11 @@ class CallInterceptor(aio.ServerInterceptor):
         async def answer(_: object, context: Context) -> bytes:
             call = self._begin(method, context)
             try:
-                self._admission.enter(call, context.invocation_metadata())
+                enter(call, context.invocation_metadata())
                 if many_in:
                     request = self._decode_requests(call, context, decode)
                 else:
-                    request = await self._parse_single_request(call, await context.read(), decode)
+                    request = await self._receive_only(call, context, decode)
                     call.moves = False
                 response = await self._encode(call, encode, await behaviour(request, context))
                 meters.bytes_sent += len(response)
@@ -138,8 +146,8 @@ class CallInterceptor(aio.ServerInterceptor):
 
         return answer
 
-    def _wrap_stream_response(
-        self, method: str, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
+    def _stream(
+        self, method: str, enter: Enter, behaviour: Behaviour, decode: Codec, encode: Codec, *, many_in: bool
     ) -> Behaviour:
         """A handler that writes responses: those that a behaviour yields, unless it writes them itself."""
         yields = inspect.isasyncgenfunction(behaviour)
@@ -147,7 +155,7 @@ class CallInterceptor(aio.ServerInterceptor):
         async def answer(_: object, context: Context) -> None:
             call = self._begin(method, context)
             try:
-                self._admission.enter(call, context.invocation_metadata())
+                enter(call, context.invocation_metadata())
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
                 if not yields:
                     await behaviour(context, context)
@@ -155,7 +163,7 @@ class CallInterceptor(aio.ServerInterceptor):
                     if many_in:
                         request = self._decode_requests(call, context, decode)
                     else:
-                        request = await self._parse_single_request(call, await context.read(), decode)
+                        request = await self._receive_only(call, context, decode)
                     await self._write_all(call, context, behaviour(request, context), encode)
                 call.code = "OK"
             except BaseException as error:
@@ -194,14 +202,19 @@ class CallInterceptor(aio.ServerInterceptor):
             self._meters.bytes_received += len(data)
             yield parse_message(data, decode)
 
-    async def _parse_single_request(self, call: Call, data: Any, decode: Codec) -> Any:
-        """Parses the only request of a call; its bytes count as in flight until the call ends."""
+    async def _receive_only(self, call: Call, context: Context, decode: Codec) -> Any:
+        """Receives the only request of a call; its bytes count as in flight until the call ends."""
+        call.arriving = True
+        data = await context.read()
+        call.arriving = False
         if data is aio.EOF:
             raise DomainError(Reason.MALFORMED_MESSAGE, "the call came without its request")
         self._meters.bytes_received += len(data)
-        assert call.caller is not None  # it was admitted
-        budget = call.caller.namespace.budget
-        call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
+        if call.caller is not None:  # a health check has no namespace that it could count against
+            budget = call.caller.namespace.budget
+            call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
+        elif len(data) > MAX_HEALTH_REQUEST_BYTES:
+            raise _health_request_error(len(data))
         if len(data) > LONG_REQUEST_BYTES:
             return await asyncio.to_thread(parse_message, data, decode)
         return parse_message(data, decode)
@@ -221,6 +234,9 @@ class CallInterceptor(aio.ServerInterceptor):
         elif isinstance(error, aio.InternalError):
             # Writing to a client that is gone fails before gRPC cancels the call.
             raise asyncio.CancelledError from error
+        elif isinstance(error, aio.AbortError):
+            call.code = "ABORTED"  # a handler of gRPC's own has ended the call with its status
+            return
         elif isinstance(error, MemoryError):
             _log.exception("no memory for %s", call.method)
             error = _out_of_memory_error()
@@ -242,8 +258,15 @@ class CallInterceptor(aio.ServerInterceptor):
         if self._tracer is not None:
             self._tracer.record(call, context.invocation_metadata(), nanoseconds)
         level = level if call.code == "OK" else logging.INFO
-        if _log.isEnabledFor(level):
+        if not _log.isEnabledFor(level):
+            return
+        suppressed = 0 if call.code == "OK" else self._log_limiter.admit(call.code)
+        if suppressed is not None:
             facts = {"code": call.code, "milliseconds": round(nanoseconds / 1e6, 3)}
+            if call.caller is None:
+                facts["peer"] = context.peer()
+            if suppressed:
+                facts["suppressed"] = suppressed
             _log.log(level, "%s", call.method, extra={"facts": facts})
 
 
@@ -265,6 +288,15 @@ def parse_message(data: bytes, decode: Codec) -> Any:
         return decode(data)
     except (DecodeError, ValueError) as error:
         raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
+
+
+def _health_request_error(byte_count: int) -> DomainError:
+    return DomainError(
+        Reason.LIMIT_EXCEEDED,
+        f"a health check of {byte_count} bytes exceeds {MAX_HEALTH_REQUEST_BYTES}",
+        field="service",
+        metadata={"limit": "health_request_bytes", "value": MAX_HEALTH_REQUEST_BYTES},
+    )
 
 
 def _out_of_memory_error() -> DomainError:

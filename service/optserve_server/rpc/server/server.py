@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from concurrent.futures import Executor
@@ -12,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha.reflection_pb2_grpc import (  # type: ignore[import-untyped]
     add_ServerReflectionServicer_to_server,
@@ -36,16 +35,19 @@ from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.rpc.middleware.admission import Admission
+from optserve_server.rpc.middleware.admission import LAST_ANSWERS_S, Admission
+from optserve_server.rpc.middleware.arrivals import Arrivals
 from optserve_server.rpc.middleware.call_interceptor import CallInterceptor, Tracer
 from optserve_server.rpc.server.loop_lag import LoopLag
 from optserve_server.rpc.services.capabilities_service import CapabilitiesService
 from optserve_server.rpc.services.function_service import FunctionService
+from optserve_server.rpc.services.health_service import HealthService
 from optserve_server.rpc.services.session_service import SessionService
 from optserve_server.rpc.services.worker_service import WorkerService
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.rpc.transport.listening import Listening
+from optserve_server.rpc.transport.tls import Certificates
 from optserve_server.sessions.leases import Expired, find_expired
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.spec.session_spec import ExpiryAction
@@ -63,9 +65,6 @@ SERVICES = tuple(
 
 _CHANGING = ("", SERVICES[0])
 """Those that gRPC's health service says are not served where they cannot change sessions."""
-
-_LAST_ANSWERS = 0.5
-"""Seconds for answers on their way when the connections are closed."""
 
 _LAST_SAVES = 2.0
 """Seconds that saving gets at the end in any case."""
@@ -85,6 +84,10 @@ class Conditions:
 
     Attributes:
         max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
+        max_connections: gRPC connections beyond which new ones are closed; 0 for no limit.
+        max_data_connections: data connections beyond which no more are offered; 0 for no limit.
+        handshake_seconds: within which a new connection has to be ready for calls.
+        connection_idle_seconds: how long a connection may have no call; 0 for no limit.
         stream_idle_seconds: how long a stream may be silent; 0 for no limit.
         session_lease_seconds: the lease of sessions that state none; 0 for none.
         reflection: whether the server describes its contract to authenticated callers.
@@ -94,6 +97,10 @@ class Conditions:
     """
 
     max_concurrent_rpcs: int = 2000
+    max_connections: int = 0
+    max_data_connections: int = 0
+    handshake_seconds: float = 10.0
+    connection_idle_seconds: float = 0.0
     stream_idle_seconds: float = 0.0
     session_lease_seconds: float = 0.0
     reflection: bool = True
@@ -140,15 +147,17 @@ class Server:
         conditions = conditions or Conditions()
         self.durability_manager = durability_manager
         self._drain = Drain()
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService(("", *SERVICES))
         identities = identities or Identities(namespaces)
         self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
-        execution = Execution(executor, self.durability_manager)
+        self._execution = execution = Execution(executor, self.durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
+        max_message_bytes = namespaces.limits.max_message_bytes
+        self._arrivals = Arrivals(max_message_bytes, namespaces.budget)
         self._server = aio.server(
             interceptors=[CallInterceptor(self._admission, self.meters, tracer)],
-            options=_options(namespaces.limits.max_message_bytes),
+            options=_options(conditions, max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
         self._sharing = MemorySharing(
@@ -158,14 +167,16 @@ class Server:
             conditions.shared_memory_idle_seconds,
         )
         self.regions = self._sharing.regions
-        self._data = DataConnections()
+        self.data_connections = DataConnections(conditions.max_data_connections)
+        self.port = 0
+        self.certificates: Certificates | None = None
         self._coordination = Coordination(execution)
         sessions = SessionService(
             namespaces.limits,
             execution,
             self._drain,
             self._sharing,
-            self._data,
+            self.data_connections,
             self._coordination,
             self.durability_manager,
         )
@@ -183,14 +194,13 @@ class Server:
             names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), generic)
         self.loop_lag = LoopLag()
-        self._sweeping: asyncio.Task[None] | None = None
-        self._measuring: asyncio.Task[None] | None = None
+        self._looking: list[asyncio.Task[None]] = []
         self._told_ready = True
 
     def _features(self) -> list[str]:
         """Names of what the server offers beyond the core of the contract."""
         offered = {
-            "data_connections": self._data.is_listening,
+            "data_connections": self.data_connections.is_listening,
             "shared_memory": self._sharing.is_available,
             "snapshots": self.durability_manager is not None,
             "push": True,
@@ -206,6 +216,21 @@ class Server:
         return self._admission.call_count
 
     @property
+    def calls_waiting(self) -> int:
+        """Calls that wait for something that others do."""
+        return sum(call.waits for call in self._admission.list_calls() if call.caller is not None)
+
+    @property
+    def calls_cut(self) -> int:
+        """Calls that the shutdown has ended."""
+        return self._admission.cut_count
+
+    @property
+    def health_calls(self) -> int:
+        """Calls of the health service being answered, which are counted apart."""
+        return self._admission.health_call_count
+
+    @property
     def ready(self) -> bool:
         """Whether all calls are taken."""
         return not self.list_problems()
@@ -213,7 +238,7 @@ class Server:
     def list_problems(self) -> list[str]:
         """Why calls, or some of them, are not taken; nothing where all are."""
         troubles = []
-        if self._sweeping is None:
+        if not self._looking:
             troubles.append("the server has not started")
         if self._drain.draining:
             troubles.append("the server is shutting down")
@@ -230,41 +255,53 @@ class Server:
         Raises:
             RuntimeError: an address cannot be bound.
         """
-        bound = listening.open(self._server)
-        listening.open_data(self._data, bound)
+        bound = self.port = listening.open(self._server)
+        self.certificates = listening.certificates
+        listening.open_data(self.data_connections, bound)
         self._sharing.start()
         await self._server.start()
-        for service in ("", *SERVICES):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set_status(("", *SERVICES), serving=True)
         self._coordination.schedule_timers(s for namespace in self.namespaces for s in namespace.store.all())
-        self._sweeping = asyncio.create_task(self._run_periodic_tasks())
-        self._measuring = asyncio.create_task(self.loop_lag.measure())
+        self._looking = [
+            asyncio.create_task(self._run_periodic_tasks()),
+            asyncio.create_task(self.loop_lag.measure()),
+            asyncio.create_task(self._arrivals.run(self._admission.list_calls)),
+        ]
         return bound
 
     async def stop(self, grace: float) -> None:
         """Refuses new calls, waits up to ``grace`` seconds for the others, saves sessions, and closes."""
         ends = time.monotonic() + grace
-        await self._health.enter_graceful_shutdown()
-        await self._coordination.stop()
-        await self._admission.drain(grace)
-        await self._server.stop(_LAST_ANSWERS)
-        for task in (self._sweeping, self._measuring):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        self._health.shut_down()
+        # A session that is at work may hold this up; calls that still wait then are cut.
+        await asyncio.wait({asyncio.create_task(self._coordination.stop())}, timeout=grace)
+        await self._admission.drain(max(0.0, ends - time.monotonic()))
+        await self._server.stop(LAST_ANSWERS_S)
+        for task in self._looking:
+            task.cancel()
+        await asyncio.gather(*self._looking, return_exceptions=True)
         await self._sharing.stop()
-        await self._data.stop()
+        await self.data_connections.stop()
+        self._execution.close()
         if self.durability_manager is not None:
-            await self.durability_manager.close(max(_LAST_SAVES, ends - time.monotonic()))
+            # A session that is still at work cannot be saved; its journal has what was acknowledged.
+            seconds = max(_LAST_SAVES, ends - time.monotonic())
+            closing = asyncio.create_task(self.durability_manager.close(seconds))
+            await asyncio.wait({closing}, timeout=seconds + LAST_ANSWERS_S)
+            if not closing.done():
+                _log.warning("sessions were at work until the end, and not all are saved")
+            else:
+                closing.result()
 
     async def _run_periodic_tasks(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
             try:
-                await self._update_health()
+                self._update_health()
                 self._admission.end_expired_calls()
                 self.regions.drop_idle_regions()
+                if self.certificates is not None:
+                    self.certificates.log_expiry()
                 collect(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:
                     self.durability_manager.save_due_sessions()
@@ -273,14 +310,12 @@ class Server:
                 # The next look may go well, and calls need none.
                 _log.exception("defect while looking after open calls")
 
-    async def _update_health(self) -> None:
+    def _update_health(self) -> None:
         """Lets the health service say what readiness says."""
         if self.ready == self._told_ready:
             return
         self._told_ready = self.ready
-        status = health_pb2.HealthCheckResponse
-        for service in _CHANGING:
-            await self._health.set(service, status.SERVING if self._told_ready else status.NOT_SERVING)
+        self._health.set_status(_CHANGING, serving=self._told_ready)
 
     async def _expire_sessions(self) -> None:
         for over in find_expired(self.namespaces, self._lease_seconds):
@@ -304,12 +339,31 @@ class Server:
             return False
 
 
+MAX_STREAMS_PER_CONNECTION = 1000
+"""Calls at once on one connection. gRPC drops a connection whose cancelled calls pile up to this number."""
+
+KEEPALIVE_S = 60.0
+"""Seconds of silence after which the server asks whether a connection's client is there."""
+
+KEEPALIVE_TIMEOUT_S = 20.0
+"""Seconds within which it has to answer."""
+
 MAX_UNREAD_STREAM_BYTES = 4 << 20
 """Bytes of a stream that may wait to be read."""
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(conditions: Conditions, max_message_bytes: int) -> list[tuple[str, int]]:
+    limits = []
+    if conditions.max_connections:
+        limits.append(("grpc.max_allowed_incoming_connections", conditions.max_connections))
+    if conditions.connection_idle_seconds:
+        limits.append(("grpc.max_connection_idle_ms", int(conditions.connection_idle_seconds * 1000)))
     return [
+        *limits,
+        ("grpc.max_concurrent_streams", min(MAX_STREAMS_PER_CONNECTION, conditions.max_concurrent_rpcs)),
+        ("grpc.server_handshake_timeout_ms", int(conditions.handshake_seconds * 1000)),
+        ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
+        ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
         ("grpc.so_reuseport", 0),
         # A hostile client's headers; those of ours are a few hundred bytes.
         ("grpc.max_metadata_size", 16 << 10),

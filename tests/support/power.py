@@ -52,6 +52,11 @@ class ForgetfulDisk(Disk):
         self._note(fd, (size, b""))
         super().truncate(fd, size)
 
+    def allocate(self, fd: int, size: int) -> None:
+        if os.fstat(fd).st_size < size:
+            self._note(fd, (size, b""))
+        super().allocate(fd, size)
+
     def sync(self, fd: int) -> None:
         self._moment()
         super().sync(fd)

@@ -135,8 +135,10 @@ class DurabilityManager:
         with self.disk_state.convert_errors():
             moves = self.catalog.create(folder, write, session.step)
             try:
+                self._durable_positions.add_owner(folder.owner)
                 self.directory_log.commit(kind, folder.session_id, moves)
             except BaseException:
+                self._forget_owner(folder.owner)
                 self.catalog.disk.remove(moves[0][0])
                 raise
         namespace.requests.remember(answered)
@@ -244,7 +246,7 @@ class DurabilityManager:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; they are still there.
         """
         self._delete_paths(durability.folder.session_id, [durability.folder.path], request)
-        self._durable_positions.remove_owner(durability.folder.owner)
+        self._forget_owner(durability.folder.owner)
         self._watched.pop(durability.folder.owner, None)
         durability.session.durability = None
 
@@ -255,6 +257,10 @@ class DurabilityManager:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
         self._delete_paths(name, self.catalog.list_quarantined().get(name, []), request)
+
+    def _forget_owner(self, owner: int) -> None:
+        with contextlib.suppress(OSError):  # the next start tries again
+            self._durable_positions.remove_owner(owner)
 
     def _delete_paths(self, name: str, paths: Sequence[Path], request: Request) -> None:
         answered = AnsweredRequest(request, ChangeKind.DELETE, b"")

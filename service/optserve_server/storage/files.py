@@ -72,6 +72,13 @@ class Disk:
         """Cuts a file off."""
         os.ftruncate(fd, size)
 
+    def allocate(self, fd: int, size: int) -> None:
+        """Lets a file have at least ``size`` bytes on the disk, zeros where it was shorter."""
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        elif (missing := size - os.fstat(fd).st_size) > 0:
+            self.write(fd, [bytes(missing)], size - missing)
+
     def replace(self, source: Path, target: Path) -> None:
         """Renames at once, over what is there."""
         os.replace(source, target)

@@ -24,6 +24,7 @@ from optserve_server.durability.snapshot_codec import (
     layout_of,
     spec_of,
 )
+from optserve_server.durability.snapshot_schema import check_snapshot_facts
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import make_change
@@ -40,7 +41,13 @@ from optserve_server.storage.catalog import SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents
 from optserve_server.wire.fields.chunks import Filler, cut
-from optserve_server.wire.fields.names import check_key, check_session_id, snapshot_from, snapshot_name
+from optserve_server.wire.fields.names import (
+    check_key,
+    check_session_id,
+    check_tensor_name,
+    snapshot_from,
+    snapshot_name,
+)
 from optserve_server.wire.messages.answers import answer_to
 from optserve_server.wire.messages.snapshots import bytes_of, snapshot_to
 
@@ -171,7 +178,11 @@ class Snapshots:
 
     def _make_session(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
         try:
-            made = self._decode(store, snapshot.read(data.data), new_id, checked=False)
+            contents = snapshot.read(data.data)
+            check_snapshot_facts(contents)
+            made = self._decode(store, contents, new_id, checked=False)
+            for entry in made.layout.entries:
+                check_tensor_name(entry.name)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_MALFORMED, f"the bytes are no snapshot: {error}") from error
         made.spec = replace(made.spec, durability=store.durability_of(replace(made.spec, durability=None)))

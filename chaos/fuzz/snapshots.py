@@ -80,7 +80,7 @@ def templates() -> tuple[bytes, ...]:
             for sequence in (1, 2, 3):
                 staging = session.stage_arrays([NamedArray(name, a) for name, a in values.items()])
                 session.apply(staging, StepOptions(worker="left", sequence=sequence, per_tensor_norms=True))
-        encoded = encode_snapshot(session, SPEC_TEXT, number=0, requests=[])
+        encoded = encode_snapshot(session, SPEC_TEXT, requests=[])
         pieces: list[bytes] = []
         snapshot.write(lambda piece: pieces.append(bytes(piece)), encoded.tensors, encoded.metadata)  # noqa: B023
         made.append(b"".join(pieces))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,10 @@ class House:
         mode: DurabilityMode | None = None,
         values: Arrays = VALUES,
         request: Request = Request(),
+        spec: SessionSpec = SessionSpec(optimizer=Chosen(Adam())),
     ) -> Session:
         durability = None if mode is None else DurabilitySpec(mode=mode, snapshot_seconds=1e6)
-        spec = SessionSpec(optimizer=Chosen(Adam()), durability=durability)
+        spec = replace(spec, durability=durability)
         inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in values.items()]
 
         home = self.namespaces[namespace]

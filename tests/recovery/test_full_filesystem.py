@@ -12,6 +12,7 @@ from optserve_server.sessions.session import Session
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from tests.recovery.keeping import House, bits, house, run
+from tests.service.storage.journals import open_positions
 from tests.support.disks import fill, small_filesystem
 
 KINDS = ["tmpfs", "ext4", "xfs"]
@@ -20,7 +21,7 @@ CYCLES = 30
 
 def add_owners(table: DurablePositions) -> None:
     """Adds more owners than the table has blocks for."""
-    for owner in range(1000, 3000):
+    for owner in range(1001, 5000, 2):
         table.add_owner(owner)
 
 
@@ -39,18 +40,18 @@ async def try_step(
 def test_positions_have_blocks_before_they_are_used(kind: str) -> None:
     """A store to a mapped file without blocks would end the process with SIGBUS."""
     with small_filesystem(kind) as root:
-        table = DurablePositions(Disk(), root / "positions")
+        table = open_positions(Disk(), root)
         with fill(root):
-            for owner in range(1, 1000):
+            for owner in range(1, 1000, 2):
                 table.note(owner, 1)
             with pytest.raises(OSError, match="No space left"):
                 add_owners(table)
-            for owner in range(2000, 3000):
+            for owner in range(4001, 5000, 2):
                 table.note(owner, 1)  # whose blocks cannot be allocated
-        table.note(2999, 2)
+        table.note(4999, 2)
         table.close()
-        again = DurablePositions(Disk(), root / "positions")
-        assert (again[1], again[999], again[2999]) == (1, 1, 2)
+        again = open_positions(Disk(), root)
+        assert (again[1], again[999], again[4999]) == (1, 1, 2)
         again.close()
 
 

@@ -204,7 +204,7 @@ class Snapshots:
 
     def _bytes(self, session: Session) -> npt.NDArray[np.uint8]:
         own = {"workers": [], "coordination": session.coordinator.facts_without_members()}
-        frozen = encode_snapshot(session, self._codec, number=0, requests=[], **own)
+        frozen = encode_snapshot(session, self._codec, requests=[], **own)
         return bytes_of(frozen, session.budget)
 
     def _read(self, file: SnapshotFile) -> Contents:

@@ -39,6 +39,7 @@ from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 BACKEND = NumpyBackend()
+ADAM = SessionSpec(optimizer=Chosen(Adam()))
 VALUES: Arrays = {"w": np.linspace(-1, 1, 50, dtype=np.float32), "b": np.linspace(0, 1, 3)}
 
 
@@ -57,7 +58,7 @@ class House:
         mode: DurabilityMode | None = None,
         values: Arrays = VALUES,
         request: Request = Request(),
-        spec: SessionSpec = SessionSpec(optimizer=Chosen(Adam())),
+        spec: SessionSpec = ADAM,
     ) -> Session:
         durability = None if mode is None else DurabilitySpec(mode=mode, snapshot_seconds=1e6)
         spec = replace(spec, durability=durability)

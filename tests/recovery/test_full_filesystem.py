@@ -83,6 +83,23 @@ def test_thirty_times_full_and_free(kind: str) -> None:
 
         before = run(live(root / "data"))
 
+        async def start_on_a_full_disk() -> dict[str, bytes]:
+            with fill(root):
+                async with house(root / "data") as made:
+                    session = made.namespaces[""].store.get("a")
+                    assert bits(session) == before
+                    following, refused = session.step_deduplication.next_sequence("w"), 0
+                    for number in range(20):
+                        refusal = await try_step(made, session, number, following)
+                        following += refusal is None
+                        refused += refusal is not None
+                    assert refused
+                    (root / "filler").unlink()
+                    assert await try_step(made, session, 1, following) is None
+                    return bits(session)
+
+        before = run(start_on_a_full_disk())
+
         async def again() -> None:
             async with house(root / "data") as made:
                 store = made.namespaces[""].store

@@ -61,50 +61,70 @@ class FailingDisk(Disk):
         super().truncate(fd, size)
 
 
+FILLER = "filler"
+"""Name of the file that uses up a file system."""
+
 SMALL_BYTES = 12 << 20
 """Size of a file system that `small_filesystem` makes; ext4 and its journal need some of it."""
 
 
 @contextlib.contextmanager
 def small_filesystem(kind: str) -> Iterator[Path]:
-    """Mounts a file system of `SMALL_BYTES`.
+    """Mounts a file system of `SMALL_BYTES`; arguments as of `mount_filesystem`.
 
-    Where that is not permitted or not installed, the test is an expected failure: CI treats a skip as an
-    error, and there are machines without loop devices.
+    Where that is not possible, the test is an expected failure: CI treats a skip as an error, and there are
+    machines without loop devices.
+    """
+    with mount_filesystem(kind) as root:
+        if root is None:
+            pytest.xfail(f"this machine does not mount {kind}")
+        yield root
+
+
+@contextlib.contextmanager
+def mount_filesystem(kind: str, size: int = SMALL_BYTES) -> Iterator[Path | None]:
+    """Mounts a file system; None if that is not permitted here, or its tools are not installed.
 
     Args:
-        kind: ``tmpfs``, ``ext4`` or ``xfs``.
+        kind: ``tmpfs``, ``ext4`` or ``xfs``, which has 320 MiB at least.
+        size: its size in bytes.
     """
     with tempfile.TemporaryDirectory() as folder:
         image, root = Path(folder, "image"), Path(folder, "root")
         root.mkdir()
-        commands = [["mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "none", str(root)]]
+        commands = [["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(root)]]
         if kind != "tmpfs":
             with image.open("wb") as file:
-                file.truncate(SMALL_BYTES if kind == "ext4" else 320 << 20)
+                file.truncate(size if kind == "ext4" else max(size, 320 << 20))
             commands = [[f"mkfs.{kind}", "-q", str(image)], ["mount", "-o", "loop", str(image), str(root)]]
         for command in commands:
             if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True).returncode:
-                pytest.xfail(f"{' '.join(command[:3])} is not permitted or not installed here")
+                yield None
+                return
         try:
             yield root
         finally:
             subprocess.run(["umount", "--lazy", str(root)], check=True)
 
 
-@contextlib.contextmanager
-def fill(root: Path) -> Iterator[None]:
-    """Uses up every byte of a file system until the block ends."""
-    path = root / "filler"
+def fill_up(path: Path) -> None:
+    """Writes a file until its file system is full."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             with contextlib.suppress(OSError):
                 while True:
                     file.write(bytes(size))
+
+
+@contextlib.contextmanager
+def fill(root: Path) -> Iterator[None]:
+    """Uses up every byte of a file system until the block ends."""
+    path = root / FILLER
+    fill_up(path)
     try:
         yield
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 class FullDisk(Disk):

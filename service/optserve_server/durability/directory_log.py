@@ -64,6 +64,7 @@ class DirectoryLog:
         kept: paths of the snapshots that clients asked for, from the root of the directory.
         is_complete: whether all records were read; otherwise there may be other sessions and snapshots.
         saved_number: how many records the last checkpoint covers.
+        pending_moves: what the last record moves and is still where it was.
         outdated: whether to write a checkpoint: earlier records take up room, or one of them is
             damaged or of a change that was not made.
     """
@@ -75,11 +76,12 @@ class DirectoryLog:
         self.folders: dict[str, int] = {}
         self.kept: set[str] = set()
         self.is_complete = True
+        self.pending_moves: list[Move] = []
         self.outdated = False
         self._turn = threading.Lock()
 
     def recover(self, history: JournalHistory, positions: DurablePositions) -> None:
-        """Reads the records since the last checkpoint, and applies the last one if that was not done."""
+        """Reads the records since the last checkpoint; `redo_moves` completes the last one."""
         records = history.find_records(DIRECTORY)
         for found in records:
             if found.payload is not None and unpack(found.payload)[0]["kind"] == _CHECKPOINT:
@@ -97,7 +99,10 @@ class DirectoryLog:
         for payload in payloads:
             self._restore_facts(unpack(payload)[0])
         if payloads:
-            self._redo_moves(unpack(payloads[-1])[0])
+            moves = unpack(payloads[-1])[0].get("moves", ())
+            self.pending_moves = [
+                (self._root / s, self._root / t) for s, t in moves if (self._root / s).exists()
+            ]
         self._number = self.saved_number + len(payloads)
 
     def open(self, journal: Journal) -> None:
@@ -183,10 +188,9 @@ class DirectoryLog:
                     self._checkpoint()
                 raise
 
-    def _redo_moves(self, facts: Mapping[str, Any]) -> None:
-        for source, target in ((self._root / s, self._root / t) for s, t in facts.get("moves", ())):
-            if not source.exists():
-                continue
+    def redo_moves(self) -> None:
+        """Completes the last change."""
+        for source, target in self.pending_moves:
             with contextlib.suppress(OSError):
                 # A power failure may leave a folder in both places.
                 if target.parent.name == TRASH:

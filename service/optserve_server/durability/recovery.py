@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,23 @@ class DamagedSession:
     owner: int | None
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What a data directory holds.
+
+    Attributes:
+        catalog: the directory; to be closed.
+        history: the journal.
+        directory_log: the directory's own records.
+        sessions: every session that has a folder.
+    """
+
+    catalog: Catalog
+    history: JournalHistory
+    directory_log: DirectoryLog
+    sessions: list[RestoredSession | DamagedSession]
+
+
 class Recovery:
     """Restores the sessions of a data directory.
 
@@ -108,15 +125,27 @@ class Recovery:
             self._catalog.close()
             raise
 
+    def examine(self) -> Examination:
+        """Reads everything, and changes nothing on the disk.
+
+        Raises:
+            DirectoryError: as `run`.
+        """
+        self._read_journal()
+        self._log.recover(self._history, self._durable_positions)
+        return Examination(self._catalog, self._history, self._log, self._examine_all())
+
     def _run(self) -> DurabilityManager:
         started = time.perf_counter()
         self._read_journal()
         self._log.recover(self._history, self._durable_positions)
-        known = self._log.folders if self._log.is_complete else None
-        with self._lift_limits():
-            examined = list(self._examine_all(known))
+        self._log.redo_moves()
+        examined = self._examine_all()
         # Only now is anything moved: until here, a file of a newer format ends the start.
         restored = [found for found in examined if isinstance(found, RestoredSession)]
+        if not self._log.is_complete:
+            files = [file for found in restored for file in found.durability.folder.snapshots() if file.kept]
+            self._log.kept |= {str(file.path.relative_to(self._catalog.root)) for file in files}
         for found in examined:
             if isinstance(found, RestoredSession):
                 self._replace_damaged_snapshots(found)
@@ -163,14 +192,19 @@ class Recovery:
         for text in self._durable_positions.damaged:
             _log.warning("%s: %s", journal / POSITIONS, text)
 
-    def _examine_all(self, known: Mapping[str, int] | None) -> Iterator[RestoredSession | DamagedSession]:
+    def _examine_all(self) -> list[RestoredSession | DamagedSession]:
         """Restores every session that can be restored exactly; changes nothing on the disk."""
+        known = self._log.folders if self._log.is_complete else None
+        examined: list[RestoredSession | DamagedSession] = []
         reported = time.monotonic()
-        for count, folder in enumerate(self._catalog.folders(known)):
-            if time.monotonic() - reported > PROGRESS_SECONDS:
-                reported = time.monotonic()
-                _log.info("recovering", extra={"facts": {"sessions": count, "of": len(known or ())}})
-            yield self._examine(folder)
+        with self._lift_limits():
+            for folder in self._catalog.folders(known):
+                if time.monotonic() - reported > PROGRESS_SECONDS:
+                    reported = time.monotonic()
+                    progress = {"sessions": len(examined), "of": len(known or ())}
+                    _log.info("recovering", extra={"facts": progress})
+                examined.append(self._examine(folder))
+        return examined
 
     @contextlib.contextmanager
     def _lift_limits(self) -> Iterator[None]:

@@ -377,9 +377,9 @@ class Catalog:
         return fd
 
     def _write_holder(self) -> None:
-        os.ftruncate(self._lock, 0)
+        self.disk.truncate(self._lock, 0)
         with contextlib.suppress(OSError):  # a full disk
-            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            self.disk.write(self._lock, [f"process {os.getpid()} on {socket.gethostname()}\n".encode()], 0)
 
     def _read_identity(self) -> str | None:
         """The identity; None if the directory is to be set up.

@@ -3,7 +3,8 @@
 For each session, and for the directory itself, the table has the number of the last acknowledged record
 and the number that the last snapshot holds. A record that is damaged at the end of the journal may never
 have been acknowledged: the power may have failed while it was written. Or it was, and the disk has lost
-it since. The table also lists the journal's segments, so that one that was removed is missed.
+it since. The table also lists the journal's segments and how long they are, so that one that was removed
+or cut off is missed.
 
 After every sync of the journal the numbers are written to the page cache: that survives the process,
 and reaches the disk with the next write-back. They may lag behind the journal, and are never ahead of it.
@@ -15,6 +16,7 @@ mapping: on a full disk a call fails with an error, but a store to mapped memory
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import struct
@@ -34,6 +36,8 @@ POSITIONS = "positions"
 _MARK = b"optspos\n"
 _HEADER = struct.Struct("<8sQ16sQ")
 _ENTRY = struct.Struct("<QQQQ")
+_CHECKED = struct.Struct("<QQQ")
+_NOTHING = 0, 0
 _SLOT = 2 * _ENTRY.size
 _GROWTH = 1024 * _SLOT
 _SEGMENTS = 1 << 63
@@ -44,19 +48,6 @@ _log = logging.getLogger(__name__)
 def segment_owner(segment: int) -> int:
     """Owner of the first record of a segment; those of sessions and of the directory are smaller."""
     return _SEGMENTS + segment
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far an owner's records go.
-
-    Attributes:
-        number: the last that was acknowledged.
-        saved: the last that a snapshot holds.
-    """
-
-    number: int = 0
-    saved: int = 0
 
 
 @dataclass
@@ -96,7 +87,7 @@ class DurablePositions:
         self._disk = disk
         self._path = path
         self._fd = disk.open(path, os.O_RDWR | (os.O_CREAT | os.O_TRUNC if is_new else 0))
-        self._positions: dict[int, Position] = {}
+        self._positions: dict[int, tuple[int, int]] = {}
         self._slots: dict[int, _Slot] = {}
         try:
             if is_new:
@@ -109,8 +100,11 @@ class DurablePositions:
             data = os.pread(self._fd, size, 0)
             _check_header(path, data, directory)
             self._size = max(_GROWTH, size - size % _GROWTH)
-            # The blocks of a copy may be missing where the original had zeros.
-            disk.allocate(self._fd, self._size)
+            if not is_new:
+                # The blocks of a copy may be missing where the original had zeros. On a full disk, a server
+                # starts without them, and an owner that needs one is refused.
+                with contextlib.suppress(OSError):
+                    disk.allocate(self._fd, self._size)
         except BaseException:
             disk.close(self._fd)
             raise
@@ -120,14 +114,14 @@ class DurablePositions:
 
     def __getitem__(self, owner: int) -> int:
         """The number of the owner's last acknowledged record; 0 if none is known."""
-        return self._positions.get(owner, Position()).number
+        return self._positions.get(owner, _NOTHING)[0]
 
     def __contains__(self, owner: int) -> bool:
         return owner in self._positions
 
     def get_saved(self, owner: int) -> int:
         """The number that the owner's last snapshot holds."""
-        return self._positions.get(owner, Position()).saved
+        return self._positions.get(owner, _NOTHING)[1]
 
     @property
     def owners(self) -> set[int]:
@@ -135,9 +129,9 @@ class DurablePositions:
         return {owner for owner in self._positions if owner < _SEGMENTS}
 
     @property
-    def segments(self) -> set[int]:
-        """Numbers of the journal's segments."""
-        return {owner - _SEGMENTS for owner in self._positions if owner >= _SEGMENTS}
+    def segments(self) -> dict[int, int]:
+        """How many bytes of the journal's segments are records that were acknowledged, by their numbers."""
+        return {owner - _SEGMENTS: end for owner, (end, _) in self._positions.items() if owner >= _SEGMENTS}
 
     def add_owner(self, owner: int) -> None:
         """Adds an owner that has no record yet; returns when that is durable.
@@ -151,6 +145,8 @@ class DurablePositions:
 
     def add_segment(self, segment: int) -> None:
         """Adds a segment, whose file exists; returns when that, and every number, is durable.
+
+        `note` takes the end of its last acknowledged record, in bytes, as the number of its owner.
 
         Raises:
             OSError: there is no space for it, or it could not be synced.
@@ -177,13 +173,13 @@ class DurablePositions:
             saved: the last that a durable snapshot holds.
         """
         with self._lock:
-            before = self._positions.get(owner, Position())
-            position = Position(max(number, before.number), max(saved, before.saved))
+            before = self._positions.get(owner, _NOTHING)
+            position = max(number, before[0]), max(saved, before[1])
             if position == before:
                 return
             self._positions[owner] = position
             try:
-                self._write(owner, position)
+                self._write(owner, *position)
             except OSError as error:
                 slot = self._slots.get(owner)
                 if slot is None or not slot.is_lagging:
@@ -224,17 +220,17 @@ class DurablePositions:
         if owner not in self._slots:
             slot = _Slot(self._allocate_slot(), 0)
             # Both entries, because those of an owner before it may not have been overwritten.
-            self._disk.write(
-                self._fd, [_make_entry(owner, Position()), bytes(_ENTRY.size)], slot.index * _SLOT
-            )
+            self._disk.write(self._fd, [_make_entry(owner, 0, 0), bytes(_ENTRY.size)], slot.index * _SLOT)
             self._slots[owner] = slot
-            self._positions.setdefault(owner, Position())
+            self._positions.setdefault(owner, _NOTHING)
 
-    def _write(self, owner: int, position: Position) -> None:
-        self._add(owner)
-        slot = self._slots[owner]
+    def _write(self, owner: int, number: int, saved: int) -> None:
+        slot = self._slots.get(owner)
+        if slot is None:
+            self._add(owner)
+            slot = self._slots[owner]
         place = slot.index * _SLOT + (1 - slot.latest) * _ENTRY.size
-        self._disk.write(self._fd, [_make_entry(owner, position)], place)
+        self._disk.write(self._fd, [_make_entry(owner, number, saved)], place)
         slot.latest, slot.is_lagging = 1 - slot.latest, False
 
     def _allocate_slot(self) -> int:
@@ -258,17 +254,16 @@ class DurablePositions:
             return bool(sound)
         latest = max(sound, key=lambda entry: entry[1:3])
         self._slots[latest[0]] = _Slot(index, entries.index(latest))
-        self._positions[latest[0]] = Position(*latest[1:3])
+        self._positions[latest[0]] = latest[1], latest[2]
         return True
 
 
-def _make_entry(owner: int, position: Position) -> bytes:
-    numbers = owner, position.number, position.saved
-    return _ENTRY.pack(*numbers, _check(*numbers))
+def _make_entry(owner: int, number: int, saved: int) -> bytes:
+    return _ENTRY.pack(owner, number, saved, _check(owner, number, saved))
 
 
 def _check(owner: int, number: int, saved: int) -> int:
-    return xxhash.xxh3_64_intdigest(struct.pack("<QQQ", owner, number, saved))
+    return xxhash.xxh3_64_intdigest(_CHECKED.pack(owner, number, saved))
 
 
 def _make_header(directory: str) -> bytes:

@@ -117,6 +117,44 @@ class Disk:
             os.close(fd)
 
 
+class ReadOnlyDisk(Disk):
+    """A disk that stays as it is: what would change it is left out."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Opens a file for reading; nothing instead of one that does not exist."""
+        if flags & os.O_CREAT and not path.exists():
+            path = Path(os.devnull)
+        return super().open(path, os.O_RDONLY)
+
+    def write(self, fd: int, pieces: Sequence[Piece], offset: int) -> int:
+        """Writes nothing."""
+        return offset + sum(memoryview(piece).nbytes for piece in pieces)
+
+    def sync(self, fd: int) -> None:
+        """Does nothing."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Does nothing."""
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Does nothing."""
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Does nothing."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Does nothing."""
+
+    def make_folder(self, folder: Path) -> None:
+        """Does nothing."""
+
+    def remove(self, path: Path) -> None:
+        """Does nothing."""
+
+    def link(self, source: Path, target: Path) -> None:
+        """Does nothing."""
+
+
 def rename(disk: Disk, source: Path, target: Path) -> None:
     """Renames so that it is still so after a power loss."""
     hit_failpoint("before-rename")

@@ -9,6 +9,7 @@ were measured at a ninth of the rate (docs/architecture.md).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -40,6 +41,8 @@ number is another one.
 """
 
 _SPARES = 4
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,22 @@ class Journal:
         self._spares = [path for path in sorted(folder.iterdir()) if _SPARE_NAME.fullmatch(path.name)]
         # A number is never used again: a spare may hold records that are valid in a file of its number.
         numbers = {int(path.name.removesuffix(SPARE)) for path in self._spares}
-        numbers |= {segment.number for segment in earlier} | durable_positions.segments
+        numbers |= {segment.number for segment in earlier} | durable_positions.segments.keys()
         self._closed = []
         for segment in earlier:
             if segment.last:
-                durable_positions.add_segment(segment.number)
+                if segment.number not in durable_positions.segments:
+                    durable_positions.add_segment(segment.number)
                 self._closed.append(segment)
             else:
                 self._remove(segment)
-        self._current = self._begin_segment(max(numbers, default=0) + 1)
+        number = max(numbers, default=0) + 1
+        try:
+            self._current = self._begin_segment(number)
+        except OSError as error:
+            # A full disk: the first group begins another one, or is refused.
+            _log.warning("no segment of the journal can be begun: %s", error)
+            self._current = Segment(number, self._path(number), 0, {})
         self.syncs, self.records, self.sync_seconds = 0, 0, 0.0
         self._queue: list[Record] = []
         self._closing = False
@@ -260,6 +270,7 @@ class Journal:
                 self._current.last[record.owner] = record.number
         for record in group:
             self._durable_positions.note(record.owner, record.number)
+        self._durable_positions.note(segment_owner(self._current.number), end)
 
     def _sync(self) -> None:
         hit_failpoint("before-journal-fsync")
@@ -343,8 +354,11 @@ class Journal:
         if not before.last:
             self._remove(before)
 
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:012}{SUFFIX}"
+
     def _begin_segment(self, number: int) -> Segment:
-        path = self._folder / f"{number:012}{SUFFIX}"
+        path = self._path(number)
         with self._files:
             spare = self._spares.pop() if self._spares else None
         if spare is not None:

@@ -141,7 +141,7 @@ def check_segments(folder: Path, present: Iterable[Segment], durable_positions: 
     Raises:
         DirectoryError: the table lists one that is not there.
     """
-    missing = durable_positions.segments - {segment.number for segment in present}
+    missing = durable_positions.segments.keys() - {segment.number for segment in present}
     if missing:
         raise DirectoryError(
             f"{folder / f'{min(missing):012}{SUFFIX}'} is missing, and may hold acknowledged changes: restore"

@@ -60,6 +60,10 @@ test-all: $(VENV)/.test ## Run every test, as CI does
 crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
 	$(PY) -m chaos.crash $(ARGS)
 
+.PHONY: damage
+damage: $(VENV)/.test ## Damage a data directory 1,000 times and look whether check finds it (ARGS="--sessions 5")
+	$(PY) -m chaos.damage $(ARGS)
+
 .PHONY: crash-workers
 crash-workers: $(VENV)/.test ## Kill the server of 64 workers and a quarter of them for 5 minutes (ARGS="--seconds 60 --workers 16")
 	$(PY) -m chaos.crash_workers $(ARGS)

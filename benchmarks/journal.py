@@ -22,6 +22,7 @@ from benchmarks.contenders.slow_disk_server import SECONDS as SYNC
 from benchmarks.options import Options
 from benchmarks.results import Finding, Result, Spread
 from benchmarks.timing import Timed, interleave
+from optserve_server.storage.directory_format import make_identity
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.journal import Journal, Record
@@ -94,8 +95,10 @@ def _journal(folder: Path, payload: npt.NDArray[np.uint8]) -> Iterator[Timed]:
     """Appends records, and frees segments that are not needed."""
     folder.mkdir()
     disk = Disk()
-    durable_positions = DurablePositions(disk, folder / "positions")
-    journal = Journal(disk, folder, durable_positions, segment_bytes=KEPT * max(payload.nbytes, 8 << 20))
+    directory = make_identity()
+    durable_positions = DurablePositions(disk, folder / "positions", directory, is_new=True)
+    segment_bytes = KEPT * max(payload.nbytes, 8 << 20)
+    journal = Journal(disk, folder, durable_positions, directory, segment_bytes=segment_bytes)
     number = 0
 
     def time_writes(repeats: int) -> float:

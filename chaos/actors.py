@@ -22,6 +22,8 @@ VALUES: dict[str, np.ndarray] = {
     "b": np.linspace(0, 1, 7),
 }
 TIMEOUT = 30.0
+LEFT_OPEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""Errors after which a call is repeated: the server is gone or shuts down, or its disk is full."""
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Actor(ABC):
                 while not over.is_set():
                     self.go_on(client)
         except grpc.RpcError as error:
-            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            if error.code() not in LEFT_OPEN:
                 self.failure = error
         except BaseException as error:
             self.failure = error

@@ -2,9 +2,10 @@
 
     python -m chaos.crash --kills 200
 
-Every other kill is at a named failpoint, by the server itself; the others come at random
-moments from outside. After each, a server starts on the same data directory, clients repeat
-what was not answered, and every session is compared with a model, bit for bit.
+Most kills are at a named failpoint, by the server itself, or at random moments from outside. Others end the
+server by SIGTERM, or kill it while its disk is full; half of the servers after these start on the full disk.
+After each, `optserve-server check` must find nothing wrong. Then a server starts on the same data directory,
+clients repeat what was not answered, and every session is compared with a model, bit for bit.
 """
 
 from __future__ import annotations
@@ -25,10 +26,18 @@ from pathlib import Path
 from typing import Any
 
 from chaos.actors import Actor, Pair, Soloist
+from optserve_server.check_command import check
 from optserve_server.storage.failpoints import NAMES, VARIABLE
+from tests.support.disks import FILLER, fill_up, mount_filesystem
 from tests.support.server import running_server
 
 RANDOM = "at a random moment"
+TERMINATED = "by SIGTERM"
+FULL = "on a full disk"
+FROM_OUTSIDE = (RANDOM, TERMINATED, FULL)
+DISK_BYTES = 96 << 20
+"""Size of the file system that is filled up."""
+
 PATIENCE = 20.0
 """Seconds after which a server that has not come to its failpoint is killed from outside."""
 
@@ -55,7 +64,7 @@ class Tally:
 
     def lines(self) -> Iterator[str]:
         """The tally for people."""
-        for name in (*NAMES, RANDOM):
+        for name in (*NAMES, *FROM_OUTSIDE):
             yield f"{self.kills[name]:6}  {name}"
         yield f"{self.kills.total():6}  kills"
         yield f"{self.answered:6}  changes acknowledged: none lost, none made twice, all bits equal"
@@ -76,14 +85,24 @@ def crash(kills: int, seed: int, root: Path, *, verbose: bool = False) -> Tally:
     Raises:
         AssertionError: something was lost, made twice or changed.
     """
-    rng, tally = random.Random(seed), Tally()
+    with mount_filesystem("ext4", DISK_BYTES) as mounted:
+        if mounted is None:
+            print("this machine does not mount file systems, so no disk is filled up", flush=True)
+        return _crash(kills, seed, root if mounted is None else mounted, mounted is not None, verbose)
+
+
+def _crash(kills: int, seed: int, folder: Path, is_fillable: bool, verbose: bool) -> Tally:
+    rng, tally, root = random.Random(seed), Tally(), folder / "data"
     actors: list[Actor] = [*(Soloist(f"solo{i}", seed + i) for i in range(3)), Pair("pair", seed + 9)]
     names = itertools.cycle(NAMES)
+    others = itertools.cycle(FROM_OUTSIDE if is_fillable else (RANDOM, TERMINATED))
     for number in range(kills):
-        # With twenty kills each failpoint has its turn, and four come at random.
-        place = RANDOM if number % 5 == 4 or (kills > 40 and number % 2) else next(names)
+        # With twenty kills each failpoint has its turn, and four come from outside.
+        place = next(others) if number % 5 == 4 or (kills > 40 and number % 2) else next(names)
         died_at = _life(place, rng, actors, root, tally)
         tally.kills[died_at] += 1
+        findings = check(root).findings
+        assert not findings, f"after a kill {died_at}: {findings}"
         if verbose:
             print(f"{number + 1:4}  {died_at}", flush=True)
     _life("", rng, actors, root, tally)
@@ -97,8 +116,10 @@ def crash(kills: int, seed: int, root: Path, *, verbose: bool = False) -> Tally:
 def _life(place: str, rng: random.Random, actors: list[Actor], root: Path, tally: Tally) -> str:
     """One server from its start to its end; returns where it was killed."""
     # Rare places are met at once, others after some work.
-    often = place in ("", RANDOM) or "journal" in place or "ack" in place or "apply" in place
-    armed = {} if place in ("", RANDOM) else {VARIABLE: f"{place}:{rng.randint(1, 60 if often else 4)}"}
+    often = place in ("", *FROM_OUTSIDE) or "journal" in place or "ack" in place or "apply" in place
+    armed = (
+        {} if place in ("", *FROM_OUTSIDE) else {VARIABLE: f"{place}:{rng.randint(1, 60 if often else 4)}"}
+    )
     started = time.monotonic()
     settings: dict[str, Any] = {
         "data_dir": root,
@@ -113,7 +134,7 @@ def _life(place: str, rng: random.Random, actors: list[Actor], root: Path, tally
             threads = [threading.Thread(target=actor.run, args=(server.address, over)) for actor in actors]
             for thread in threads:
                 thread.start()
-            died_at = _until_dead(server.process, place, rng)
+            died_at = _until_dead(server.process, place, rng, root.parent)
             over.set()
             for thread in threads:
                 thread.join(60)
@@ -124,22 +145,29 @@ def _life(place: str, rng: random.Random, actors: list[Actor], root: Path, tally
                     raise AssertionError(f"{actor.name} before {died_at}\n{log}") from actor.failure
             return died_at
     except RuntimeError:
-        if place in ("", RANDOM):
+        if place in ("", *FROM_OUTSIDE):
             raise  # nothing was to kill it while it started
         return place
 
 
-def _until_dead(process: subprocess.Popen[bytes], place: str, rng: random.Random) -> str:
+def _until_dead(process: subprocess.Popen[bytes], place: str, rng: random.Random, folder: Path) -> str:
+    (folder / FILLER).unlink(missing_ok=True)  # of a server before this one
     if not place:  # the last one, in which everything is compared
         time.sleep(1)
         process.terminate()
         assert process.wait(30) == 0
         return place
-    if place == RANDOM:
+    if place in FROM_OUTSIDE:
         time.sleep(rng.uniform(0.0, 0.8))
-        process.send_signal(signal.SIGKILL)
-        process.wait(30)
-        return RANDOM
+        if place == FULL:
+            fill_up(folder / FILLER)
+            time.sleep(rng.uniform(0.0, 0.4))
+        process.send_signal(signal.SIGTERM if place == TERMINATED else signal.SIGKILL)
+        status = process.wait(30)
+        assert place != TERMINATED or status == 0, status
+        if place == FULL and rng.random() < 0.5:
+            (folder / FILLER).unlink()
+        return place
     try:
         ended = process.wait(PATIENCE)
         assert ended == -signal.SIGKILL, f"the server ended by itself: {ended}"

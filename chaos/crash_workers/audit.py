@@ -16,7 +16,9 @@ from chaos.model import Arrays
 from optserve_server.durability.directory_log import DIRECTORY
 from optserve_server.optimizers.adam import Adam
 from optserve_server.state.session_change import ChangeKind
-from optserve_server.storage.durable_positions import DurablePositions
+from optserve_server.storage.catalog import VERSION
+from optserve_server.storage.directory_format import parse_version
+from optserve_server.storage.durable_positions import POSITIONS, DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.journal_history import read_journal
 from optserve_server.storage.record_payload import unpack
@@ -198,8 +200,9 @@ def check_parameters(replay: Replay, found: Mapping[str, Any], step_number: int)
 
 def _payloads(journal: Path) -> Iterator[memoryview]:
     disk = Disk()
-    history = read_journal(disk, journal)
-    positions = DurablePositions(disk, journal / "heads")
+    directory = parse_version(journal.parent / VERSION, (journal.parent / VERSION).read_text())
+    history = read_journal(disk, journal, directory)
+    positions = DurablePositions(disk, journal / POSITIONS, directory)
     try:
         owners = {owner for segment in history.segments for owner in segment.last} - {DIRECTORY}
         assert len(owners) == 1, owners

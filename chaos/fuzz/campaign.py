@@ -11,12 +11,13 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 from grpc import aio
 
 from chaos.fuzz.connections import Door, any_visit, patient
 from chaos.fuzz.findings import EXPECTED, SECONDS, Findings
 from chaos.fuzz.hostile import SENTINEL, HostileCall, any_call
-from chaos.fuzz.requests import SESSIONS, create
+from chaos.fuzz.requests import IMPORTED, SESSIONS, create
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, sgd, step_messages
 from tests.integration.raw_stream import RawStream
@@ -47,6 +48,7 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
                 steps = asyncio.create_task(asyncio.to_thread(stream.steps, 25))
                 await _all(door, random, found)
                 await _revive(channel, random)
+                await _use_imported(channel, found)
                 await steps
                 found.steps += sum(honest.step() for _ in range(5))
                 if not warm and found.messages >= messages // 5:
@@ -177,6 +179,26 @@ async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> Non
         also.add(grpc.StatusCode.UNIMPLEMENTED)
     told = f"{text} {await going.trailing_metadata() if code in EXPECTED else ''}"
     found.judge(call.kind, code, told, also, f"{call.messages!r:.2000} to {call.method}")
+
+
+async def _use_imported(channel: aio.Channel, found: Findings) -> None:
+    """Lists all sessions, then uses and deletes what hostile imports made: none may be half a session."""
+    names = [f"sessions/{session_id}" for session_id in IMPORTED]
+    asked: list[tuple[str, Message]] = [("ListSessions", pb.ListSessionsRequest(page_size=1000))]
+    for name in names:
+        asked += [
+            ("GetSession", pb.GetSessionRequest(name=name)),
+            ("PullParameters", pb.PullParametersRequest(name=name)),
+            ("ExportSnapshot", pb.ExportSnapshotRequest(name=name)),
+            ("DeleteSession", pb.DeleteSessionRequest(name=name)),
+        ]
+    for method, message in asked:
+        call: Any = channel.unary_stream(SESSIONS + method)
+        going = call(message.SerializeToString(), timeout=SECONDS)
+        with contextlib.suppress(aio.AioRpcError):
+            async for _ in going:
+                pass
+        found.judge("imported", await going.code(), await going.details(), set(), f"{message} to {method}")
 
 
 async def _revive(channel: aio.Channel, random: Random) -> None:

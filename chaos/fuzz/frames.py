@@ -8,7 +8,8 @@ from random import Random
 import numpy as np
 
 from chaos.fuzz import requests
-from chaos.fuzz.hostile import SENTINEL, alter
+from chaos.fuzz.bytes import alter
+from chaos.fuzz.hostile import SENTINEL
 from optserve._transport.data_connection import PREFIX
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2

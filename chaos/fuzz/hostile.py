@@ -9,7 +9,9 @@ from random import Random
 import numpy as np
 
 from chaos.fuzz import requests
-from chaos.fuzz.requests import FUNCTIONS, HONEST, SESSIONS
+from chaos.fuzz.bytes import alter
+from chaos.fuzz.requests import FUNCTIONS, HONEST, IMPORTED, SESSIONS, VICTIMS
+from chaos.fuzz.snapshots import mutate_snapshot
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from tests.integration.client import sgd
@@ -46,23 +48,6 @@ def mutate(random: Random) -> HostileCall:
     """An honest request with some bytes flipped, cut out, doubled or put in."""
     method = random.choice([*HONEST])
     return HostileCall("mutated", method, [alter(random, HONEST[method](random).SerializeToString())])
-
-
-def alter(random: Random, message: bytes) -> bytes:
-    """A message with some bytes flipped, cut out, doubled or put in."""
-    data = bytearray(message)
-    for _ in range(random.randrange(1, 4)):
-        place = random.randrange(len(data) + 1)
-        match random.randrange(4):
-            case 0 if place < len(data):
-                data[place] ^= 1 << random.randrange(8)
-            case 1:
-                del data[place:]
-            case 2:
-                data[place:place] = data[place : place + random.randrange(20)]
-            case _:
-                data[place:place] = random.randbytes(random.randrange(1, 8))
-    return bytes(data)
 
 
 def wrong_wire_types(random: Random) -> HostileCall:
@@ -181,6 +166,23 @@ def bad_push(random: Random) -> HostileCall:
     return HostileCall("push", SESSIONS + "PushParameters", messages)
 
 
+def hostile_import(random: Random) -> HostileCall:
+    """An import of a mutated snapshot."""
+    data = mutate_snapshot(random)
+    header = pb.ImportHeader(
+        byte_count=len(data),
+        session_id=random.choice([*IMPORTED, *IMPORTED, VICTIMS[0]]),
+        request_id=random.choice(["", "", "import"]),
+    )
+    messages = [pb.ImportSnapshotRequest(header=header)]
+    size = random.choice([len(data), 1 << 12])
+    messages += [
+        pb.ImportSnapshotRequest(chunk=tensor_pb2.Chunk(byte_offset=at, data=data[at : at + size]))
+        for at in range(0, len(data), size)
+    ]
+    return HostileCall("snapshots", SESSIONS + "ImportSnapshot", [m.SerializeToString() for m in messages])
+
+
 KINDS: tuple[tuple[Callable[[Random], HostileCall], int], ...] = (
     (random_bytes, 15),
     (mutate, 25),
@@ -191,6 +193,7 @@ KINDS: tuple[tuple[Callable[[Random], HostileCall], int], ...] = (
     (random_frames, 15),
     (cancel_stream, 6),
     (bad_push, 4),
+    (hostile_import, 10),
 )
 """Kinds of calls, and how often each is drawn."""
 

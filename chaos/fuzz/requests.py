@@ -18,6 +18,9 @@ FUNCTIONS = "/optserve.v1.FunctionService/"
 VICTIMS = tuple(f"victim-{number}" for number in range(4))
 """Sessions that hostile requests may step, change and delete."""
 
+IMPORTED = ("imported-0", "imported-1", "imported-2")
+"""Sessions that hostile imports may make."""
+
 ELEMENTS = 16
 
 

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from optserve_server import __version__, config, health_command, token_command
+from optserve_server import __version__, check_command, config, health_command, token_command
 
 _DEFAULT_COMMAND = "serve"
 _FORMS = ("-h", "--help", "--version")
@@ -61,7 +61,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     )
     config.add_flags(serve)
     serve.set_defaults(run=_serve)
-    for name, command in (("health", health_command), ("token", token_command)):
+    for name, command in (("check", check_command), ("health", health_command), ("token", token_command)):
         explanation = command.DESCRIPTION.split(".")[0]
         added = commands.add_parser(
             name,

@@ -23,5 +23,5 @@ def test_hostile_messages_change_nothing_and_learn_nothing() -> None:
     assert found.descriptors[1] <= found.descriptors[0]
     assert found.over_data > 50
     kinds = {kind for kind, _ in found.codes}
-    assert kinds >= {"noise", "mutated", "shapes", "expressions", "frames"}
+    assert kinds >= {"noise", "mutated", "shapes", "expressions", "frames", "snapshots", "imported"}
     assert kinds >= {"stranger", "bad ticket", "used ticket", "data lengths", "data mutations"}

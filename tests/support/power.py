@@ -52,6 +52,11 @@ class ForgetfulDisk(Disk):
         self._note(fd, (size, b""))
         super().truncate(fd, size)
 
+    def allocate(self, fd: int, size: int) -> None:
+        if os.fstat(fd).st_size < size:
+            self._note(fd, (size, b""))
+        super().allocate(fd, size)
+
     def sync(self, fd: int) -> None:
         self._moment()
         super().sync(fd)
@@ -93,14 +98,19 @@ class ForgetfulDisk(Disk):
             for write in self._since.get(number, []):
                 if rng.random() < 0.5:
                     start, data = write
-                    content = (
-                        _apply_write(content, (start, data[: rng.randint(0, len(data))])) if data else content
-                    )
+                    written = len(data) if _is_atomic(write) else rng.randint(0, len(data))
+                    content = _apply_write(content, (start, data[:written])) if data else content
             (target / name).write_bytes(content)
 
     def _note(self, fd: int, write: _Write) -> None:
         with self._lock:
             self._since.setdefault(self._files.get(os.fstat(fd).st_ino, -1), []).append(write)
+
+
+def _is_atomic(write: _Write) -> bool:
+    """Whether a write lies within one aligned cell of 64 bytes, of which disks write none by half."""
+    start, data = write
+    return start // 64 == (start + len(data) - 1) // 64
 
 
 def _apply_write(content: bytes, write: _Write) -> bytes:

@@ -66,7 +66,7 @@ class Member:
 
     def to_json(self) -> list[Any]:
         """What is durable of it, as JSON."""
-        return [getattr(self, name) for name in _DURABLE]
+        return [getattr(self, name) for name in DURABLE_FIELDS]
 
     def count_contribution(self, step: int, staleness: int, now: float) -> None:
         """Counts a contribution.
@@ -85,7 +85,8 @@ class Member:
         self.last_at = now
 
 
-_DURABLE = tuple(Member.__dataclass_fields__)[:10]
+DURABLE_FIELDS = tuple(Member.__dataclass_fields__)[:10]
+"""Names of a member's fields that are durable."""
 
 
 class Membership:
@@ -126,7 +127,7 @@ class Membership:
         """Takes over what `to_json` returned; leases start again."""
         self.next_epoch, self.round_number = int(state["next_epoch"]), int(state["round_number"])
         for facts in state["members"]:
-            member = Member(**dict(zip(_DURABLE, facts, strict=True)))
+            member = Member(**dict(zip(DURABLE_FIELDS, facts, strict=True)))
             member.state = MemberState(member.state)
             (self.active if member.state is MemberState.ACTIVE else self.former)[member.worker] = member
             self._restart_lease(member)

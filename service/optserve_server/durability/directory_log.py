@@ -19,7 +19,7 @@ from typing import Any
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.state.session_change import ChangeKind
-from optserve_server.storage.catalog import TRASH, Move
+from optserve_server.storage.catalog import TRASH, Move, is_kept_snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.failpoints import hit_failpoint
@@ -60,8 +60,11 @@ class DirectoryLog:
         namespaces: get the answers to the requests that were recorded.
 
     Attributes:
-        folders: names of the folders of the sessions that were created and not deleted.
+        folders: owners of the sessions that were created and not deleted, by the names of their folders.
+        kept: paths of the snapshots that clients asked for, from the root of the directory.
+        is_complete: whether all records were read; otherwise there may be other sessions and snapshots.
         saved_number: how many records the last checkpoint covers.
+        pending_moves: what the last record moves and is still where it was.
         outdated: whether to write a checkpoint: earlier records take up room, or one of them is
             damaged or of a change that was not made.
     """
@@ -70,12 +73,15 @@ class DirectoryLog:
         self._disk, self._root, self._namespaces = disk, root, namespaces
         self._journal: Journal | None = None
         self._number = self.saved_number = 0
-        self.folders: set[str] = set()
+        self.folders: dict[str, int] = {}
+        self.kept: set[str] = set()
+        self.is_complete = True
+        self.pending_moves: list[Move] = []
         self.outdated = False
         self._turn = threading.Lock()
 
     def recover(self, history: JournalHistory, positions: DurablePositions) -> None:
-        """Reads the records since the last checkpoint, and applies the last one if that was not done."""
+        """Reads the records since the last checkpoint; `redo_moves` completes the last one."""
         records = history.find_records(DIRECTORY)
         for found in records:
             if found.payload is not None and unpack(found.payload)[0]["kind"] == _CHECKPOINT:
@@ -83,13 +89,20 @@ class DirectoryLog:
         try:
             payloads = history.find_payloads_after(DIRECTORY, self.saved_number, positions)
         except DamagedError as error:
-            _log.error("answers to earlier requests are lost: %s", error)
+            _log.error(
+                "the directory's own records are damaged: answers to earlier requests are lost, and sessions"
+                " whose folders are missing are not known: %s",
+                error,
+            )
             self.saved_number = max(positions[DIRECTORY], *(found.number for found in records), 0)
-            self.outdated, payloads = True, []
+            self.outdated, self.is_complete, payloads = True, False, []
         for payload in payloads:
             self._restore_record(unpack(payload)[0])
         if payloads:
-            self._redo_moves(unpack(payloads[-1])[0])
+            moves = unpack(payloads[-1])[0].get("moves", ())
+            self.pending_moves = [
+                (self._root / s, self._root / t) for s, t in moves if (self._root / s).exists()
+            ]
         self._number = self.saved_number + len(payloads)
 
     def attach_journal(self, journal: Journal) -> None:
@@ -97,7 +110,12 @@ class DirectoryLog:
         self._journal = journal
 
     def commit(
-        self, kind: ChangeKind, folder: str, moves: Sequence[Move], answered: AnsweredRequest | None = None
+        self,
+        kind: ChangeKind,
+        folder: str,
+        moves: Sequence[Move],
+        answered: AnsweredRequest | None = None,
+        owner: int = 0,
     ) -> None:
         """Makes a change; blocks until it is durable.
 
@@ -107,6 +125,7 @@ class DirectoryLog:
             moves: files and folders that get another place; their contents are durable. What is
                 moved to the trash is deleted.
             answered: the request that it answers, if the answer is in no snapshot.
+            owner: owner of the records of a session that is created.
 
         Raises:
             OSError: nothing was changed.
@@ -114,6 +133,8 @@ class DirectoryLog:
         places = [(str(s.relative_to(self._root)), str(t.relative_to(self._root))) for s, t in moves]
         answer = answered.to_json() if answered is not None and answered.request.key else None
         facts = {"kind": kind, "folder": folder, "moves": places, "answered": answer}
+        if owner:
+            facts["owner"] = f"{owner:016x}"
         with self._turn:
             if self.outdated:
                 self._checkpoint()
@@ -143,7 +164,9 @@ class DirectoryLog:
     def _checkpoint(self) -> None:
         answers = {n.name: n.requests.to_json(DIRECTORY, MAX_CHECKPOINT_ANSWERS) for n in self._namespaces}
         # Of the same number as a record whose change was not made, which it supersedes.
-        self._record({"kind": _CHECKPOINT, "folders": sorted(self.folders), "answers": answers})
+        folders = {name: f"{owner:016x}" for name, owner in sorted(self.folders.items())}
+        facts = {"kind": _CHECKPOINT, "folders": folders, "kept": sorted(self.kept), "answers": answers}
+        self._record(facts)
         self.saved_number = self._number
         self._number += 1
         self.outdated = False
@@ -165,18 +188,30 @@ class DirectoryLog:
                     self._checkpoint()
                 raise
 
-    def _redo_moves(self, facts: Mapping[str, Any]) -> None:
-        for source, target in facts.get("moves", ()):
-            if (self._root / source).exists():
-                with contextlib.suppress(OSError):
-                    rename_durably(self._disk, self._root / source, self._root / target)
+    def redo_moves(self) -> None:
+        """Completes the last change."""
+        for source, target in self.pending_moves:
+            with contextlib.suppress(OSError):
+                # A power failure may leave a folder in both places.
+                if target.parent.name == TRASH:
+                    self._disk.remove(target)
+                rename_durably(self._disk, source, target)
 
     def _restore_record(self, facts: Mapping[str, Any]) -> None:
         if facts["kind"] == _CHECKPOINT:
-            self.folders, answers = set(facts["folders"]), facts["answers"]
+            self.folders = {name: int(owner, 16) for name, owner in facts["folders"].items()}
+            self.kept, answers = set(facts["kept"]), facts["answers"]
         else:
-            change = set.discard if facts["kind"] == ChangeKind.DELETE else set.add
-            change(self.folders, facts["folder"])
+            name = facts["folder"]
+            if facts["kind"] == ChangeKind.DELETE:
+                self.folders.pop(name, None)
+                self.kept = {path for path in self.kept if path.split("/")[1] != name}
+            elif "owner" in facts:
+                self.folders[name] = int(facts["owner"], 16)
+            for source, target in facts["moves"]:
+                self.kept.discard(source)
+                if is_kept_snapshot(target):
+                    self.kept.add(target)
             answers = {
                 parse_folder_name(facts["folder"])[0]: [facts["answered"]] if facts["answered"] else []
             }

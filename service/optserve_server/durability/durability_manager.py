@@ -27,7 +27,6 @@ from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.session_change import OF_STEPS, Change, ChangeKind, Request
 from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SnapshotFile
-from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Piece, TemporaryFile
 from optserve_server.storage.journal import Journal, Record
 
@@ -71,7 +70,6 @@ class DurabilityManager:
 
     Args:
         catalog: the data directory.
-        durable_positions: how far the sessions' records go.
         journal: where changes are recorded.
         directory_log: records and makes changes of the data directory itself.
         codec: writes specifications.
@@ -87,7 +85,6 @@ class DurabilityManager:
     def __init__(
         self,
         catalog: Catalog,
-        durable_positions: DurablePositions,
         journal: Journal,
         directory_log: DirectoryLog,
         codec: SpecCodec,
@@ -101,7 +98,7 @@ class DurabilityManager:
         self.encode = encode
         self.saves = self.failed_saves = 0
         self.disk_state = DiskState(catalog.disk, catalog.root)
-        self._durable_positions = durable_positions
+        self._durable_positions = catalog.positions
         self._policy = policy
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
         self._watched: dict[int, SessionDurability[Session]] = {}
@@ -132,13 +129,17 @@ class DurabilityManager:
         answer = self.encode(kind, session, None) if request.key else b""
         answered = AnsweredRequest(request, kind, answer, folder.owner)
         requests = [answered.to_json()] if request.key else []
-        frozen = encode_snapshot(session, self.codec, number=0, requests=requests)
-        write = partial(snapshot.write, tensors=frozen.tensors, metadata=frozen.metadata)
+        frozen = encode_snapshot(session, self.codec, requests=requests)
+        first = folder.plan_snapshot(0, session.step)
+        metadata = {**first.metadata(), **frozen.metadata}
+        write = partial(snapshot.write, tensors=frozen.tensors, metadata=metadata)
         with self.disk_state.convert_errors():
             moves = self.catalog.create(folder, write, session.step)
             try:
-                self.directory_log.commit(kind, folder.session_id, moves)
+                self._durable_positions.add_owner(folder.owner)
+                self.directory_log.commit(kind, folder.session_id, moves, owner=folder.owner)
             except BaseException:
+                self._forget_owner(folder.owner)
                 self.catalog.disk.remove(moves[0][0])
                 raise
         namespace.requests.remember(answered)
@@ -206,7 +207,8 @@ class DurabilityManager:
                     file = await self.in_thread(
                         lambda: self._begin_snapshot(durability, number, is_kept=asked is not None)
                     )
-                made = SnapshotFile(file.path, number, step, asked is not None)
+                owner = durability.folder.owner
+                made = SnapshotFile(file.path, owner, number, step, asked is not None)
                 await self.in_thread(lambda: self._finish_snapshot(durability, file, made, asked))
             self._note_saved(durability, number, step)
             await self.in_thread(lambda: self._delete_old_files(durability))
@@ -245,8 +247,10 @@ class DurabilityManager:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE; they are still there.
         """
-        self._delete_paths(durability.folder.session_id, [durability.folder.path], request)
-        self._durable_positions.remove_owner(durability.folder.owner)
+        name = durability.folder.session_id
+        paths = [durability.folder.path, *self.catalog.list_quarantined().get(name, [])]
+        self._delete_paths(name, paths, request)
+        self._forget_owner(durability.folder.owner)
         self._watched.pop(durability.folder.owner, None)
         durability.session.durability = None
 
@@ -256,7 +260,14 @@ class DurabilityManager:
         Raises:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
+        owner = self.directory_log.folders.get(name)
         self._delete_paths(name, self.catalog.list_quarantined().get(name, []), request)
+        if owner is not None:
+            self._forget_owner(owner)
+
+    def _forget_owner(self, owner: int) -> None:
+        with contextlib.suppress(OSError):  # the next start tries again
+            self._durable_positions.remove_owner(owner)
 
     def _delete_paths(self, name: str, paths: Sequence[Path], request: Request) -> None:
         answered = AnsweredRequest(request, ChangeKind.DELETE, b"")
@@ -269,13 +280,13 @@ class DurabilityManager:
         if self.disk_state.is_probe_due():
             self._in_background(self.in_thread(self.disk_state.probe_disk))
         for durability in tuple(self._watched.values()):
-            if durability.is_snapshot_due(now):
+            if durability.is_incomplete or durability.is_snapshot_due(now):
                 self.save_soon(durability)
         if self.journal.byte_count > self._policy.journal_bytes:
             for owner in self.journal.find_pinning_owners(self._list_saved_numbers()):
                 if owner == DIRECTORY:
                     self.directory_log.outdated = True
-                else:
+                elif owner in self._watched:
                     self.save_soon(self._watched[owner])
         if self.directory_log.outdated:
             self._in_background(self.in_thread(self._checkpoint))
@@ -288,17 +299,13 @@ class DurabilityManager:
             self._watched.values(),
             key=lambda durability: durability.is_journaled and durability.has_complete_journal,
         ):
-            if (
-                durability.has_unsaved_changes
-                and not durability.session.damaged
-                and time.monotonic() < deadline
-            ):
+            is_due = durability.has_unsaved_changes or durability.is_incomplete
+            if is_due and not durability.session.damaged and time.monotonic() < deadline:
                 await self._save_quietly(durability)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - time.monotonic()))
         self._threads.shutdown()
         self.journal.close()
-        self._durable_positions.close()
         self.catalog.close()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
@@ -337,11 +344,11 @@ class DurabilityManager:
     def _begin_snapshot(self, of: SessionDurability[Session], number: int, *, is_kept: bool) -> TemporaryFile:
         """Writes a snapshot that is still to be finished."""
         requests = of.requests.to_json(of.folder.owner, ANSWERS_PER_SNAPSHOT)
-        frozen = encode_snapshot(of.session, self.codec, number=number, requests=requests)
-        with TemporaryFile(
-            self.catalog.disk, of.folder.snapshot_path(number, of.session.step, kept=is_kept)
-        ) as file:
-            snapshot.write(file.write, frozen.tensors, frozen.metadata)
+        frozen = encode_snapshot(of.session, self.codec, requests=requests)
+        generations = self._policy.generations
+        planned = of.folder.plan_snapshot(number, of.session.step, is_kept=is_kept, generations=generations)
+        with TemporaryFile(self.catalog.disk, planned.path) as file:
+            snapshot.write(file.write, frozen.tensors, {**planned.metadata(), **frozen.metadata})
         return file
 
     def _finish_snapshot(
@@ -363,7 +370,7 @@ class DurabilityManager:
             self.directory_log.commit(ChangeKind.SAVE, folder.session_id, moves, answered)
 
     def _note_saved(self, durability: SessionDurability[Session], number: int, step: int) -> None:
-        self._durable_positions.record_position(durability.folder.owner, number)
+        self._durable_positions.record_position(durability.folder.owner, number, number)
         self.saves += 1
         durability.note_saved(number, step)
 

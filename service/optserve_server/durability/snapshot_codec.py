@@ -41,7 +41,10 @@ from optserve_server.storage.snapshot import Contents, TensorSource
 FORMAT = 1
 """Number of the way in which facts are written."""
 
-_FACTS, _SPEC = "optserve", "spec"
+FACTS = "optserve"
+"""Name of the metadata that holds the facts."""
+
+_SPEC = "spec"
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
 
@@ -66,7 +69,7 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
         _make_tensor_source(session.arenas.backend, name, entry, array)
         for name, entry, array in _session_arrays(session)
     ]
-    metadata = {_FACTS: json_text.dumps(facts), _SPEC: codec.encode(session.spec)}
+    metadata = {FACTS: json_text.dumps(facts), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
 
 
@@ -77,10 +80,10 @@ def decode_metadata(contents: Contents) -> dict[str, Any]:
         DamagedError: there are none, or they are written in another way.
     """
     try:
-        facts: dict[str, Any] = json_text.loads(contents.metadata[_FACTS])
+        facts: dict[str, Any] = json_text.loads(contents.metadata[FACTS])
         if facts["format"] == FORMAT:
             return facts
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError("it is no snapshot of a session") from error
     raise DamagedError(f"it is a snapshot of format {facts['format']!r}, not {FORMAT}")
 

@@ -40,6 +40,8 @@ class SessionDurability(Generic[S]):
         record_bytes: their bytes.
         saving: held while a snapshot is written.
         waits: whether a snapshot is about to be written.
+        is_incomplete: whether a snapshot is due because one was damaged, or the records that lead to
+            this state are no longer in the journal.
         copy: buffer for a copy of a gradient that others may write to; used under the session's lock.
     """
 
@@ -57,7 +59,7 @@ class SessionDurability(Generic[S]):
         self.folder = folder
         self.number = number
         self.saving = asyncio.Lock()
-        self.waits = False
+        self.waits = self.is_incomplete = False
         self.copy: Staging | None = None
         self._gap = self.saved_number = 0
         self.note_saved(saved_number, saved_step)
@@ -112,6 +114,7 @@ class SessionDurability(Generic[S]):
         if number < self.saved_number:
             return  # one that was begun later was quicker
         self.saved_number, self.saved_step = number, step
+        self.is_incomplete = False
         self.saved_at = time.monotonic()
         self.records = self.record_bytes = 0
 

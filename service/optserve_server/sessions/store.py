@@ -241,6 +241,7 @@ class Store:
             DomainError: LIMIT_EXCEEDED.
         """
         self._check_limit("max_tensors", len(layout.entries))
+        self._check_limit("max_tensor_rank", max(len(entry.shape) for entry in layout.entries))
         self._check_limit("max_session_bytes", count_session_bytes(layout, spec))
 
     def resolve_durability(self, spec: SessionSpec) -> DurabilitySpec:

@@ -3,14 +3,14 @@
 ::
 
     LOCK                                the server that uses it
-    VERSION                             of this layout; written last, when all folders exist
+    VERSION                             format and identity; written last, when all folders exist
     journal/000000000001.journal        see `optserve_server.storage.journal`
     journal/000000000001.spare          a journal's file that is to be used again
     journal/positions                   see `optserve_server.storage.durable_positions`
-    sessions/ID/manifest.json           who the session is
+    sessions/ID/manifest.json           the session, and the directory that it belongs to
     sessions/ID/auto-N-S.safetensors    state after its record N, at step S; the last few
     sessions/ID/kept-N-S.safetensors    the same, asked for by a client; all of them
-    quarantine/ID.WHEN/                 what was found damaged
+    quarantine/ID.WHEN/                 what was found damaged, with the journal's files that have its records
     trash/                              what is being made or deleted
 
 Sessions and snapshots that clients ask for get their places, and lose them, by changes that
@@ -19,26 +19,39 @@ Sessions and snapshots that clients ask for get their places, and lose them, by 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from optserve_server.storage import snapshot
-from optserve_server.storage.damage import DamagedError
+from optserve_server.storage.damage import DamagedError, UnknownFormatError
+from optserve_server.storage.directory_format import (
+    FORMAT,
+    DirectoryError,
+    check_format,
+    make_identity,
+    parse_version,
+    version_text,
+)
+from optserve_server.storage.durable_positions import POSITIONS, DurablePositions
 from optserve_server.storage.files import Disk, Piece, TemporaryFile, rename_durably, write_file_atomically
+from optserve_server.storage.journal import SEGMENT_NAME, Segment
 
-VERSION = "optserve data 2\n"
-"""What the file VERSION says."""
+VERSION = "VERSION"
+"""Name of the file that states format and identity."""
 
 TRASH = "trash"
 """Folder of what is being made or deleted."""
@@ -46,12 +59,13 @@ TRASH = "trash"
 Move = tuple[Path, Path]
 """A file or folder that gets another place: from, to."""
 
-_SNAPSHOT = re.compile(r"(auto|kept)-(\d{12})-(\d+)\.safetensors")
+IDENTITY = "session"
+"""Name of the metadata of a snapshot that says whose and which it is."""
+
+_SNAPSHOT = re.compile(r"(auto|kept)-(\d{12})-(\d+)\.safetensors", re.ASCII)
+_QUARANTINED = re.compile(r"(.+)\.\d{8}T\d{6}\.[0-9a-f]{4}", re.ASCII)
 _MANIFEST = "manifest.json"
-
-
-class DirectoryError(RuntimeError):
-    """The data directory cannot be used; the message says why."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,15 +74,31 @@ class SnapshotFile:
 
     Attributes:
         path: where it is.
+        owner: owner of the session's records.
         number: the last record that it holds.
         step: the session's step.
         kept: whether a client asked for it.
+        earlier: numbers of the automatic snapshots that stay beside it when it is written.
     """
 
     path: Path
+    owner: int
     number: int
     step: int
     kept: bool
+    earlier: tuple[int, ...] = ()
+
+    def metadata(self) -> dict[str, str]:
+        """The part of the metadata that says whose and which snapshot a file is."""
+        facts = {
+            "format": FORMAT,
+            "owner": f"{self.owner:016x}",
+            "number": self.number,
+            "step": self.step,
+            "kept": self.kept,
+            "earlier": self.earlier,
+        }
+        return {IDENTITY: json.dumps(facts)}
 
     @property
     def byte_count(self) -> int:
@@ -99,12 +129,27 @@ class SessionFolder:
     def snapshots(self) -> list[SnapshotFile]:
         """Its snapshots, the latest first."""
         found = ((path, _SNAPSHOT.fullmatch(path.name)) for path in self.path.iterdir())
-        files = [SnapshotFile(p, int(m[2]), int(m[3]), m[1] == "kept") for p, m in found if m]
+        files = [SnapshotFile(p, self.owner, int(m[2]), int(m[3]), m[1] == "kept") for p, m in found if m]
         return sorted(files, key=lambda file: (-file.number, file.kept))
 
     def snapshot_path(self, number: int, step: int, *, kept: bool) -> Path:
         """Where a snapshot belongs."""
         return self.path / f"{'kept' if kept else 'auto'}-{number:012}-{step}.safetensors"
+
+    def plan_snapshot(
+        self, number: int, step: int, *, is_kept: bool = False, generations: int = 1
+    ) -> SnapshotFile:
+        """A snapshot that is to be written, beside which ``generations - 1`` earlier ones stay."""
+        found = self.snapshots() if generations > 1 else []
+        automatic = {file.number for file in found if not file.kept} - {number}
+        earlier = tuple(sorted(automatic, reverse=True)[: generations - 1])
+        return SnapshotFile(
+            self.snapshot_path(number, step, kept=is_kept), self.owner, number, step, is_kept, earlier
+        )
+
+    def list_own_segments(self) -> list[Path]:
+        """Files of the journal that lie in the folder since it was in quarantine."""
+        return [path for path in sorted(self.path.iterdir()) if SEGMENT_NAME.fullmatch(path.name)]
 
 
 class Catalog:
@@ -115,8 +160,12 @@ class Catalog:
         root: the directory; made where it is not there.
 
     Raises:
-        DirectoryError: another server uses it, it is of another version, or parts of it are missing.
+        DirectoryError: another server uses it, it is of another format, or parts of it are missing.
         OSError: it cannot be made or written to.
+
+    Attributes:
+        identity: the directory's.
+        positions: how far the sessions' records go, and of which files the journal consists.
     """
 
     def __init__(self, disk: Disk, root: Path) -> None:
@@ -126,30 +175,61 @@ class Catalog:
         self.journal = root / "journal"
         self.quarantine = root / "quarantine"
         self._trash = root / TRASH
+        # Before anything is written: a directory of a newer format stays as it is.
+        self._read_identity()
         disk.make_folder(root)
         self._lock = self._acquire_lock()
         try:
-            is_new = self._is_new()
+            found = self._read_identity()
+            self.identity = found or make_identity()
             for folder in (self.sessions, self.journal, self.quarantine, self._trash):
                 disk.make_folder(folder)
             disk.sync_folder(root)
-            if is_new:
-                write_file_atomically(disk, root / "VERSION", [VERSION.encode()])
+            positions = self.journal / POSITIONS
+            self.positions = DurablePositions(disk, positions, self.identity, is_new=found is None)
+            try:
+                if found is None:
+                    disk.sync_folder(self.journal)
+                    write_file_atomically(disk, root / VERSION, [version_text(self.identity).encode()])
+                self._write_holder()
+            except BaseException:
+                self.positions.close()
+                raise
         except BaseException:
-            self.close()
+            self.disk.close(self._lock)
             raise
 
     def close(self) -> None:
         """Lets another server use the directory."""
-        self.disk.close(self._lock)
+        try:
+            self.positions.close()
+        finally:
+            self.disk.close(self._lock)
 
-    def folders(self) -> Iterator[SessionFolder | tuple[str, DamagedError]]:
-        """Every session; where its manifest is damaged, its id and what is wrong."""
+    def folders(
+        self, known: Mapping[str, int] | None = None
+    ) -> Iterator[SessionFolder | tuple[str, DamagedError]]:
+        """Every session; where its manifest is damaged, its id and what is wrong.
+
+        Args:
+            known: owners of the sessions that exist, by the names of their folders; None if the
+                directory does not know them.
+        """
         for path in sorted(self.sessions.iterdir()):
+            is_expected = known is not None and path.name in known
+            if not _is_session_folder(path) and not (is_expected and path.is_dir()):
+                _log.warning("%s is no session, and is ignored", path)
+                continue
             try:
-                yield SessionFolder(path, path.name, self._read_owner(path))
+                owner = self._read_owner(path)
+                if known is not None and known.get(path.name) != owner:
+                    raise DamagedError(
+                        "the session was deleted, or is of another directory; its snapshots can be imported"
+                    )
             except DamagedError as error:
                 yield path.name, error
+            else:
+                yield SessionFolder(path, path.name, owner)
 
     def assign_folder(self, name: str) -> SessionFolder:
         """The place of a session that is to be made."""
@@ -171,7 +251,7 @@ class Catalog:
         made = self._trash_place(folder.path)
         self.disk.make_folder(made)
         try:
-            write_file_atomically(self.disk, made / _MANIFEST, [_manifest(folder.session_id, folder.owner)])
+            write_file_atomically(self.disk, made / _MANIFEST, [_manifest(self.identity, folder)])
             with TemporaryFile(
                 self.disk, SessionFolder(made, "", 0).snapshot_path(0, step, kept=False)
             ) as file:
@@ -204,42 +284,88 @@ class Catalog:
         return self._trash / f"{path.name}.{secrets.token_hex(4)}"
 
     def prune(self, folder: SessionFolder, generations: int) -> None:
-        """Deletes all but the latest snapshots that no client requested."""
+        """Deletes all but the latest snapshots that no client requested, and records that they cover."""
         automatic = [file for file in folder.snapshots() if not file.kept]
-        for file in automatic[generations:]:
-            self.disk.remove(file.path)
+        for path in (*(file.path for file in automatic[generations:]), *folder.list_own_segments()):
+            self.disk.remove(path)
 
     def move_to_quarantine(self, path: Path) -> Path:
         """Moves what is damaged out of the way, and returns where it is now."""
-        place = self.quarantine / f"{path.name}.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}"
+        place = self._quarantine_place(path.name)
         rename_durably(self.disk, path, place)
         return place
+
+    def make_quarantine(self, name: str) -> Path:
+        """Makes a folder in quarantine for what is left of a session whose folder is missing."""
+        place = self._quarantine_place(name)
+        self.disk.make_folder(place)
+        self.disk.sync_folder(self.quarantine)
+        return place
+
+    def copy_segments(self, segments: Iterable[Segment], folder: Path) -> None:
+        """Gives segments a second name in a folder, or copies them if the file system has no links."""
+        for segment in segments:
+            target = folder / segment.path.name
+            if target.exists():
+                continue
+            try:
+                self.disk.link(segment.path, target)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise
+                write_file_atomically(self.disk, target, [self.disk.read(segment.path)])
+        self.disk.sync_folder(folder)
+
+    def _quarantine_place(self, name: str) -> Path:
+        return self.quarantine / f"{name}.{time.strftime('%Y%m%dT%H%M%S')}.{secrets.token_hex(2)}"
 
     def list_quarantined(self) -> dict[str, list[Path]]:
         """What lies in quarantine, by the session's id."""
         found: dict[str, list[Path]] = {}
         for path in sorted(self.quarantine.iterdir()):
-            if path.is_dir():
-                found.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
+            match = _QUARANTINED.fullmatch(path.name)
+            if match is not None and path.is_dir():
+                found.setdefault(match[1], []).append(path)
         return found
 
     def read_snapshot(self, file: SnapshotFile) -> snapshot.Contents:
         """Reads a snapshot.
 
         Raises:
+            DamagedError: it is damaged, or of another session, number or step than its place.
+        """
+        contents = snapshot.read(self.disk.read(file.path))
+        found = _identity_of(contents, file.path)
+        # A snapshot that a client deleted stays as an automatic one while the server needs it.
+        if found != replace(file, kept=found.kept or file.kept, earlier=found.earlier):
+            raise DamagedError("it is another snapshot than its place and name say")
+        return contents
+
+    def read_earlier(self, file: SnapshotFile) -> tuple[int, ...]:
+        """Numbers of the automatic snapshots that have to be beside one.
+
+        Raises:
             DamagedError: it is damaged.
         """
-        return snapshot.read(self.disk.read(file.path))
+        return _identity_of(snapshot.read(self.disk.read(file.path)), file.path).earlier
 
     def _read_owner(self, path: Path) -> int:
         try:
-            facts: dict[str, Any] = json.loads(bytes(self.disk.read(path / _MANIFEST)))
-            check = facts.pop("checksum")
-            if check == _manifest_checksum(facts) and facts["id"] == path.name:
-                return int(facts["owner"], 16)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
-        raise DamagedError(f"{_MANIFEST} is damaged or missing")
+            data = bytes(self.disk.read(path / _MANIFEST))
+            facts: dict[str, Any] = json.loads(data)
+            owner, number, directory = int(facts["owner"], 16), facts["format"], str(facts["directory"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DamagedError(f"{_MANIFEST} is damaged or missing") from error
+        folder = SessionFolder(path, path.name, owner)
+        if type(number) is int and facts.get("checksum") == _check(facts):
+            check_format(path / _MANIFEST, number)
+            if directory != self.identity:
+                raise DamagedError(f"it belongs to data directory {directory}, but this is {self.identity}")
+            if facts["id"] != path.name:
+                raise DamagedError(f"it is the folder of session {facts['id']!r}, under another name")
+        if data != _manifest(self.identity, folder):
+            raise DamagedError(f"{_MANIFEST} is damaged or missing")
+        return owner
 
     def _acquire_lock(self) -> int:
         fd = self.disk.open(self.root / "LOCK", os.O_RDWR | os.O_CREAT)
@@ -250,32 +376,35 @@ class Catalog:
             self.disk.close(fd)
             text = f"the data directory {self.root} is in use by another server ({holder or 'unknown'})"
             raise DirectoryError(text) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         return fd
 
-    def _is_new(self) -> bool:
-        """Whether the directory is to be set up.
+    def _write_holder(self) -> None:
+        self.disk.truncate(self._lock, 0)
+        with contextlib.suppress(OSError):  # a full disk
+            self.disk.write(self._lock, [f"process {os.getpid()} on {socket.gethostname()}\n".encode()], 0)
+
+    def _read_identity(self) -> str | None:
+        """The identity; None if the directory is to be set up.
 
         Raises:
-            DirectoryError: it is of another version, or parts of it are missing: sessions would be
+            DirectoryError: it is of another format, or parts of it are missing: sessions would be
                 lost without a word if it were taken for an empty one.
         """
-        path = self.root / "VERSION"
+        path = self.root / VERSION
         if not path.exists():
-            if self.sessions.exists() and any(self.sessions.iterdir()):
-                raise DirectoryError(f"the data directory {self.root} has sessions, but no VERSION")
-            return True
-        found = bytes(self.disk.read(path)).decode(errors="replace")
-        if found != VERSION:
-            raise DirectoryError(f"the data directory {self.root} is of version {found!r}, not {VERSION!r}")
+            if self.sessions.exists() and any(map(_is_session_folder, self.sessions.iterdir())):
+                raise DirectoryError(
+                    f"the data directory {self.root} has sessions, but no {VERSION}: restore it from a backup"
+                )
+            return None
+        identity = parse_version(path, bytes(self.disk.read(path)).decode(errors="replace"))
         for folder in (self.sessions, self.journal):
             if not folder.is_dir():
                 raise DirectoryError(
                     f"the data directory {self.root} has a VERSION, but its {folder.name}/ is missing;"
                     " restore it or mount its disk, or remove the directory to start without its sessions"
                 )
-        return False
+        return identity
 
     def remove_leftovers(self) -> None:
         """Removes what was being written or deleted when the last server ended."""
@@ -285,10 +414,42 @@ class Catalog:
             self.disk.remove(path)
 
 
-def _manifest(session_id: str, owner: int) -> bytes:
-    facts = {"id": session_id, "owner": f"{owner:016x}"}
-    return json.dumps({**facts, "checksum": _manifest_checksum(facts)}, indent=1).encode() + b"\n"
+def is_kept_snapshot(path: str) -> bool:
+    """Whether a path from the root of the directory is that of a snapshot that a client asked for."""
+    parts = path.split("/")
+    match = _SNAPSHOT.fullmatch(parts[-1])
+    return parts[0] == "sessions" and len(parts) == 3 and match is not None and match[1] == "kept"
 
 
-def _manifest_checksum(facts: dict[str, Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(json.dumps(facts, sort_keys=True).encode())
+def _is_session_folder(path: Path) -> bool:
+    """Whether a folder looks like that of a session."""
+    try:
+        names = [inner.name for inner in path.iterdir()]
+    except OSError:  # a file, or lost+found, which others than root cannot read
+        return False
+    return any(name == _MANIFEST or _SNAPSHOT.fullmatch(name) for name in names)
+
+
+def _manifest(directory: str, folder: SessionFolder) -> bytes:
+    owner = f"{folder.owner:016x}"
+    facts = {"format": FORMAT, "directory": directory, "id": folder.session_id, "owner": owner}
+    return json.dumps({**facts, "checksum": _check(facts)}, indent=1).encode() + b"\n"
+
+
+def _check(facts: Mapping[str, Any]) -> str:
+    checked = {name: value for name, value in facts.items() if name != "checksum"}
+    return xxhash.xxh3_64_hexdigest(json.dumps(checked, sort_keys=True).encode())
+
+
+def _identity_of(contents: snapshot.Contents, path: Path) -> SnapshotFile:
+    try:
+        facts: dict[str, Any] = json.loads(contents.metadata[IDENTITY])
+        if facts["format"] > FORMAT:
+            number = facts["format"]
+            raise UnknownFormatError(f"it has format {number}, which is newer than format {FORMAT}")
+        earlier = tuple(facts["earlier"])
+        return SnapshotFile(
+            path, int(facts["owner"], 16), facts["number"], facts["step"], facts["kept"], earlier
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise DamagedError("it does not say which session it is of") from error

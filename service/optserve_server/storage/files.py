@@ -72,6 +72,13 @@ class Disk:
         """Cuts a file off."""
         os.ftruncate(fd, size)
 
+    def allocate(self, fd: int, size: int) -> None:
+        """Lets a file have at least ``size`` bytes on the disk, zeros where it was shorter."""
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        elif (missing := size - os.fstat(fd).st_size) > 0:
+            self.write(fd, [bytes(missing)], size - missing)
+
     def replace(self, source: Path, target: Path) -> None:
         """Renames at once, over what is there."""
         os.replace(source, target)
@@ -108,6 +115,44 @@ class Disk:
             return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else b"")
         finally:
             os.close(fd)
+
+
+class ReadOnlyDisk(Disk):
+    """A disk that stays as it is: what would change it is left out."""
+
+    def open(self, path: Path, flags: int) -> int:
+        """Opens a file for reading; nothing instead of one that does not exist."""
+        if flags & os.O_CREAT and not path.exists():
+            path = Path(os.devnull)
+        return super().open(path, os.O_RDONLY)
+
+    def write(self, fd: int, pieces: Sequence[Piece], offset: int) -> int:
+        """Writes nothing."""
+        return offset + sum(memoryview(piece).nbytes for piece in pieces)
+
+    def sync(self, fd: int) -> None:
+        """Does nothing."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Does nothing."""
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Does nothing."""
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Does nothing."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Does nothing."""
+
+    def make_folder(self, folder: Path) -> None:
+        """Does nothing."""
+
+    def remove(self, path: Path) -> None:
+        """Does nothing."""
+
+    def link(self, source: Path, target: Path) -> None:
+        """Does nothing."""
 
 
 def rename_durably(disk: Disk, source: Path, target: Path) -> None:

@@ -9,7 +9,9 @@ were measured at a ninth of the rate (docs/architecture.md).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +19,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from optserve_server.storage.durable_positions import DurablePositions
+from optserve_server.storage.directory_format import FORMAT
+from optserve_server.storage.durable_positions import DurablePositions, segment_owner
 from optserve_server.storage.failpoints import hit_failpoint, is_armed
 from optserve_server.storage.files import BLOCK, Disk, Piece, split_blocks
+from optserve_server.storage.record_payload import pack
 from optserve_server.storage.records import HEADER_BYTES, checksum, header, make_checksum_state, padding
 
 SUFFIX = ".journal"
 """What the names of segments end with."""
+
+SEGMENT_NAME = re.compile(r"(\d{12})\.journal", re.ASCII)
+_SPARE_NAME = re.compile(r"(\d{12})\.spare", re.ASCII)
 
 SPARE = ".spare"
 """What the names of files end with that are to be used again.
@@ -34,6 +41,8 @@ number is another one.
 """
 
 _SPARES = 4
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,10 @@ class Record:
 
 @dataclass
 class Segment:
-    """A file of the journal: its bytes, and the last number of each owner in it."""
+    """A file of the journal: its bytes, and the last number of each owner in it.
+
+    The first record of a file names the file's format, number and data directory.
+    """
 
     number: int
     path: Path
@@ -76,6 +88,7 @@ class Journal:
         disk: where.
         folder: the folder of the segments.
         durable_positions: table of the numbers of durable records.
+        directory: identity of the data directory.
         earlier: segments of former runs, from `optserve_server.storage.journal_history.read_journal`.
         segment_bytes: size from which on the next segment is begun.
 
@@ -90,21 +103,36 @@ class Journal:
         disk: Disk,
         folder: Path,
         durable_positions: DurablePositions,
+        directory: str,
         earlier: Sequence[Segment] = (),
         segment_bytes: int = 64 << 20,
     ) -> None:
         self._disk = disk
         self._folder = folder
         self._durable_positions = durable_positions
+        self._directory = directory
         self._segment_bytes = segment_bytes
-        self._closed = [segment for segment in earlier if segment.last]
-        for segment in earlier:
-            if not segment.last:
-                disk.remove(segment.path)
-        self._spares = sorted(folder.glob(f"*{SPARE}"))
         self._files = threading.Lock()
         self._fd = -1
-        self._current = self._begin_segment(max((segment.number for segment in earlier), default=0) + 1)
+        self._spares = [path for path in sorted(folder.iterdir()) if _SPARE_NAME.fullmatch(path.name)]
+        # A number is never used again: a spare may hold records that are valid in a file of its number.
+        numbers = {int(path.name.removesuffix(SPARE)) for path in self._spares}
+        numbers |= {segment.number for segment in earlier} | durable_positions.segments.keys()
+        self._closed = []
+        for segment in earlier:
+            if segment.last:
+                if segment.number not in durable_positions.segments:
+                    durable_positions.add_segment(segment.number)
+                self._closed.append(segment)
+            else:
+                self._remove(segment)
+        number = max(numbers, default=0) + 1
+        try:
+            self._current = self._begin_segment(number)
+        except OSError as error:
+            # A full disk: the first group begins another one, or is refused.
+            _log.warning("no segment of the journal can be begun: %s", error)
+            self._current = Segment(number, self._path(number), 0, {})
         self.syncs, self.records, self.sync_seconds = 0, 0, 0.0
         self._queue: list[Record] = []
         self._closing = False
@@ -164,13 +192,20 @@ class Journal:
                     excess -= segment.size
 
     def _recycle_segment(self, segment: Segment) -> None:
-        if len(self._spares) >= _SPARES or segment.size < self._segment_bytes:
-            self._disk.remove(segment.path)
+        # A second name is that of a copy in quarantine.
+        is_shared = segment.path.stat().st_nlink > 1
+        if is_shared or len(self._spares) >= _SPARES or segment.size < self._segment_bytes:
+            self._remove(segment)
             return
+        self._durable_positions.remove_segment(segment.number)
         spare = segment.path.with_suffix(SPARE)
         self._disk.replace(segment.path, spare)
         with self._files:
             self._spares.append(spare)
+
+    def _remove(self, segment: Segment) -> None:
+        self._durable_positions.remove_segment(segment.number)
+        self._disk.remove(segment.path)
 
     def find_pinning_owners(self, covered: Mapping[int, int]) -> set[int]:
         """Returns the owners that need the oldest segment that is still needed, except the current one."""
@@ -235,6 +270,7 @@ class Journal:
                 self._current.last[record.owner] = record.number
         for record in group:
             self._durable_positions.record_position(record.owner, record.number)
+        self._durable_positions.record_position(segment_owner(self._current.number), end)
 
     def _sync(self) -> None:
         hit_failpoint("before-journal-fsync")
@@ -316,19 +352,32 @@ class Journal:
         if fd >= 0:
             self._disk.close(fd)
         if not before.last:
-            self._disk.remove(before.path)
+            self._remove(before)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:012}{SUFFIX}"
 
     def _begin_segment(self, number: int) -> Segment:
-        path = self._folder / f"{number:012}{SUFFIX}"
+        path = self._path(number)
         with self._files:
             spare = self._spares.pop() if self._spares else None
         if spare is not None:
             self._disk.replace(spare, path)
         fd = self._disk.open(path, os.O_RDWR | os.O_CREAT)
         try:
+            size = self._disk.write(fd, _first_record(number, self._directory), 0)
             self._disk.sync_folder(self._folder)
+            self._durable_positions.add_segment(number)
         except OSError:
             self._disk.close(fd)
             raise
         self._fd = fd
-        return Segment(number, path, 0, {})
+        return Segment(number, path, size, {})
+
+
+def _first_record(segment: int, directory: str, number: int = FORMAT) -> list[Piece]:
+    """What a segment begins with; it is synced with the records that follow."""
+    pieces = pack({"format": number, "directory": directory})
+    length = sum(len(piece) for piece in pieces)
+    head = header(segment_owner(segment), 1, length, checksum(pieces, segment), segment)
+    return [head, *pieces, bytes(padding(length))]

@@ -111,16 +111,21 @@ def read(data: memoryview) -> Contents:
     try:
         header, entries, start = _parse(data)
         metadata = entries.pop(_METADATA)
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise DamagedError("its metadata is not text")
         spans = sorted((e["data_offsets"], name) for name, e in entries.items() if name != CHECKSUMS)
         digests = _read_digests(data, start, entries[CHECKSUMS]["data_offsets"], len(spans))
         _verify_digest(digests[0], header, "the header")
-        tensors = {}
+        tensors, position = {}, 0
         for digest, ((begin, end), name) in zip(digests[1:], spans, strict=True):
+            if begin != position:
+                raise DamagedError(f"tensor {name!r} does not follow the one before it")
+            position = end
             piece = data[start + begin : start + end]
             _verify_digest(digest, piece, f"tensor {name!r}")
             dtype = _DTYPES[entries[name]["dtype"]]
             tensors[name] = np.frombuffer(piece, dtype).reshape(entries[name]["shape"])
-    except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise DamagedError("the header is damaged") from error
     return Contents(metadata, tensors, data)
 

@@ -17,7 +17,6 @@ from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.state.session_change import ChangeKind, Request
 from optserve_server.storage.catalog import Catalog, Move, SessionFolder
-from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk, TemporaryFile, write_file_atomically
 from optserve_server.storage.journal import Journal
 from optserve_server.storage.journal_history import read_journal
@@ -52,19 +51,19 @@ class Opened:
 def open_log(root: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20) -> Iterator[Opened]:
     disk, namespaces = disk or Disk(), Namespaces(NumpyBackend())
     catalog = Catalog(disk, root)
-    positions = DurablePositions(disk, catalog.journal / "positions")
-    history = read_journal(disk, catalog.journal)
+    positions = catalog.positions
+    history = read_journal(disk, catalog.journal, catalog.identity)
     log = DirectoryLog(disk, root, namespaces)
     log.recover(history, positions)
+    log.redo_moves()
     catalog.remove_leftovers()
-    journal = Journal(disk, catalog.journal, positions, history.segments, segment_bytes)
+    journal = Journal(disk, catalog.journal, positions, catalog.identity, history.segments, segment_bytes)
     log.attach_journal(journal)
     history.clear()
     try:
         yield Opened(catalog, journal, log, namespaces)
     finally:
         journal.close()
-        positions.close()
         catalog.close()
 
 
@@ -232,10 +231,12 @@ def test_damaged_records_are_told_and_superseded(tmp_path: Path, caplog: pytest.
             used.commit(str(number), [])
     (path,) = (tmp_path / "journal").glob("*.journal")
     data = bytearray(path.read_bytes())
-    data[50] ^= 1
+    data[data.index(b"\xf5rec", 1) + 50] ^= 1
     path.write_bytes(data)
     with caplog.at_level(logging.ERROR), open_log(tmp_path) as used:
-        assert "answers to earlier requests are lost: journal record 1 is damaged" in caplog.text
+        assert "answers to earlier requests are lost" in caplog.text
+        assert "journal record 1 is damaged" in caplog.text
+        assert not used.log.is_complete
         assert used.answered == []
         used.commit("next", [])
     with open_log(tmp_path) as used:
@@ -256,13 +257,13 @@ def test_a_snapshot_that_cannot_be_finished_leaves_nothing_open(tmp_path: Path, 
 
 def test_sessions_are_known_until_they_are_deleted(tmp_path: Path) -> None:
     with open_log(tmp_path) as used:
-        used.log.commit(ChangeKind.CREATE, "a", [])
-        used.log.commit(ChangeKind.FORK, "team@b", [])
+        used.log.commit(ChangeKind.CREATE, "a", [], owner=3)
+        used.log.commit(ChangeKind.FORK, "team@b", [], owner=5)
         used.log.checkpoint()
-        used.log.commit(ChangeKind.IMPORT, "c", [])
+        used.log.commit(ChangeKind.IMPORT, "c", [], owner=7)
         used.log.commit(ChangeKind.DELETE, "a", [])
     with open_log(tmp_path) as used:
-        assert used.log.folders == {"team@b", "c"}
+        assert used.log.folders == {"team@b": 5, "c": 7}
 
 
 def test_a_checkpoint_holds_answers_by_namespace(tmp_path: Path) -> None:

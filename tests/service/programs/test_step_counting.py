@@ -94,7 +94,7 @@ def test_a_count_that_matters_only_to_an_override_is_kept_from_the_first_step() 
 def test_counts_survive_a_snapshot() -> None:
     session = make(StepCounting.PER_TENSOR)
     run(session, range(3))
-    frozen = encode_snapshot(session, SPEC_TEXT, number=0, requests=[])
+    frozen = encode_snapshot(session, SPEC_TEXT, requests=[])
     contents = Contents(frozen.metadata, {tensor.name: tensor.get() for tensor in frozen.tensors})
     other = decode_snapshot(contents, SPEC_TEXT, "other", NumpyBackend())
     for one in (session, other):

@@ -46,7 +46,7 @@ def test_a_run_continues_the_last_one_in_a_new_segment(tmp_path: Path) -> None:
 
 
 def test_segments_are_freed_when_nobody_needs_them(tmp_path: Path) -> None:
-    with writing(tmp_path, segment_bytes=1000) as writer:
+    with writing(tmp_path, segment_bytes=1100) as writer:
         for number in range(1, 21):
             writer.append(7, number, bytes(400))
             writer.append(8, number, bytes(400))
@@ -113,8 +113,8 @@ def test_a_record_whose_sync_failed_is_superseded(tmp_path: Path, also: list[str
 
 def test_a_full_disk_takes_the_records_of_a_group_that_fit(tmp_path: Path) -> None:
     disk = FullDisk(1 << 20)
-    gate = SlowGate(disk)
     with writing(tmp_path, disk) as writer:
+        gate = SlowGate(disk)
         with gate:
             outcomes = [
                 gate.append(writer, owner, bytes(size)) for owner, size in ((1, 100), (2, 9000), (3, 100))

@@ -24,6 +24,7 @@ from optserve_server.durability.snapshot_codec import (
     decode_spec,
     encode_snapshot,
 )
+from optserve_server.durability.snapshot_schema import check_snapshot_facts
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import commit_change
@@ -40,7 +41,13 @@ from optserve_server.storage.catalog import SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents
 from optserve_server.wire.fields.chunks import Filler, split_chunks
-from optserve_server.wire.fields.names import check_identifier, check_session_id, snapshot_from, snapshot_name
+from optserve_server.wire.fields.names import (
+    check_identifier,
+    check_session_id,
+    check_tensor_name,
+    snapshot_from,
+    snapshot_name,
+)
 from optserve_server.wire.messages.answers import answer_to
 from optserve_server.wire.messages.snapshots import serialize_snapshot, snapshot_to
 
@@ -175,7 +182,11 @@ class Snapshots:
 
     def _decode_import(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
         try:
-            made = self._decode_session(store, snapshot.read(data.data), new_id, checked=False)
+            contents = snapshot.read(data.data)
+            check_snapshot_facts(contents)
+            made = self._decode_session(store, contents, new_id, checked=False)
+            for entry in made.layout.entries:
+                check_tensor_name(entry.name)
         except DamagedError as error:
             raise DomainError(Reason.SNAPSHOT_MALFORMED, f"the bytes are no snapshot: {error}") from error
         made.spec = replace(
@@ -201,7 +212,7 @@ class Snapshots:
 
     def _encode_export(self, session: Session) -> npt.NDArray[np.uint8]:
         own = {"workers": [], "coordination": session.coordinator.to_json_without_members()}
-        frozen = encode_snapshot(session, self._codec, number=0, requests=[], **own)
+        frozen = encode_snapshot(session, self._codec, requests=[], **own)
         return serialize_snapshot(frozen, session.budget)
 
     def _read(self, file: SnapshotFile) -> Contents:

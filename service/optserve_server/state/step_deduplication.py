@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from optserve_server.errors import DomainError, Reason
@@ -14,7 +14,7 @@ RESULTS_KEPT = 64
 """Results kept of each worker: how many steps it may have in flight and still repeat."""
 
 WORKERS_KEPT = 1024
-"""Workers stored for each session; beyond it the least recently active is dropped."""
+"""Workers that are no members, stored for each session; beyond it the least recently active is dropped."""
 
 
 @dataclasses.dataclass
@@ -86,16 +86,28 @@ class StepDeduplication:
             raise _deduplication_error(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
         return dataclasses.replace(result, replayed=True)
 
-    def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
-        """Keeps the result of the worker's next sequence."""
+    def remember(self, worker: str, digest: bytes, result: StepResult, members: Container[str] = ()) -> None:
+        """Stores the result of the worker's next sequence.
+
+        Args:
+            worker: its name.
+            digest: fingerprint of the step's content.
+            result: the result.
+            members: workers whose results are not dropped.
+        """
         record = self._records.get(worker)
         if record is None:
             record = self._records[worker] = _Record()
+            self._drop_others(members)
         record.last += 1
         record.answered.append((digest, result))
         self._records.move_to_end(worker)
-        while len(self._records) > WORKERS_KEPT:
-            self._records.popitem(last=False)
+
+    def _drop_others(self, members: Container[str]) -> None:
+        if len(self._records) > WORKERS_KEPT:
+            others = [worker for worker in self._records if worker not in members]
+            for worker in others[:-WORKERS_KEPT]:
+                del self._records[worker]
 
 
 def _result(state: dict[str, Any]) -> StepResult:

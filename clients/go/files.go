@@ -1,25 +1,25 @@
-// Package snapshots writes sessions into safetensors files, and makes sessions of them.
-package snapshots
+package optserve
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 
-	optserve "github.com/optserve/optserve/clients/go"
+	"google.golang.org/grpc/codes"
+
 	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
 )
-
-const chunkBytes = 1 << 20
 
 // Export writes a session, or one of its snapshots, as a safetensors file. It returns the step in the
 // file. After an error, a part of the file may have been written. Only the context bounds it.
 //
 // name is sessions/{id} or sessions/{id}/snapshots/{step}.
-func Export(ctx context.Context, client *optserve.Client, name string, file io.Writer) (step int64, err error) {
+func (c *Client) Export(ctx context.Context, name string, file io.Writer) (step int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := client.Service.ExportSnapshot(ctx, pb.ExportSnapshotRequest_builder{Name: name}.Build())
+	stream, err := c.Service.ExportSnapshot(ctx, pb.ExportSnapshotRequest_builder{Name: name}.Build())
 	if err != nil {
 		return 0, err
 	}
@@ -44,43 +44,53 @@ func Export(ctx context.Context, client *optserve.Client, name string, file io.W
 	}
 }
 
-// Import creates a session from a file that [Export] wrote, on any server.
+// Import creates a session from a file that [Client.Export] wrote, on any server.
 //
-// request names the new session, and the request; of its fields, session_id and request_id count. If the
-// call is lost, the same one with the same request_id creates no second session. It may be nil.
-func Import(
-	ctx context.Context, client *optserve.Client, file io.ReadSeeker, request *pb.ImportHeader,
-) (*optserve.Session, error) {
+// request names the new session, and the request; of its fields, session_id and request_id count. It may
+// be nil.
+func (c *Client) Import(ctx context.Context, file io.ReadSeeker, request *pb.ImportHeader) (*Session, error) {
 	length, err := file.Seek(0, io.SeekEnd)
-	if err == nil {
-		_, err = file.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := client.Service.ImportSnapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	header := pb.ImportHeader_builder{
-		SessionId: request.GetSessionId(), RequestId: request.GetRequestId(), ByteCount: uint64(length),
+		SessionId: request.GetSessionId(), RequestId: cmp.Or(request.GetRequestId(), rand.Text()), ByteCount: uint64(length),
 	}.Build()
-	err = stream.Send(pb.ImportSnapshotRequest_builder{Header: header}.Build())
-	buffer := make([]byte, min(chunkBytes, length))
-	for offset := int64(0); err == nil && offset < length; {
-		some, failed := io.ReadFull(file, buffer[:min(chunkBytes, length-offset)])
-		if failed != nil {
-			return nil, failed
+	var answer *pb.ImportSnapshotResponse
+	err = c.retry(ctx, int(length), func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := c.Service.ImportSnapshot(ctx)
+		if err != nil {
+			return err
 		}
-		chunk := pb.Chunk_builder{ByteOffset: uint64(offset), Data: buffer[:some]}.Build()
-		err = stream.Send(pb.ImportSnapshotRequest_builder{Chunk: chunk}.Build())
-		offset += int64(some)
-	}
-	answer, err := stream.CloseAndRecv() // of which a failed Send is the reason
+		if err := send(stream, file, header); err != nil {
+			return &Error{Code: codes.Aborted, Message: "the file cannot be read: " + err.Error(), cause: err}
+		}
+		answer, err = stream.CloseAndRecv()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return client.Session(ctx, answer.GetSession().GetName())
+	return newSession(c, answer.GetSession()), nil
+}
+
+// send sends a file from its beginning, until the call has ended; its errors are those of the file.
+func send(stream pb.SessionService_ImportSnapshotClient, file io.ReadSeeker, header *pb.ImportHeader) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	request := pb.ImportSnapshotRequest_builder{Header: header}.Build()
+	buffer := make([]byte, chunkBytes)
+	for offset := uint64(0); stream.Send(request) == nil && offset < header.GetByteCount(); {
+		some := buffer[:min(chunkBytes, header.GetByteCount()-offset)]
+		if _, err := io.ReadFull(file, some); err != nil {
+			return err
+		}
+		chunk := pb.Chunk_builder{ByteOffset: offset, Data: some}.Build()
+		request = pb.ImportSnapshotRequest_builder{Chunk: chunk}.Build()
+		offset += uint64(len(some))
+	}
+	return nil
 }

@@ -177,7 +177,7 @@ CARGO = cd $(RUST) && CARGO_TARGET_DIR=$(CURDIR)/$(RUST_BUILD) cargo
 RUST_FILES = $(RUST)/LICENSE:LICENSE $(RUST)/examples/iris.csv:data/iris.csv
 
 .PHONY: test-client-rust
-test-client-rust: $(VENV)/.test rust-found ## Check, build and test the Rust client
+test-client-rust: $(VENV)/.check rust-found ## Check, build and test the Rust client
 	$(CARGO) fmt --all --check
 	rm -rf $(RUST_FRESH) && $(call rust_generated,$(RUST_FRESH))
 	for part in src conformance; do diff -r $(RUST_FRESH)/$$part/generated $(RUST)/$$part/generated || exit 1; done
@@ -191,7 +191,7 @@ driver-rust: rust-found
 	$(CARGO) build --quiet --all-features --example conformance
 
 .PHONY: generate-client-rust
-generate-client-rust: $(VENV)/.test rust-found ## Write the generated code and the copied files of the Rust client
+generate-client-rust: $(VENV)/.check rust-found ## Write the generated code and the copied files of the Rust client
 	rm -rf $(RUST)/src/generated $(RUST)/conformance/generated && $(call rust_generated,$(RUST))
 	for pair in $(RUST_FILES); do cp "$${pair##*:}" "$${pair%%:*}" || exit 1; done
 

@@ -1,6 +1,7 @@
 package optserve_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -270,6 +271,26 @@ func TestCutConnections(t *testing.T) {
 		}
 	})
 	equal(t, "w", got, want)
+}
+
+// TestCutImport cuts the connection in the middle of a file.
+func TestCutImport(t *testing.T) {
+	p := startProxy(t, sharedServer(t))
+	client, ctx := connect(t, p.address()), testContext(t)
+	session := newSession(t, connect(t, sharedServer(t)), sgd(1), make([]float32, 1<<20)...)
+	var file bytes.Buffer
+	_, err := connect(t, sharedServer(t)).Export(ctx, session.Name(), &file)
+	require(t, err)
+	p.cutNextAfter(3 << 20)
+	imported, err := client.Import(ctx, bytes.NewReader(file.Bytes()), pb.ImportHeader_builder{SessionId: "cut"}.Build())
+	require(t, err)
+	if got := imported.Layout()[0].GetByteCount(); imported.Name() != "sessions/cut" || got != 4<<20 {
+		t.Fatalf("%s has %d bytes", imported.Name(), got)
+	}
+	require(t, imported.Delete(ctx))
+	require(t, session.Delete(ctx))
+	_, err = client.Import(ctx, bytes.NewReader(file.Bytes()[:1000]), nil)
+	wantReason(t, err, pb.ErrorReason_ERROR_REASON_SNAPSHOT_MALFORMED)
 }
 
 // TestKilledServer kills a server at every failpoint of a step, and starts another on its journal.

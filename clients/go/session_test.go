@@ -18,7 +18,6 @@ import (
 
 	optserve "github.com/optserve/optserve/clients/go"
 	pb "github.com/optserve/optserve/clients/go/gen/optserve/v1"
-	"github.com/optserve/optserve/clients/go/snapshots"
 )
 
 func require(t testing.TB, err error) {
@@ -296,15 +295,15 @@ func TestSnapshots(t *testing.T) {
 		t.Fatalf("restored to %v, then %v", restored, w)
 	}
 	var file bytes.Buffer
-	at, err := snapshots.Export(ctx, client, session.Name(), &file)
+	at, err := client.Export(ctx, session.Name(), &file)
 	require(t, err)
-	imported, err := snapshots.Import(ctx, client, bytes.NewReader(file.Bytes()), pb.ImportHeader_builder{SessionId: "imported"}.Build())
+	imported, err := client.Import(ctx, bytes.NewReader(file.Bytes()), pb.ImportHeader_builder{SessionId: "imported"}.Build())
 	require(t, err)
 	if w := step(imported); at != 2 || w != -3 || imported.Name() != "sessions/imported" {
 		t.Fatalf("exported at step %d, then %v", at, w)
 	}
 	var older bytes.Buffer
-	_, err = snapshots.Export(ctx, client, snapshot.GetName(), &older)
+	_, err = client.Export(ctx, snapshot.GetName(), &older)
 	require(t, err)
 	if w := step(fork(session.Name())); w != -3 || older.Len() == 0 {
 		t.Fatalf("the copy is at %v", w)

@@ -134,12 +134,12 @@ pub async fn metrics(client: &Client, call: wire::MetricsCall) -> Result<wire::M
     let parameter = call.parameter.clone().unwrap_or_default();
     let init = optserve::value(&parameter.name, tensor(parameter.tensor)?);
     let mut session = client.create_session(call.spec.clone().unwrap_or_default(), [init]).await?;
-    let answer = report(&mut session, &call).await;
+    let answer = report(client, &mut session, &call).await;
     session.delete().await?;
     answer
 }
 
-async fn report(session: &mut Session, call: &wire::MetricsCall) -> Result<wire::MetricsAnswer> {
+async fn report(client: &Client, session: &mut Session, call: &wire::MetricsCall) -> Result<wire::MetricsAnswer> {
     let named = call.gradient.clone().unwrap_or_default();
     let gradient = tensor(named.tensor)?;
     let mut answer = wire::MetricsAnswer::default();
@@ -148,7 +148,10 @@ async fn report(session: &mut Session, call: &wire::MetricsCall) -> Result<wire:
         if !call.report_first {
             row.learning_rate = session.step(Step::new([(&named.name, &gradient)])).await?.learning_rate;
         }
-        let report = session.report_metrics([(call.metric.as_str(), value)], None).await?;
+        let (name, metrics) =
+            (session.name().to_owned(), vec![v1::Metric { name: call.metric.clone(), value: Some(value) }]);
+        let request = v1::ReportMetricsRequest { name, metrics, ..Default::default() };
+        let report = client.call(request).await?;
         if call.report_first && !report.stopped {
             row.learning_rate = session.step(Step::new([(&named.name, &gradient)])).await?.learning_rate;
         }

@@ -43,7 +43,8 @@ impl Transcript {
             client.session_as(&call.session, &call.worker).await
         };
         let session = self.session.insert(session.map_err(refuse)?);
-        let step = session.get().await.map_err(refuse)?.step;
+        let request = v1::GetSessionRequest { name: session.name().to_owned(), ..Default::default() };
+        let step = client.call(request).await.map_err(refuse)?.session.unwrap_or_default().step;
         Ok(wire::OpenAnswer { session: session.name().to_owned(), step })
     }
 

@@ -21,6 +21,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::payload::{Payload, frame};
 use crate::retry::Retry;
+use crate::session::random_name;
 
 /// A request, or a message of a stream of requests, of a call.
 pub trait Rpc: Message {
@@ -28,6 +29,11 @@ pub trait Rpc: Message {
     const PATH: &'static str;
     /// An answer.
     type Answer: Message + Default + 'static;
+
+    /// The `request_id` of a change.
+    fn request_id(&mut self) -> Option<&mut String> {
+        None
+    }
 }
 
 /// The requests of a call as framed messages. tonic's codec would copy each once more.
@@ -126,11 +132,14 @@ impl Client {
         inbox
     }
 
-    /// Makes a call with one request and one answer, such as [`v1::ComputeLossRequest`]. It is repeated
-    /// until its deadline if the server cannot be reached: a change needs its `request_id`.
+    /// Makes any call that has one request and one answer, such as [`v1::ComputeLossRequest`]. It is repeated
+    /// until its deadline if the server cannot be reached. A change gets a `request_id`, unless it has one.
     ///
     /// [`v1::ComputeLossRequest`]: crate::v1::ComputeLossRequest
-    pub async fn call<Q: Rpc>(&self, request: Q) -> Result<Q::Answer> {
+    pub async fn call<Q: Rpc>(&self, mut request: Q) -> Result<Q::Answer> {
+        if let Some(id) = request.request_id().filter(|id| id.is_empty()) {
+            *id = random_name();
+        }
         let mut retry = Retry::new(self.timeout, 0);
         loop {
             let mut inbox = self.request(&request, retry.remaining());

@@ -22,13 +22,6 @@ impl Session {
         Ok(answer)
     }
 
-    /// Renews the lease, as every step does, and returns the session's step.
-    pub async fn renew_lease(&self) -> Result<i64> {
-        let (session, worker) = (self.name.clone(), self.worker.name.clone());
-        let worker_epoch = self.worker.epoch;
-        Ok(self.client.call(v1::RenewLeaseRequest { session, worker, worker_epoch }).await?.step)
-    }
-
     /// Ends the membership. Steps that wait in it are rejected.
     pub async fn leave(&mut self) -> Result<()> {
         let (session, worker) = (self.name.clone(), self.worker.name.clone());
@@ -36,10 +29,5 @@ impl Session {
         self.client.call(v1::LeaveSessionRequest { session, worker, worker_epoch }).await?;
         self.worker.enter(0, self.worker.next);
         Ok(())
-    }
-
-    /// Lists the members, and those that were members, by rank and then by name.
-    pub async fn workers(&self) -> Result<Vec<v1::Worker>> {
-        Ok(self.client.call(v1::ListWorkersRequest { session: self.name.clone() }).await?.workers)
     }
 }

@@ -66,8 +66,7 @@ impl Client {
         self.create_session_as("", v1::CreateSessionRequest { spec, parameters, ..Default::default() }).await
     }
 
-    /// Creates a session from a request whose `request_id` is the client's; the handle's worker has a random
-    /// name if `worker` is empty. Values of more than 1 MiB in all are uploaded after the session is created;
+    /// Creates a session from a request; the handle's worker has a random name if `worker` is empty. Values of more than 1 MiB in all are uploaded after the session is created;
     /// if that fails, it is deleted.
     pub async fn create_session_as(&self, worker: &str, mut request: v1::CreateSessionRequest) -> Result<Session> {
         let bytes_of = |parameter: &v1::ParameterInit| match &parameter.source {
@@ -84,7 +83,6 @@ impl Client {
                 }
             }
         }
-        request.request_id = random_name();
         let session = Session::new(self, self.call(request).await?.session, worker, 1)?;
         if !uploads.is_empty()
             && let Err(error) = session.push(&uploads, v1::PushHeader::default()).await
@@ -141,12 +139,6 @@ impl Session {
     /// Bounds the calls of this handle; see [`crate::Settings::timeout`].
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.client.timeout = timeout;
-    }
-
-    /// Reads the session's description.
-    pub async fn get(&self) -> Result<v1::Session> {
-        let request = v1::GetSessionRequest { name: self.name.clone(), ..Default::default() };
-        Ok(self.client.call(request).await?.session.unwrap_or_default())
     }
 
     /// Takes a step of any size and waits for its result.
@@ -229,28 +221,6 @@ impl Session {
         Ok(answer.session.unwrap_or_default())
     }
 
-    /// Reports metrics of the current model by name, such as the loss on a validation set.
-    pub async fn report_metrics(
-        &self,
-        metrics: impl IntoIterator<Item = (&str, f64)>,
-        expected_step: Option<i64>,
-    ) -> Result<v1::ReportMetricsResponse> {
-        let metric = |(name, value): (&str, f64)| v1::Metric { name: name.to_owned(), value: Some(value) };
-        let (name, metrics) = (self.name.clone(), metrics.into_iter().map(metric).collect());
-        let request_id = random_name();
-        self.client.call(v1::ReportMetricsRequest { name, request_id, metrics, expected_step }).await
-    }
-
-    /// Replaces the specification between two steps. The answer says which state was carried over.
-    pub async fn update(
-        &self,
-        spec: impl Into<v1::SessionSpec>,
-        expected_step: Option<i64>,
-    ) -> Result<v1::UpdateSessionResponse> {
-        let (name, request_id, spec) = (self.name.clone(), random_name(), Some(spec.into()));
-        self.client.call(v1::UpdateSessionRequest { name, request_id, spec, expected_step }).await
-    }
-
     /// Watches the session's events, first its current state, until it is deleted.
     pub fn watch(&self) -> Events {
         Events(self.client.request(&v1::WatchSessionRequest { name: self.name.clone() }, None))
@@ -265,7 +235,7 @@ impl Session {
     /// Deletes the session and everything it holds.
     pub async fn delete(mut self) -> Result<()> {
         self.worker.close().await;
-        self.client.call(v1::DeleteSessionRequest { name: self.name, request_id: random_name() }).await?;
+        self.client.call(v1::DeleteSessionRequest { name: self.name, ..Default::default() }).await?;
         Ok(())
     }
 }

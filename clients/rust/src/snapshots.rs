@@ -1,4 +1,4 @@
-//! Snapshots, copies and files of a session.
+//! Copies and files of a session.
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tonic::Code;
@@ -11,41 +11,11 @@ use crate::tensor::Tensor;
 use crate::v1::{self, DataType};
 
 impl Session {
-    /// Saves the session on the server's disk, until the snapshot or the session is deleted.
-    pub async fn create_snapshot(&self) -> Result<v1::Snapshot> {
-        let request = v1::CreateSnapshotRequest { name: self.name.clone(), request_id: random_name() };
-        Ok(self.client.call(request).await?.snapshot.unwrap_or_default())
-    }
-
-    /// Lists the session's snapshots, the latest first.
-    pub async fn list_snapshots(&self) -> Result<Vec<v1::Snapshot>> {
-        Ok(self.client.call(v1::ListSnapshotsRequest { name: self.name.clone() }).await?.snapshots)
-    }
-
-    /// Deletes a snapshot, `sessions/{id}/snapshots/{step}`.
-    pub async fn delete_snapshot(&self, name: &str) -> Result<()> {
-        let request = v1::DeleteSnapshotRequest { name: name.to_owned(), request_id: random_name() };
-        self.client.call(request).await?;
-        Ok(())
-    }
-
-    /// Restores the session from one of its snapshots: all of it, or its parameters alone.
-    pub async fn restore_snapshot(
-        &self,
-        name: &str,
-        weights_only: bool,
-        expected_step: Option<i64>,
-    ) -> Result<v1::Session> {
-        let (name, request_id) = (name.to_owned(), random_name());
-        let request = v1::RestoreSnapshotRequest { name, request_id, weights_only, expected_step };
-        Ok(self.client.call(request).await?.session.unwrap_or_default())
-    }
-
     /// Creates a copy of a snapshot, or of the session if it is `None`. `id` is the last part of the copy's
     /// name; chosen by the server if empty.
     pub async fn fork(&self, snapshot: Option<&str>, id: &str) -> Result<Session> {
         let (name, session_id) = (snapshot.unwrap_or(&self.name).to_owned(), id.to_owned());
-        let request = v1::ForkSessionRequest { name, request_id: random_name(), session_id };
+        let request = v1::ForkSessionRequest { name, session_id, ..Default::default() };
         Session::new(&self.client, self.client.call(request).await?.session, "", 1)
     }
 

@@ -46,6 +46,8 @@ const CHANNEL_OPTIONS: grpc.ChannelOptions = {
   "grpc.initial_reconnect_backoff_ms": 100,
   "grpc.max_reconnect_backoff_ms": 3_000,
   "grpc.use_local_subchannel_pool": 1,
+  // Calls are repeated here; for repeats of its own, gRPC would keep what is sent.
+  "grpc.enable_retries": 0,
   "grpc.service_config": JSON.stringify(serviceConfig),
 };
 const LOOPBACK = /^(unix:|(ipv4:|dns:)?(localhost|127(\.\d+){3})(:|$)|(ipv6:)?\[::1\])/;
@@ -142,9 +144,8 @@ export class Connection {
           answered(resolve, reject),
         );
         cancelWith(call, options.signal);
-        const writer = new Writer(call);
         void (async () => {
-          for (const pieces of messages()) await writer.write(pieces);
+          for (const pieces of messages()) await write(call, pieces);
           call.end();
         })();
       });
@@ -172,18 +173,12 @@ export class Connection {
   }
 }
 
-/** Writes messages to a call, at most two of them ahead of the connection. */
-export class Writer {
-  #written: Promise<void> = Promise.resolve();
-
-  constructor(readonly call: { write(message: Buffer, done: () => void): unknown }) {}
-
-  /** Writes a message that is given in pieces. */
-  async write(pieces: readonly Uint8Array[]): Promise<void> {
-    const previous = this.#written;
-    this.#written = new Promise((resolve) => this.call.write(Buffer.concat(pieces), () => resolve()));
-    await previous;
-  }
+/** Writes a message that is given in pieces to a call, and waits until the connection has taken it. */
+export function write(
+  call: { write(message: Buffer, done: () => void): unknown },
+  pieces: readonly Uint8Array[],
+): Promise<void> {
+  return new Promise((resolve) => call.write(Buffer.concat(pieces), () => resolve()));
 }
 
 function channelCredentials(tls: boolean | TlsOptions): grpc.ChannelCredentials {

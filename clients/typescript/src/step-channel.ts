@@ -1,14 +1,13 @@
 /** The channel that a step stream's messages go over. */
 
 import type { ClientDuplexStream } from "@grpc/grpc-js";
-import { type Connection, Writer } from "./connection.js";
+import { type Connection, write } from "./connection.js";
 import { errorFrom, type OptserveError } from "./errors.js";
 import * as v1 from "./v1.js";
 
 /** Carries the messages of one StepStream call, in order. */
 export class StepChannel {
   readonly #call: ClientDuplexStream<Buffer, v1.StepStreamResponse>;
-  readonly #writer: Writer;
 
   /**
    * @param onMessage - takes a message that was received.
@@ -20,7 +19,6 @@ export class StepChannel {
     onEnd: (error: OptserveError | undefined) => void,
   ) {
     this.#call = connection.duplex(v1.SessionService.method.stepStream);
-    this.#writer = new Writer(this.#call);
     this.#call.on("data", onMessage);
     this.#call.on("error", (failure) => onEnd(errorFrom(failure)));
     this.#call.on("end", () => onEnd(undefined));
@@ -28,7 +26,7 @@ export class StepChannel {
 
   /** Sends an encoded message, given in pieces that stay as they are until it is sent. */
   send(pieces: readonly Uint8Array[]): Promise<void> {
-    return this.#writer.write(pieces);
+    return write(this.#call, pieces);
   }
 
   /** Ends the call at once. */

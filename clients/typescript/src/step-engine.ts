@@ -27,8 +27,8 @@ interface OpenStream {
   /** How many of the waiting steps were sent. */
   sent: number;
   isSending: boolean;
-  /** The message with the result of the oldest step, while its parameters are received. */
-  answer?: v1.StepStreamResponse;
+  /** The result of the oldest step, while its parameters are received, and the step that these belong to. */
+  answer?: Pick<v1.StepStreamResponse, "result" | "parametersStep">;
   reception?: Reception | undefined;
 }
 
@@ -206,9 +206,10 @@ export class StepEngine {
   }
 
   #receiveResult(stream: OpenStream, step: PendingStep, message: v1.StepStreamResponse): void {
-    if (message.result) {
+    const { result, parametersStep } = message;
+    if (result) {
       const { parameters } = step.plan;
-      stream.answer = message;
+      stream.answer = { result, parametersStep }; // without the chunk, which would stay in memory
       stream.reception =
         parameters && new Reception(parameters.tensors, Number(parameters.byteCount), step.options.into);
     }

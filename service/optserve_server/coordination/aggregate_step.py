@@ -107,7 +107,8 @@ class AggregateStep(Change[Any, "AggregateStep"]):
                 contributions=len(self._shares),
                 weight=share.weight,
             )
-            session.step_deduplication.remember(share.worker, bytes.fromhex(share.digest), own)
+            digest = bytes.fromhex(share.digest)
+            session.step_deduplication.remember(share.worker, digest, own, session.member_names)
             membership.active[share.worker].count_contribution(own.step, own.staleness, now)
             if result.outcome is not StepOutcome.SKIPPED:
                 session.coordinator.complete_shards(share.worker, share.completed_shards)

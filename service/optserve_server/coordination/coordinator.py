@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from optserve_server.arrays.backend import Backend
@@ -333,6 +333,10 @@ class CoordinatedSession(SessionState):
         super().__init__(session_id, spec, layout, backend, pending, budget)
         self.coordinator = Coordinator(spec.coordination)
         self.apply_coordination_spec()
+
+    @property
+    def member_names(self) -> Container[str]:
+        return self.coordinator.membership.active
 
     def apply_coordination_spec(self) -> None:
         """Coordinates as the specification says now."""

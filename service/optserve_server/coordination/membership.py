@@ -11,6 +11,9 @@ from typing import Any
 
 from optserve_server.errors import DomainError, Reason
 
+MAX_MEMBERS = 4096
+"""Members of a session at a time, whatever its coordination: results of each are stored."""
+
 MAX_FORMER_MEMBERS = 1024
 """Former members that are still listed, and whose steps are rejected as FENCED."""
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from optserve_server.coordination.coordinator import CoordinatedSession
-from optserve_server.coordination.membership import Member, MemberState
+from optserve_server.coordination.membership import MAX_MEMBERS, Member, MemberState
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.prepared_change import Prepared, do_nothing
@@ -35,12 +35,13 @@ class Join(Change[Any, Prepared[Member]]):
             DomainError: SESSION_NOT_FOUND or LIMIT_EXCEEDED.
         """
         session.check_open()
-        members, limit = session.coordinator.membership.active, session.coordinator.mode.max_members
-        if limit is not None and self.worker not in members and len(members) >= limit:
+        members, stated = session.coordinator.membership.active, session.coordinator.mode.max_members
+        limit = MAX_MEMBERS if stated is None else min(stated, MAX_MEMBERS)
+        if self.worker not in members and len(members) >= limit:
             raise DomainError(
                 Reason.LIMIT_EXCEEDED,
                 f"there are {limit} members, as many as there may be; join when one of them has left",
-                metadata={"limit": "max_active", "value": limit},
+                metadata={"limit": "max_active" if limit == stated else "max_members", "value": limit},
                 retry_after=RETRY_AFTER_S,
             )
         return Prepared(partial(self._commit, session))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from optserve_server.errors import DomainError, Reason
@@ -15,7 +15,7 @@ RESULTS_KEPT = 64
 """Results kept of each worker: how many steps it may have in flight and still repeat."""
 
 WORKERS_KEPT = 1024
-"""Workers stored for each session; beyond it the least recently active is dropped."""
+"""Workers that are no members, stored for each session; beyond it the least recently active is dropped."""
 
 MAX_STORED_NORMS = 1 << 21
 """Norms of tensors in the results of a session, of 8 bytes each. Beyond it, those of the least recently
@@ -111,18 +111,29 @@ class StepDeduplication:
             raise _deduplication_error(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
         return dataclasses.replace(known.whole_result(), replayed=True)
 
-    def remember(self, worker: str, digest: bytes, result: StepResult) -> None:
-        """Keeps the result of the worker's next sequence."""
+    def remember(self, worker: str, digest: bytes, result: StepResult, members: Container[str] = ()) -> None:
+        """Stores the result of the worker's next sequence.
+
+        Args:
+            worker: its name.
+            digest: fingerprint of the step's content.
+            result: the result.
+            members: workers whose results are not dropped.
+        """
         record = self._records.get(worker)
         if record is None:
             record = self._records[worker] = _Record()
+            self._drop_others(members)
         record.last += 1
         self._records.move_to_end(worker)
         self._store(record, digest, result)
-        while len(self._records) > WORKERS_KEPT:
-            _, dropped = self._records.popitem(last=False)
-            while dropped.answered:
-                self._drop_oldest(dropped)
+
+    def _drop_others(self, members: Container[str]) -> None:
+        if len(self._records) > WORKERS_KEPT:
+            others = [worker for worker in self._records if worker not in members]
+            for worker in others[:-WORKERS_KEPT]:
+                dropped = self._records.pop(worker)
+                self._norm_count -= sum(len(one.names) for one in dropped.answered)
 
     def _store(self, record: _Record, digest: bytes, result: StepResult) -> None:
         answered = record.answered

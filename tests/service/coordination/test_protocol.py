@@ -31,7 +31,7 @@ from optserve_server.spec.coordination import (
     LateContribution,
 )
 from optserve_server.state.step_deduplication import StepDeduplication
-from optserve_server.state.step_result import StepOutcome, StepResult
+from optserve_server.state.step_result import StepOutcome
 from tests.service.coordination.support import Coordinated, Waiting
 from tests.service.sessions.support import spec_of
 
@@ -247,9 +247,9 @@ def quorum_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def answer_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     remember = StepDeduplication.remember
 
-    def forgetful(self: StepDeduplication, worker: str, digest: bytes, result: StepResult) -> None:
+    def forgetful(self: StepDeduplication, worker: str, *arguments: Any) -> None:
         if worker != "b":
-            remember(self, worker, digest, result)
+            remember(self, worker, *arguments)
 
     monkeypatch.setattr(StepDeduplication, "remember", forgetful)
 

@@ -132,6 +132,18 @@ def test_the_worker_that_was_silent_longest_is_forgotten(session: Session) -> No
     assert ledger.next_sequence("w0") == 1
 
 
+def test_members_are_not_forgotten(session: Session) -> None:
+    ledger = StepDeduplication()
+    result = step(session, GRADIENT)
+    members = {f"m{number}" for number in range(WORKERS_KEPT + 1)}
+    for worker in [*members, *(f"w{number}" for number in range(WORKERS_KEPT + 1))]:
+        ledger.remember(worker, b"x", result, members)
+    assert {ledger.next_sequence(worker) for worker in members} == {2}
+    assert (ledger.next_sequence("w0"), ledger.next_sequence("w1")) == (1, 2)
+    ledger.remember("another", b"x", result)  # they have left
+    assert len(ledger.to_json()) == WORKERS_KEPT
+
+
 def test_request_ledger() -> None:
     ledger = RequestLedger(capacity=2)
     first = AnsweredRequest(Request("a", b"1"), ChangeKind.PUSH, b"answer")

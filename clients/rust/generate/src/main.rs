@@ -84,18 +84,31 @@ fn conversions(files: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
     Ok(code)
 }
 
-/// `Rpc` of the request of each method, from which a call knows its path and answer.
+/// `Rpc` of the request of each method, from which a call knows its path and answer, and where its id is.
 fn methods(files: &FileDescriptorSet) -> Result<String, std::fmt::Error> {
     let mut code = String::from("// Methods of the services.\n");
     let name_of = |path: &str| path.rsplit('.').next().unwrap_or_default().to_upper_camel_case();
-    for service in files.file.iter().filter(|file| file.package() == PACKAGE).flat_map(|file| &file.service) {
+    let own = || files.file.iter().filter(|file| file.package() == PACKAGE);
+    let changes: Vec<String> = own()
+        .flat_map(|file| &file.message_type)
+        .filter(|message| message.field.iter().any(|field| field.name() == "request_id"))
+        .map(|message| message.name().to_upper_camel_case())
+        .collect();
+    for service in own().flat_map(|file| &file.service) {
         for method in &service.method {
             let path = format!("/{PACKAGE}.{}/{}", service.name(), method.name());
             let (request, answer) = (name_of(method.input_type()), name_of(method.output_type()));
             writeln!(
                 code,
-                "\nimpl crate::Rpc for {request} {{\n    const PATH: &'static str = \"{path}\";\n    type Answer = {answer};\n}}"
+                "\nimpl crate::Rpc for {request} {{\n    const PATH: &'static str = \"{path}\";\n    type Answer = {answer};"
             )?;
+            if changes.contains(&request) {
+                writeln!(
+                    code,
+                    "\n    fn request_id(&mut self) -> Option<&mut String> {{\n        Some(&mut self.request_id)\n    }}"
+                )?;
+            }
+            writeln!(code, "}}")?;
         }
     }
     Ok(code)

@@ -63,6 +63,10 @@ impl crate::Rpc for ReleaseShardsRequest {
 impl crate::Rpc for CreateSessionRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/CreateSession";
     type Answer = CreateSessionResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for GetSessionRequest {
@@ -78,16 +82,28 @@ impl crate::Rpc for ListSessionsRequest {
 impl crate::Rpc for DeleteSessionRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/DeleteSession";
     type Answer = DeleteSessionResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for UpdateSessionRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/UpdateSession";
     type Answer = UpdateSessionResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for ReportMetricsRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/ReportMetrics";
     type Answer = ReportMetricsResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for StepRequest {
@@ -118,6 +134,10 @@ impl crate::Rpc for WatchSessionRequest {
 impl crate::Rpc for CreateSnapshotRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/CreateSnapshot";
     type Answer = CreateSnapshotResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for ListSnapshotsRequest {
@@ -128,16 +148,28 @@ impl crate::Rpc for ListSnapshotsRequest {
 impl crate::Rpc for DeleteSnapshotRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/DeleteSnapshot";
     type Answer = DeleteSnapshotResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for RestoreSnapshotRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/RestoreSnapshot";
     type Answer = RestoreSnapshotResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for ForkSessionRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/ForkSession";
     type Answer = ForkSessionResponse;
+
+    fn request_id(&mut self) -> Option<&mut String> {
+        Some(&mut self.request_id)
+    }
 }
 
 impl crate::Rpc for ExportSnapshotRequest {

@@ -7107,7 +7107,8 @@ pub mod worker_service_client {
         /// earlier epoch ends; so the call may be repeated.
         ///
         /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-        /// RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+        /// RESOURCE_EXHAUSTED: as many workers are members as there may be, 4096, or
+        /// max_active under ROUNDS; wait.
         pub async fn join_session(
             &mut self,
             request: impl tonic::IntoRequest<super::JoinSessionRequest>,

@@ -7,7 +7,7 @@ use optserve::{Applied, Client, Code, Step};
 use tokio::time::{sleep, timeout};
 
 use crate::errors::expect;
-use crate::server::{Folder, Proxy, Server, adam, connect, session, sgd, shared};
+use crate::server::{Folder, Proxy, Server, adam, connect, describe, save, session, sgd, shared};
 
 /// Takes steps in a session of its own, several in flight, and returns the parameters.
 async fn train(client: &Client, steps: usize, mut before: impl FnMut(usize)) -> Vec<f32> {
@@ -83,10 +83,11 @@ async fn a_server_without_the_last_steps() {
     let data = format!("--data-dir={}", folder.path("data"));
     let mut first = Server::start(&[&data, "--durability=snapshot"]);
     let proxy = Proxy::start(&first.address).await;
-    let mut session = session(&connect(&proxy.address).await, sgd(1.0), &[0.0_f64]).await;
+    let client = connect(&proxy.address).await;
+    let mut session = session(&client, sgd(1.0), &[0.0_f64]).await;
     let step = || Step::new([("w", &[1.0_f64])]);
     session.step(step()).await.unwrap();
-    session.create_snapshot().await.unwrap();
+    save(&client, &session).await;
     for _ in 0..3 {
         session.step(step()).await.unwrap();
     }
@@ -116,7 +117,7 @@ async fn a_deadline_in_the_middle_of_a_step() {
             assert_eq!((error.code, error.applied), (Code::DeadlineExceeded, Applied::Unknown));
         }
         let name = session.name();
-        while direct.session(name).await.unwrap().get().await.unwrap().step < 2 {
+        while describe(&direct, name).await.step < 2 {
             sleep(Duration::from_millis(10)).await;
         }
         proxy.stall(false);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use optserve::v1::{AdamSpec, SessionSpec, SgdSpec};
+use optserve::v1::{self, AdamSpec, SessionSpec, SgdSpec};
 use optserve::{Client, Session, Tensor, value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -141,6 +141,18 @@ pub fn adam() -> SessionSpec {
 /// Creates a session with one parameter "w".
 pub async fn session<'a>(client: &Client, spec: SessionSpec, w: impl Into<Tensor<'a>>) -> Session {
     client.create_session(spec, [value("w", w)]).await.unwrap()
+}
+
+/// Reads the description of a session.
+pub async fn describe(client: &Client, name: &str) -> v1::Session {
+    let request = v1::GetSessionRequest { name: name.to_owned(), ..Default::default() };
+    client.call(request).await.unwrap().session.unwrap()
+}
+
+/// Saves a session on the server's disk.
+pub async fn save(client: &Client, session: &Session) -> v1::Snapshot {
+    let request = v1::CreateSnapshotRequest { name: session.name().to_owned(), ..Default::default() };
+    client.call(request).await.unwrap().snapshot.unwrap()
 }
 
 /// Passes connections on to a server, and fails as a network does.

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use optserve::v1::{self, DataType, StepOutcome, watch_session_response::Event};
 use optserve::{Session, Step, Tensor, bf16, f16, initialized, value};
 
-use crate::server::{adam, connect, session, sgd, shared};
+use crate::server::{adam, connect, describe, save, session, sgd, shared};
 
 /// Takes a step with a gradient of 1, and returns the parameter.
 async fn step(session: &mut Session) -> f64 {
@@ -162,11 +162,16 @@ async fn metrics_and_updates() {
     let mut spec = adam();
     spec.reduce_on_plateau = Some(v1::ReduceOnPlateauSpec { patience: Some(5), ..Default::default() });
     let mut session = session(&client, spec, &[0.0_f64]).await;
-    session.report_metrics([("val_loss", 1.0)], None).await.unwrap();
-    let report = session.report_metrics([("val_loss", 1.0)], Some(0)).await.unwrap();
+    let name = session.name().to_owned();
+    let metrics = vec![v1::Metric { name: "val_loss".to_owned(), value: Some(1.0) }];
+    let report = v1::ReportMetricsRequest { name: name.clone(), metrics, ..Default::default() };
+    client.call(report.clone()).await.unwrap();
+    let report = client.call(report).await.unwrap(); // in the same words, but another report
     assert_eq!(report.reduce_on_plateau.unwrap().waited, 1);
     step(&mut session).await;
-    let answer = session.update(sgd(0.5), Some(1)).await.unwrap();
+    let (spec, expected_step) = (Some(sgd(0.5)), Some(1));
+    let update = v1::UpdateSessionRequest { name, spec, expected_step, ..Default::default() };
+    let answer = client.call(update).await.unwrap();
     assert_eq!(answer.transfers[0].dropped.len(), 2);
 }
 
@@ -175,20 +180,23 @@ async fn snapshots() {
     let client = connect(shared()).await;
     let mut session = session(&client, sgd(1.0), &[0.0_f64]).await;
     step(&mut session).await;
-    let snapshot = session.create_snapshot().await.unwrap();
+    let snapshot = save(&client, &session).await;
     step(&mut session).await;
     step(&mut session).await;
-    assert!(session.list_snapshots().await.unwrap().iter().any(|other| other.name == snapshot.name));
+    let all = client.call(v1::ListSnapshotsRequest { name: session.name().to_owned() }).await.unwrap();
+    assert!(all.snapshots.iter().any(|other| other.name == snapshot.name));
     let mut fork = session.fork(Some(&snapshot.name), "").await.unwrap();
     assert_eq!(step(&mut fork).await, -2.0);
-    let restored = session.restore_snapshot(&snapshot.name, false, Some(3)).await.unwrap();
+    let (name, expected_step) = (snapshot.name.clone(), Some(3));
+    let restore = v1::RestoreSnapshotRequest { name, expected_step, ..Default::default() };
+    let restored = client.call(restore).await.unwrap().session.unwrap();
     assert_eq!((restored.step, step(&mut session).await), (1, -2.0));
     let mut file = Cursor::new(Vec::new());
     assert_eq!(session.export(None, &mut file).await.unwrap(), 2);
     let mut imported = client.import_session(file.get_ref(), "").await.unwrap();
     assert_eq!(step(&mut imported).await, -3.0);
     session.export(Some(&snapshot.name), &mut file).await.unwrap();
-    session.delete_snapshot(&snapshot.name).await.unwrap();
+    client.call(v1::DeleteSnapshotRequest { name: snapshot.name, ..Default::default() }).await.unwrap();
 }
 
 #[tokio::test]
@@ -211,7 +219,7 @@ async fn sessions_and_capabilities() {
     let listed = client.call(v1::ListSessionsRequest { page_size: 1000, ..Default::default() }).await.unwrap();
     assert!(listed.sessions.iter().any(|session| session.name == made.name()));
     assert_eq!(client.call(v1::GetCapabilitiesRequest {}).await.unwrap().api_version, "optserve.v1");
-    let spec = made.get().await.unwrap().spec.unwrap();
+    let spec = describe(&client, made.name()).await.spec.unwrap();
     assert!(matches!(
         spec.optimizer.unwrap().algorithm,
         Some(v1::optimizer_spec::Algorithm::Sgd(v1::SgdSpec { learning_rate: Some(1.0), .. }))
@@ -278,7 +286,8 @@ async fn members_of_a_sync_session() {
     let mut second = client.session_as(first.name(), "second").await.unwrap();
     let (one, two) = (first.join(None).await.unwrap(), second.join(None).await.unwrap());
     assert!(one.rank == 0 && two.rank == 1 && two.epoch > one.epoch);
-    assert_eq!(second.workers().await.unwrap().len(), 2);
+    let members = v1::ListWorkersRequest { session: second.name().to_owned() };
+    assert_eq!(client.call(members).await.unwrap().workers.len(), 2);
     for step in 1..4 {
         let (mut a, mut b) = ([0.0_f64], [0.0_f64]);
         let (gradient, other) = ([1.0_f64], [3.0_f64]);
@@ -289,7 +298,9 @@ async fn members_of_a_sync_session() {
         assert_eq!((left.unwrap().step, right.unwrap().step, a, b), (step, step, [-2.0 * step as f64], a));
     }
     second.leave().await.unwrap();
-    assert_eq!(first.renew_lease().await.unwrap(), 3);
+    let (session, worker, worker_epoch) = (first.name().to_owned(), first.worker().to_owned(), one.epoch);
+    let renewal = v1::RenewLeaseRequest { session, worker, worker_epoch };
+    assert_eq!(client.call(renewal).await.unwrap().step, 3);
     assert_eq!(step(&mut first).await, -7.0);
 }
 

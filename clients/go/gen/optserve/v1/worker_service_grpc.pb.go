@@ -51,7 +51,8 @@ type WorkerServiceClient interface {
 	// earlier epoch ends; so the call may be repeated.
 	//
 	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-	// RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+	// RESOURCE_EXHAUSTED: as many workers are members as there may be, 4096, or
+	// max_active under ROUNDS; wait.
 	JoinSession(ctx context.Context, in *JoinSessionRequest, opts ...grpc.CallOption) (*JoinSessionResponse, error)
 	// Renews a lease. Every step renews it as well, and it does not run out while
 	// a step waits.
@@ -182,7 +183,8 @@ type WorkerServiceServer interface {
 	// earlier epoch ends; so the call may be repeated.
 	//
 	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-	// RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+	// RESOURCE_EXHAUSTED: as many workers are members as there may be, 4096, or
+	// max_active under ROUNDS; wait.
 	JoinSession(context.Context, *JoinSessionRequest) (*JoinSessionResponse, error)
 	// Renews a lease. Every step renews it as well, and it does not run out while
 	// a step waits.

@@ -104,7 +104,8 @@ class WorkerServiceServicer:
         earlier epoch ends; so the call may be repeated.
 
         INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-        RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+        RESOURCE_EXHAUSTED: as many workers are members as there may be, 4096, or
+        max_active under ROUNDS; wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

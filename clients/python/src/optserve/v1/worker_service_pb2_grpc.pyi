@@ -53,7 +53,8 @@ class WorkerServiceStub:
     earlier epoch ends; so the call may be repeated.
 
     INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-    RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+    RESOURCE_EXHAUSTED: as many workers are members as there may be, 4096, or
+    max_active under ROUNDS; wait.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.RenewLeaseRequest, _worker_service_pb2.RenewLeaseResponse]
     """Renews a lease. Every step renews it as well, and it does not run out while
@@ -121,7 +122,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     earlier epoch ends; so the call may be repeated.
 
     INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-    RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+    RESOURCE_EXHAUSTED: as many workers are members as there may be, 4096, or
+    max_active under ROUNDS; wait.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.RenewLeaseRequest, _worker_service_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """Renews a lease. Every step renews it as well, and it does not run out while
@@ -192,7 +194,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         earlier epoch ends; so the call may be repeated.
 
         INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
-        RESOURCE_EXHAUSTED: under ROUNDS, max_active workers are members; wait.
+        RESOURCE_EXHAUSTED: as many workers are members as there may be, 4096, or
+        max_active under ROUNDS; wait.
         """
 
     @_abc_1.abstractmethod

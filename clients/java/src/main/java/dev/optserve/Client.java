@@ -2,7 +2,7 @@ package dev.optserve;
 
 import com.google.gson.Gson;
 import com.google.gson.reflect.TypeToken;
-import com.google.protobuf.UnsafeByteOperations;
+import com.google.protobuf.*;
 import dev.optserve.v1.*;
 import io.grpc.*;
 import io.grpc.stub.MetadataUtils;
@@ -23,6 +23,10 @@ import java.util.stream.*;
 public final class Client implements AutoCloseable {
     private static final long INLINE_BYTES = 1 << 20; // more are uploaded after a session is created
     private static final int IMPORT_BYTES = 1 << 20; // of a chunk
+
+    private static final MethodDescriptor<ExportSnapshotRequest, Frames.Incoming<ExportSnapshotResponse>> EXPORT =
+            Frames.receiving(SessionServiceGrpc.getExportSnapshotMethod());
+    private static final Duration UNBOUNDED = Duration.ofDays(36500);
 
     private final Connection connection;
 
@@ -118,7 +122,7 @@ public final class Client implements AutoCloseable {
 
     /** Creates a session with parameters of these values. */
     public TrainingSession createSession(SessionSpec spec, Map<String, NdArray> values) {
-        return createSession(CreateSessionRequest.newBuilder().setSpec(spec).build(), values, newId());
+        return createSession(CreateSessionRequest.newBuilder().setSpec(spec).build(), values, Connection.newId());
     }
 
     /**
@@ -129,7 +133,6 @@ public final class Client implements AutoCloseable {
         long byteCount =
                 values.values().stream().mapToLong(v -> v.byteCount(v.dtype())).sum();
         CreateSessionRequest.Builder complete = request.toBuilder();
-        if (request.getRequestId().isEmpty()) complete.setRequestId(newId());
         values.forEach((name, value) -> {
             ParameterInit.Builder parameter = complete.addParametersBuilder().setName(name);
             if (byteCount <= INLINE_BYTES) parameter.setValue(value.toTensor());
@@ -137,7 +140,7 @@ public final class Client implements AutoCloseable {
                 parameter.setUpload(
                         TensorShape.newBuilder().setDtype(value.dtype()).addAllShape(extents(value.shape())));
         });
-        var answer = connection.call(SessionServiceGrpc.getCreateSessionMethod(), complete.build());
+        var answer = call(SessionServiceGrpc.getCreateSessionMethod(), complete.build());
         TrainingSession session = new TrainingSession(connection, answer.getSession(), worker);
         if (byteCount <= INLINE_BYTES) return session;
         try {
@@ -166,34 +169,42 @@ public final class Client implements AutoCloseable {
 
     /** Returns a handle of an existing session, sessions/{id}, as a worker with a random name. */
     public TrainingSession openSession(String name) {
-        return openSession(name, newId());
+        return openSession(name, Connection.newId());
     }
 
     /** Returns a handle of an existing session; its steps continue with the next sequence of the worker. */
     public TrainingSession openSession(String name, String worker) {
         var request = GetSessionRequest.newBuilder().setName(name).build();
-        var answer = connection.call(SessionServiceGrpc.getGetSessionMethod(), request);
+        var answer = call(SessionServiceGrpc.getGetSessionMethod(), request);
         return new TrainingSession(connection, answer.getSession(), worker);
     }
 
-    /** Lists the server's sessions in the order of their names. */
-    public List<Session> listSessions() {
-        List<Session> found = new ArrayList<>();
-        String token = "";
-        do {
-            var request = ListSessionsRequest.newBuilder().setPageToken(token).build();
-            ListSessionsResponse page = connection.call(SessionServiceGrpc.getListSessionsMethod(), request);
-            found.addAll(page.getSessionsList());
-            token = page.getNextPageToken();
-        } while (!token.isEmpty());
-        return found;
+    /**
+     * Writes a session, sessions/{id}, or one of its snapshots to a safetensors file; a part of it after an error.
+     *
+     * @return the step in the file
+     */
+    public long exportSnapshot(String name, Path file) {
+        var request = ExportSnapshotRequest.newBuilder().setName(name).build();
+        return connection.call(connection.deadline(UNBOUNDED, 0), options -> {
+            var header = SnapshotHeader.newBuilder();
+            try (OutputStream target = Files.newOutputStream(file)) {
+                connection.download(EXPORT, options, request, answer -> {
+                    header.mergeFrom(answer.head().getHeader());
+                    answer.data().transferTo(target);
+                });
+            }
+            return header.getStep();
+        });
     }
 
-    /** Creates a session from a file that {@link TrainingSession#export(Path)} wrote; the server chooses an empty id. */
+    /** Creates a session from a file that {@link #exportSnapshot} wrote; the server chooses an empty id. */
     public TrainingSession importSession(Path file, String id) {
         long byteCount = file.toFile().length();
-        var header =
-                ImportHeader.newBuilder().setRequestId(newId()).setSessionId(id).setByteCount(byteCount);
+        var header = ImportHeader.newBuilder()
+                .setRequestId(Connection.newId())
+                .setSessionId(id)
+                .setByteCount(byteCount);
         var first = ImportSnapshotRequest.newBuilder().setHeader(header).build();
         var method = SessionServiceGrpc.getImportSnapshotMethod();
         var answer = connection.call(connection.deadline(null, byteCount), options -> {
@@ -204,7 +215,7 @@ public final class Client implements AutoCloseable {
                         method, options, Stream.concat(Stream.of(first), chunks).iterator());
             }
         });
-        return new TrainingSession(connection, answer.getSession(), newId());
+        return new TrainingSession(connection, answer.getSession(), Connection.newId());
     }
 
     private static ImportSnapshotRequest chunk(InputStream source, long offset) {
@@ -217,40 +228,12 @@ public final class Client implements AutoCloseable {
         }
     }
 
-    /** Computes the learning rates of steps, of which the first is 0. */
-    public double[] evaluateSchedule(ScheduleSpec schedule, long... steps) {
-        var at = StepList.newBuilder().addAllSteps(extents(steps));
-        var request = EvaluateScheduleRequest.newBuilder().setSchedule(schedule).setSteps(at);
-        var answer = connection.call(FunctionServiceGrpc.getEvaluateScheduleMethod(), request.build());
-        return NdArray.of(answer.getValues()).doubles();
-    }
-
-    /** Computes a loss and, if requested, its values per example and its gradient. */
-    public ComputeLossResponse computeLoss(ComputeLossRequest request) {
-        return connection.call(FunctionServiceGrpc.getComputeLossMethod(), request);
-    }
-
-    /** Computes an activation. */
-    public NdArray computeActivation(ComputeActivationRequest request) {
-        return NdArray.of(connection
-                .call(FunctionServiceGrpc.getComputeActivationMethod(), request)
-                .getOutput());
-    }
-
-    /** Computes the gradient of an activation from that of its output. */
-    public ComputeActivationGradientResponse computeActivationGradient(ComputeActivationGradientRequest request) {
-        return connection.call(FunctionServiceGrpc.getComputeActivationGradientMethod(), request);
-    }
-
-    /** Computes the operations and the memory of a network, layer by layer. */
-    public EstimateComplexityResponse estimateComplexity(EstimateComplexityRequest request) {
-        return connection.call(FunctionServiceGrpc.getEstimateComplexityMethod(), request);
-    }
-
-    /** Returns what the server can do. */
-    public GetCapabilitiesResponse getCapabilities() {
-        return connection.call(
-                CapabilitiesServiceGrpc.getGetCapabilitiesMethod(), GetCapabilitiesRequest.getDefaultInstance());
+    /**
+     * Makes any call of the contract that has one request and one answer, such as {@code
+     * call(FunctionServiceGrpc.getComputeLossMethod(), request)}. A change gets a request id, unless it has one.
+     */
+    public <Q extends Message, A> A call(MethodDescriptor<Q, A> method, Q request) {
+        return connection.call(method, request, Map.of());
     }
 
     /** Returns the channel, for services that this client does not cover, such as grpc.health.v1. */
@@ -262,10 +245,6 @@ public final class Client implements AutoCloseable {
     @Override
     public void close() {
         connection.close();
-    }
-
-    private static String newId() {
-        return UUID.randomUUID().toString();
     }
 
     private static List<Long> extents(long[] shape) {

@@ -1,5 +1,6 @@
 package dev.optserve;
 
+import com.google.protobuf.Message;
 import dev.optserve.Frames.Incoming;
 import dev.optserve.OptserveException.Applied;
 import io.grpc.*;
@@ -94,9 +95,21 @@ final class Connection implements AutoCloseable {
         }
     }
 
-    /** Makes a call with one request and one answer. */
-    <Q, A> A call(MethodDescriptor<Q, A> method, Q request) {
-        return call(deadline(null, 0), options -> ClientCalls.blockingV2UnaryCall(channel, method, options, request));
+    /** Makes a call with one request and one answer. Fields that are left out get values by name, a change its id. */
+    <Q extends Message, A> A call(MethodDescriptor<Q, A> method, Q request, Map<String, Object> defaults) {
+        Message.Builder builder = request.toBuilder();
+        for (var field : request.getDescriptorForType().getFields()) {
+            Object value = field.getName().equals("request_id") ? newId() : defaults.get(field.getName());
+            if (value != null && request.getField(field).equals(field.getDefaultValue()))
+                builder.setField(field, value);
+        }
+        @SuppressWarnings("unchecked") // a message's builder makes messages of its type
+        Q complete = (Q) builder.build();
+        return call(deadline(null, 0), options -> ClientCalls.blockingV2UnaryCall(channel, method, options, complete));
+    }
+
+    static String newId() {
+        return UUID.randomUUID().toString();
     }
 
     /** Takes the messages of an answer. */

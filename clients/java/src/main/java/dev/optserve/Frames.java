@@ -9,6 +9,7 @@ import java.io.*;
 
 /** Messages that end with a chunk, whose bytes go directly from the caller's arrays to gRPC's buffers, and back. */
 final class Frames {
+    private static final int OFFSET_TAG = Chunk.BYTE_OFFSET_FIELD_NUMBER << 3 | WireFormat.WIRETYPE_VARINT;
     private static final int DATA_TAG = Chunk.DATA_FIELD_NUMBER << 3 | WireFormat.WIRETYPE_LENGTH_DELIMITED;
 
     private Frames() {}
@@ -58,12 +59,12 @@ final class Frames {
                 message.head.writeTo(head);
                 if (chunk != null) {
                     head.writeTag(chunkField, WireFormat.WIRETYPE_LENGTH_DELIMITED);
-                    head.writeUInt32NoTag(CodedOutputStream.computeUInt64Size(1, chunk.offset())
-                            + CodedOutputStream.computeUInt32Size(2, chunk.length())
-                            + chunk.length());
-                    head.writeUInt64(Chunk.BYTE_OFFSET_FIELD_NUMBER, chunk.offset());
+                    head.writeUInt32NoTag(CodedOutputStream.computeUInt64Size(1, chunk.offset)
+                            + CodedOutputStream.computeUInt32Size(2, chunk.length)
+                            + chunk.length);
+                    head.writeUInt64(Chunk.BYTE_OFFSET_FIELD_NUMBER, chunk.offset);
                     head.writeUInt32NoTag(DATA_TAG);
-                    head.writeUInt32NoTag(chunk.length());
+                    head.writeUInt32NoTag(chunk.length);
                 }
                 head.flush();
             } catch (IOException unexpected) {
@@ -97,12 +98,24 @@ final class Frames {
 
         @Override
         public int available() {
-            return head.length + (chunk == null ? 0 : chunk.length());
+            return head.length + (chunk == null ? 0 : chunk.length);
         }
 
         @Override
         public int read() {
             throw new UnsupportedOperationException("transports to other processes drain messages");
+        }
+    }
+
+    /** Returns a byte at a time, so that a buffered reader takes none of those that follow. */
+    private static final class UnbufferedInput extends FilterInputStream {
+        UnbufferedInput(InputStream source) {
+            super(source);
+        }
+
+        @Override
+        public int read(byte[] to, int offset, int length) throws IOException {
+            return super.read(to, offset, Math.min(length, 1));
         }
     }
 
@@ -115,53 +128,26 @@ final class Frames {
         @Override
         public Incoming<A> parse(InputStream stream) {
             InputStream data = stream instanceof Detachable detachable ? detachable.detach() : stream;
-            ByteArrayOutputStream head = new ByteArrayOutputStream();
+            CodedInputStream input = CodedInputStream.newInstance(new UnbufferedInput(data));
+            UnknownFieldSet.Builder head = UnknownFieldSet.newBuilder();
+            int chunkField = chunkField(prototype);
             try {
-                boolean hasChunk = copyUpToChunk(data, CodedOutputStream.newInstance(head, 256));
+                int tag = input.readTag();
+                for (; tag != 0 && tag >>> 3 != chunkField; tag = input.readTag()) head.mergeFieldFrom(tag, input);
                 @SuppressWarnings("unchecked") // a message's parser makes messages of its type
-                A message = (A) prototype.getParserForType().parseFrom(head.toByteArray());
+                A message =
+                        (A) prototype.getParserForType().parseFrom(head.build().toByteString());
+                if (tag == 0 || input.readUInt32() == 0) return new Incoming<>(message, 0, 0, data);
                 long offset = 0;
-                while (hasChunk) {
-                    int tag = (int) readVarint(data);
-                    long value = readVarint(data);
-                    if (tag == DATA_TAG) return new Incoming<>(message, offset, (int) value, data);
-                    if (tag >>> 3 == Chunk.BYTE_OFFSET_FIELD_NUMBER) offset = value;
+                for (tag = input.readTag(); tag != 0 && tag != DATA_TAG; tag = input.readTag()) {
+                    if (tag == OFFSET_TAG) offset = input.readUInt64();
+                    else input.skipField(tag);
                 }
-                return new Incoming<>(message, 0, 0, data);
+                return new Incoming<>(message, offset, tag == 0 ? 0 : input.readUInt32(), data);
             } catch (IOException malformed) {
                 String text = "a message cannot be decoded";
                 throw Status.INTERNAL.withDescription(text).withCause(malformed).asRuntimeException();
             }
-        }
-
-        /** Copies the fields before the chunk; returns whether there is one, whose fields are next. */
-        private boolean copyUpToChunk(InputStream data, CodedOutputStream head) throws IOException {
-            int chunkField = chunkField(prototype);
-            boolean hasChunk = false;
-            while (!hasChunk && data.available() > 0) {
-                int tag = (int) readVarint(data);
-                int type = WireFormat.getTagWireType(tag);
-                int fixed = type == WireFormat.WIRETYPE_FIXED64 ? 8 : type == WireFormat.WIRETYPE_FIXED32 ? 4 : 0;
-                long value = fixed > 0 ? fixed : readVarint(data); // or the length of one
-                hasChunk = tag >>> 3 == chunkField && value > 0;
-                if (hasChunk) break;
-                head.writeUInt32NoTag(tag);
-                if (fixed == 0) head.writeUInt64NoTag(value);
-                if (type != WireFormat.WIRETYPE_VARINT) head.writeRawBytes(data.readNBytes((int) value));
-            }
-            head.flush();
-            return hasChunk;
-        }
-
-        private static long readVarint(InputStream data) throws IOException {
-            long value = 0;
-            for (int shift = 0; shift < 64; shift += 7) {
-                int next = data.read();
-                if (next < 0) break;
-                value |= (next & 0x7fL) << shift;
-                if (next < 0x80) return value;
-            }
-            throw new IOException("a number is cut off or too long");
         }
     }
 }

@@ -10,7 +10,6 @@ import java.time.Duration;
 import java.util.Map;
 
 /** A call failed. Act on {@link #reason()} or {@link #code()}, never on the text. */
-@SuppressWarnings("serial") // the maps of Map.copyOf are serializable
 public final class OptserveException extends RuntimeException {
     private static final long serialVersionUID = 1;
     private static final String PREFIX = "ERROR_REASON_";
@@ -27,12 +26,10 @@ public final class OptserveException extends RuntimeException {
 
     private final Status.Code code;
     private final Applied applied;
-    private ErrorReason reason = ErrorReason.ERROR_REASON_UNSPECIFIED;
+    private ErrorInfo info = ErrorInfo.getDefaultInstance(); // its reason is empty if there is none
     private String field = "";
-    private Map<String, String> metadata = Map.of();
     private Duration retryAfter = Duration.ZERO;
     private String requestId = "";
-    private boolean isFromServer;
 
     /** Makes an error of the client itself, or of a call without details. */
     OptserveException(Status.Code code, Applied applied, String message, Throwable cause) {
@@ -43,9 +40,10 @@ public final class OptserveException extends RuntimeException {
 
     /** Makes the error of an argument that cannot be sent. */
     static OptserveException invalid(ErrorReason reason, String field, String message) {
-        String text = reason.name().substring(PREFIX.length()) + ": " + message + " (" + field + ")";
+        String name = reason.name().substring(PREFIX.length());
+        String text = name + ": " + message + " (" + field + ")";
         OptserveException error = new OptserveException(Status.Code.INVALID_ARGUMENT, Applied.NO, text, null);
-        error.reason = reason;
+        error.info = ErrorInfo.newBuilder().setReason(name).build();
         error.field = field;
         return error;
     }
@@ -91,21 +89,11 @@ public final class OptserveException extends RuntimeException {
         if (id != null) text += " [request " + id + "]";
         Applied applied = "no".equals(info.getMetadataMap().get("applied")) ? Applied.NO : Applied.UNKNOWN;
         OptserveException error = new OptserveException(status.getCode(), applied, text, status.getCause());
-        error.isFromServer = !info.getReason().isEmpty();
-        error.reason = parse(info.getReason());
+        error.info = info;
         error.field = field;
-        error.metadata = Map.copyOf(info.getMetadataMap());
         error.retryAfter = retryAfter;
         if (id != null) error.requestId = id;
         return error;
-    }
-
-    private static ErrorReason parse(String name) {
-        try {
-            return ErrorReason.valueOf(PREFIX + name);
-        } catch (IllegalArgumentException newer) {
-            return ErrorReason.ERROR_REASON_UNSPECIFIED;
-        }
     }
 
     /** Returns the gRPC status code. */
@@ -115,7 +103,8 @@ public final class OptserveException extends RuntimeException {
 
     /** Returns the contract's reason; unspecified if there is none, or it is newer than this client. */
     public ErrorReason reason() {
-        return reason;
+        var found = ErrorReason.getDescriptor().findValueByName(PREFIX + info.getReason());
+        return found == null ? ErrorReason.ERROR_REASON_UNSPECIFIED : ErrorReason.valueOf(found);
     }
 
     /** Returns whether the call may have changed anything. */
@@ -130,7 +119,7 @@ public final class OptserveException extends RuntimeException {
 
     /** Returns facts about the error as text; {@link ErrorReason} says which. */
     public Map<String, String> metadata() {
-        return metadata;
+        return info.getMetadataMap();
     }
 
     /** Returns the time after which a repeat may succeed; zero if the server states none. */
@@ -147,8 +136,8 @@ public final class OptserveException extends RuntimeException {
     boolean isRetryable() {
         return switch (code) {
             case UNAVAILABLE -> true;
-            case CANCELLED, DEADLINE_EXCEEDED -> !isFromServer;
-            default -> isFromServer && !retryAfter.isZero();
+            case CANCELLED, DEADLINE_EXCEEDED -> info.getReason().isEmpty();
+            default -> !info.getReason().isEmpty() && !retryAfter.isZero();
         };
     }
 }

@@ -43,10 +43,10 @@ final class Payload {
 
     /** A range of the bytes, of whole elements. */
     final class Chunk {
-        private final long offset;
+        final long offset;
         private final int part; // where it begins
         private final int element;
-        private int length;
+        int length;
         private int endPart; // where the next one begins
         private int endElement;
 
@@ -66,14 +66,6 @@ final class Payload {
                 endPart++;
                 endElement = 0;
             }
-        }
-
-        long offset() {
-            return offset;
-        }
-
-        int length() {
-            return length;
         }
 
         /** Returns the chunk behind this one; null if this is the last. */

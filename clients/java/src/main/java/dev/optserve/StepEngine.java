@@ -22,7 +22,6 @@ import java.util.concurrent.TimeUnit;
  */
 final class StepEngine {
     static final int MAX_IN_FLIGHT = 64; // results that a server stores of each worker
-    private static final int MAX_PLANS = 16;
     private static final int SEND_BYTES = 1 << 20; // sent messages that gRPC holds before it is not ready
 
     private static final MethodDescriptor<Outgoing, Incoming<StepStreamResponse>> METHOD =
@@ -30,7 +29,7 @@ final class StepEngine {
 
     private final Connection connection;
     private final SynchronizationContext context = new SynchronizationContext((thread, defect) -> onDefect(defect));
-    private final Map<StepPlan, Plan> plans = new HashMap<>();
+    private Plan lastPlan; // of the last step that was handed over
     private final List<PendingStep> waiting = new ArrayList<>(); // without an answer, in order
     private Exchange exchange; // null while there is no call
     private long next; // sequence of the next step; 0 until the server has said it
@@ -54,8 +53,8 @@ final class StepEngine {
                 step.future.completeExceptionally(isClosed ? closed(Applied.NO) : behind(earlier, Applied.NO));
                 return;
             }
-            if (plans.size() >= MAX_PLANS && !plans.containsKey(step.planMessage)) plans.clear();
-            step.plan = plans.computeIfAbsent(step.planMessage, Plan::new);
+            if (lastPlan == null || !lastPlan.message.equals(step.planMessage)) lastPlan = new Plan(step.planMessage);
+            step.plan = lastPlan;
             waiting.add(step);
             watch();
             pump();

@@ -5,7 +5,6 @@ import dev.optserve.Frames.*;
 import dev.optserve.v1.*;
 import io.grpc.*;
 import io.grpc.stub.ClientCalls;
-import java.io.OutputStream;
 import java.nio.file.*;
 import java.time.Duration;
 import java.util.*;
@@ -20,8 +19,6 @@ import java.util.function.Predicate;
 public final class TrainingSession implements AutoCloseable {
     private static final MethodDescriptor<PullParametersRequest, Incoming<PullParametersResponse>> PULL =
             Frames.receiving(SessionServiceGrpc.getPullParametersMethod());
-    private static final MethodDescriptor<ExportSnapshotRequest, Incoming<ExportSnapshotResponse>> EXPORT =
-            Frames.receiving(SessionServiceGrpc.getExportSnapshotMethod());
     private static final MethodDescriptor<Outgoing, PushParametersResponse> PUSH =
             Frames.sending(SessionServiceGrpc.getPushParametersMethod());
 
@@ -55,12 +52,6 @@ public final class TrainingSession implements AutoCloseable {
     /** Returns the tensors in the order of their bytes. */
     public List<TensorLayout> layout() {
         return layout.tensors();
-    }
-
-    /** Reads the session's state and specification. */
-    public Session get() {
-        return call(SessionServiceGrpc.getGetSessionMethod(), GetSessionRequest.newBuilder())
-                .getSession();
     }
 
     /**
@@ -124,7 +115,7 @@ public final class TrainingSession implements AutoCloseable {
                 .toList());
         PushHeader.Builder header = options.toBuilder()
                 .setName(name)
-                .setRequestId(options.getRequestId().isEmpty() ? newId() : options.getRequestId())
+                .setRequestId(options.getRequestId().isEmpty() ? Connection.newId() : options.getRequestId())
                 .clearTensors()
                 .addAllTensors(names)
                 .clearWireDtype()
@@ -133,24 +124,6 @@ public final class TrainingSession implements AutoCloseable {
         return connection
                 .call(deadline(), call -> connection.upload(PUSH, call, payload.messages(head)))
                 .getSession();
-    }
-
-    /** Reports metrics of the current model by name, such as the loss on a validation set. */
-    public ReportMetricsResponse reportMetrics(Map<String, Double> metrics) {
-        var request = ReportMetricsRequest.newBuilder();
-        metrics.forEach((metric, value) ->
-                request.addMetrics(Metric.newBuilder().setName(metric).setValue(value)));
-        return reportMetrics(request.build());
-    }
-
-    /** Reports metrics of the current model. */
-    public ReportMetricsResponse reportMetrics(ReportMetricsRequest request) {
-        return call(SessionServiceGrpc.getReportMetricsMethod(), request.toBuilder());
-    }
-
-    /** Replaces the specification between two steps. The answer says which state was carried over. */
-    public UpdateSessionResponse update(UpdateSessionRequest request) {
-        return call(SessionServiceGrpc.getUpdateSessionMethod(), request.toBuilder());
     }
 
     /**
@@ -172,123 +145,50 @@ public final class TrainingSession implements AutoCloseable {
         }
     }
 
-    /** Saves the session on the server's disk. */
-    public Snapshot createSnapshot() {
-        return call(SessionServiceGrpc.getCreateSnapshotMethod(), CreateSnapshotRequest.newBuilder())
-                .getSnapshot();
-    }
-
-    /** Lists the session's snapshots, the latest first. */
-    public List<Snapshot> listSnapshots() {
-        return call(SessionServiceGrpc.getListSnapshotsMethod(), ListSnapshotsRequest.newBuilder())
-                .getSnapshotsList();
-    }
-
-    /** Deletes a snapshot. */
-    public void deleteSnapshot(Snapshot snapshot) {
-        var request = DeleteSnapshotRequest.newBuilder().setName(snapshot.getName());
-        call(SessionServiceGrpc.getDeleteSnapshotMethod(), request);
-    }
-
-    /** Restores the session, or its parameters alone, from one of its snapshots, which the request names. */
-    public Session restoreSnapshot(RestoreSnapshotRequest request) {
-        return call(SessionServiceGrpc.getRestoreSnapshotMethod(), request.toBuilder())
-                .getSession();
+    /**
+     * Makes any call of the contract that has one request and one answer. Of what the request leaves out, the name of the
+     * session, the worker and its epoch are set, and the request id of a change: {@code
+     * call(SessionServiceGrpc.getCreateSnapshotMethod(), CreateSnapshotRequest.getDefaultInstance())}.
+     */
+    public <Q extends Message, A> A call(MethodDescriptor<Q, A> method, Q request) {
+        return connection.call(
+                method, request, Map.of("name", name, "session", name, "worker", worker, "worker_epoch", epoch));
     }
 
     /** Creates a copy of the session. The request may name a snapshot, and an id of the copy. */
     public TrainingSession fork(ForkSessionRequest request) {
-        var copy = call(SessionServiceGrpc.getForkSessionMethod(), request.toBuilder())
-                .getSession();
-        return new TrainingSession(connection, copy, newId());
-    }
-
-    /** Writes the session to a safetensors file, and returns its step. */
-    public long export(Path file) {
-        return export(name, file);
-    }
-
-    /** Writes a snapshot to a safetensors file, and returns its step. */
-    public long export(Snapshot snapshot, Path file) {
-        return export(snapshot.getName(), file);
-    }
-
-    private long export(String source, Path file) {
-        var request = ExportSnapshotRequest.newBuilder().setName(source).build();
-        return connection.call(deadline(), options -> {
-            var header = SnapshotHeader.newBuilder();
-            try (OutputStream target = Files.newOutputStream(file)) {
-                connection.download(EXPORT, options, request, answer -> {
-                    header.mergeFrom(answer.head().getHeader());
-                    answer.data().transferTo(target);
-                });
-            }
-            return header.getStep();
-        });
+        var copy = call(SessionServiceGrpc.getForkSessionMethod(), request).getSession();
+        return new TrainingSession(connection, copy, Connection.newId());
     }
 
     /**
      * Makes the worker a member, whose steps carry the epoch until it leaves. The membership ends after a lease without a
-     * step or {@link #renewLease}; null is the server's default. Join again after FENCED or NOT_A_MEMBER.
+     * step or a call of the worker; null is the server's default. Join again after FENCED or NOT_A_MEMBER.
      */
     public JoinSessionResponse join(Duration lease) {
         var request = JoinSessionRequest.newBuilder();
         if (lease != null) request.setLeaseSeconds(lease.toNanos() / 1e9);
-        JoinSessionResponse joined = call(WorkerServiceGrpc.getJoinSessionMethod(), request);
+        JoinSessionResponse joined = call(WorkerServiceGrpc.getJoinSessionMethod(), request.build());
         epoch = joined.getEpoch();
         parametersStep = joined.getSession().getStep();
         return joined;
     }
 
-    /** Renews the lease, which a member should do three times within it unless it takes steps; returns the step. */
-    public long renewLease() {
-        var request = RenewLeaseRequest.newBuilder().setWorkerEpoch(epoch);
-        return call(WorkerServiceGrpc.getRenewLeaseMethod(), request).getStep();
-    }
-
     /** Ends the membership; steps that wait for other members are rejected. */
     public void leave() {
-        var request = LeaveSessionRequest.newBuilder().setWorkerEpoch(epoch);
-        call(WorkerServiceGrpc.getLeaveSessionMethod(), request);
+        call(WorkerServiceGrpc.getLeaveSessionMethod(), LeaveSessionRequest.getDefaultInstance());
         epoch = 0;
-    }
-
-    /** Lists the members, and those that were members, by rank and then by name. */
-    public List<Worker> workers() {
-        return call(WorkerServiceGrpc.getListWorkersMethod(), ListWorkersRequest.newBuilder())
-                .getWorkersList();
     }
 
     /** Deletes the session and everything it holds. */
     public void delete() {
         close();
-        call(SessionServiceGrpc.getDeleteSessionMethod(), DeleteSessionRequest.newBuilder());
+        call(SessionServiceGrpc.getDeleteSessionMethod(), DeleteSessionRequest.getDefaultInstance());
     }
 
     /** Ends the handle's stream. The session stays on the server, and a membership ends with its lease. */
     @Override
     public void close() {
         engine.close();
-    }
-
-    /** Makes a call with the session's name, the worker's and a request id where the request has none. */
-    private <A> A call(MethodDescriptor<? extends Message, A> method, Message.Builder request) {
-        for (var field : request.getDescriptorForType().getFields()) {
-            String value =
-                    switch (field.getName()) {
-                        case "name", "session" -> name;
-                        case "worker" -> worker;
-                        case "request_id" -> newId();
-                        default -> "";
-                    };
-            if (!value.isEmpty() && "".equals(request.getField(field))) request.setField(field, value);
-        }
-        @SuppressWarnings("unchecked") // callers pair methods and their requests
-        var typed = (MethodDescriptor<Message, A>) method;
-        return connection.call(typed, request.build());
-    }
-
-    private static String newId() {
-        return UUID.randomUUID().toString();
     }
 }

@@ -88,9 +88,9 @@ class ElementsTest {
         Payload payload = new Payload(parts);
         ByteArrayOutputStream found = new ByteArrayOutputStream();
         for (Payload.Chunk chunk = payload.first(); chunk != null; chunk = chunk.next()) {
-            assertEquals(found.size(), chunk.offset());
+            assertEquals(found.size(), chunk.offset);
             chunk.writeTo(found);
-            assertEquals(found.size(), chunk.offset() + chunk.length());
+            assertEquals(found.size(), chunk.offset + chunk.length);
         }
         byte[] bytes = new byte[wanted.position()];
         wanted.get(0, bytes);

@@ -2,6 +2,8 @@ package dev.optserve;
 
 import static dev.optserve.Fixtures.adam;
 import static dev.optserve.Fixtures.assertReason;
+import static dev.optserve.Fixtures.capabilities;
+import static dev.optserve.Fixtures.describe;
 import static dev.optserve.Fixtures.session;
 import static dev.optserve.Fixtures.sgd;
 import static dev.optserve.Fixtures.step;
@@ -12,6 +14,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.optserve.OptserveException.Applied;
+import dev.optserve.v1.*;
 import io.grpc.Context;
 import io.grpc.Status;
 import io.grpc.TlsChannelCredentials;
@@ -88,7 +91,7 @@ class FaultsTest {
         try (Client client =
                 Client.builder().target(address).timeout(Duration.ofSeconds(1)).connect()) {
             long begun = System.nanoTime();
-            OptserveException error = assertThrows(OptserveException.class, client::getCapabilities);
+            OptserveException error = assertThrows(OptserveException.class, () -> capabilities(client));
             assertEquals(Status.Code.UNAVAILABLE, error.code());
             assertEquals(Applied.UNKNOWN, error.applied());
             assertTrue(System.nanoTime() - begun < TimeUnit.SECONDS.toNanos(20));
@@ -172,7 +175,7 @@ class FaultsTest {
                         .credentials(trust.keyManager(certificate, key).build())
                         .connect()) {
             assertEquals(1, session(with, sgd(1), 0).step(step(1)).step());
-            OptserveException error = assertThrows(OptserveException.class, without::getCapabilities);
+            OptserveException error = assertThrows(OptserveException.class, () -> capabilities(without));
             assertEquals(Status.Code.UNAVAILABLE, error.code());
         }
     }
@@ -183,7 +186,7 @@ class FaultsTest {
 
         public static void main(String[] arguments) throws IOException {
             try (Client client = Client.builder().connect()) {
-                client.getCapabilities();
+                capabilities(client);
             }
         }
     }
@@ -203,7 +206,7 @@ class FaultsTest {
             assertEquals(Status.Code.DEADLINE_EXCEEDED, error.code());
             assertEquals(Applied.UNKNOWN, error.applied());
             TrainingSession observer = direct.openSession(session.name());
-            while (observer.get().getStep() < 2) Thread.sleep(10);
+            while (describe(observer).getStep() < 2) Thread.sleep(10);
             proxy.flow();
             StepAnswer answer = session.step(step(second).pull());
             boolean isRepeat = second == 1; // another content proves that the step was applied
@@ -234,7 +237,7 @@ class FaultsTest {
             Context.current()
                     .withDeadlineAfter(100, TimeUnit.MILLISECONDS, timer)
                     .run(() -> {
-                        OptserveException late = assertThrows(OptserveException.class, session::get);
+                        OptserveException late = assertThrows(OptserveException.class, () -> describe(session));
                         assertEquals(Status.Code.DEADLINE_EXCEEDED, late.code());
                     });
             timer.shutdown();
@@ -318,7 +321,7 @@ class FaultsTest {
                 Client client = Client.connect(proxy.address())) {
             TrainingSession session = session(client, sgd(1), 0);
             session.step(step(1));
-            session.createSnapshot();
+            session.call(SessionServiceGrpc.getCreateSnapshotMethod(), CreateSnapshotRequest.getDefaultInstance());
             for (int i = 0; i < 3; i++) session.step(step(1));
             first.kill();
             try (TestServer second = TestServer.start(folder, settings)) {

@@ -4,11 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import dev.optserve.OptserveException.Applied;
-import dev.optserve.v1.AdamSpec;
-import dev.optserve.v1.ErrorReason;
-import dev.optserve.v1.OptimizerSpec;
-import dev.optserve.v1.SessionSpec;
-import dev.optserve.v1.SgdSpec;
+import dev.optserve.v1.*;
 import java.io.IOException;
 import java.util.Map;
 import org.junit.jupiter.api.function.Executable;
@@ -38,6 +34,16 @@ final class Fixtures {
     /** Creates a session with one parameter w. */
     static TrainingSession session(Client client, SessionSpec spec, float... w) {
         return client.createSession(spec, Map.of("w", NdArray.of(w)));
+    }
+
+    static Session describe(TrainingSession session) {
+        return session.call(SessionServiceGrpc.getGetSessionMethod(), GetSessionRequest.getDefaultInstance())
+                .getSession();
+    }
+
+    static GetCapabilitiesResponse capabilities(Client client) {
+        return client.call(
+                CapabilitiesServiceGrpc.getGetCapabilitiesMethod(), GetCapabilitiesRequest.getDefaultInstance());
     }
 
     static Step step(float... gradient) {

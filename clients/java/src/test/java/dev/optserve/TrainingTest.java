@@ -2,49 +2,18 @@ package dev.optserve;
 
 import static dev.optserve.Fixtures.adam;
 import static dev.optserve.Fixtures.assertReason;
+import static dev.optserve.Fixtures.capabilities;
+import static dev.optserve.Fixtures.describe;
 import static dev.optserve.Fixtures.session;
 import static dev.optserve.Fixtures.sgd;
 import static dev.optserve.Fixtures.step;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import dev.optserve.OptserveException.Applied;
-import dev.optserve.v1.ActivationSpec;
-import dev.optserve.v1.ComputeActivationGradientRequest;
-import dev.optserve.v1.ComputeActivationRequest;
-import dev.optserve.v1.ComputeLossRequest;
-import dev.optserve.v1.ConstantScheduleSpec;
-import dev.optserve.v1.CoordinationSpec;
-import dev.optserve.v1.CoordinationSync;
-import dev.optserve.v1.CreateSessionRequest;
-import dev.optserve.v1.DataType;
-import dev.optserve.v1.ForkSessionRequest;
-import dev.optserve.v1.HyperparameterOverride;
-import dev.optserve.v1.InitializerSpec;
-import dev.optserve.v1.JoinSessionResponse;
-import dev.optserve.v1.LossSpec;
-import dev.optserve.v1.MeanSquaredErrorSpec;
-import dev.optserve.v1.PreluSpec;
-import dev.optserve.v1.PullOptions;
-import dev.optserve.v1.PullParametersRequest;
-import dev.optserve.v1.PushHeader;
-import dev.optserve.v1.ReduceOnPlateauSpec;
-import dev.optserve.v1.ReportMetricsRequest;
-import dev.optserve.v1.RestoreSnapshotRequest;
-import dev.optserve.v1.ScheduleSpec;
-import dev.optserve.v1.Session;
-import dev.optserve.v1.SessionSpec;
-import dev.optserve.v1.Snapshot;
-import dev.optserve.v1.StepOutcome;
-import dev.optserve.v1.StepStart;
-import dev.optserve.v1.TensorLayout;
-import dev.optserve.v1.UpdateSessionRequest;
-import dev.optserve.v1.WatchSessionResponse;
-import dev.optserve.v1.WorkerState;
-import dev.optserve.v1.ZerosSpec;
+import dev.optserve.v1.*;
 import io.grpc.Status;
 import java.io.IOException;
 import java.nio.FloatBuffer;
@@ -245,10 +214,11 @@ class TrainingTest {
         TrainingSession session = session(client, spec, 0);
         ReportMetricsRequest.Builder report = ReportMetricsRequest.newBuilder().setRequestId("evaluation 1");
         report.addMetricsBuilder().setName("val_loss").setValue(1);
-        for (int i = 0; i < 3; i++) session.reportMetrics(report.build());
+        var method = SessionServiceGrpc.getReportMetricsMethod();
+        for (int i = 0; i < 3; i++) session.call(method, report.build());
         assertEquals(
                 1,
-                session.reportMetrics(Map.of("val_loss", 1.0))
+                session.call(method, report.clearRequestId().build())
                         .getReduceOnPlateau()
                         .getWaited());
     }
@@ -261,8 +231,12 @@ class TrainingTest {
                 .setSpec(sgd(0.5))
                 .setExpectedStep(1)
                 .build();
-        assertEquals(2, session.update(update).getTransfers(0).getDroppedCount());
-        assertEquals(0.5, session.get().getSpec().getOptimizer().getSgd().getLearningRate());
+        assertEquals(
+                2,
+                session.call(SessionServiceGrpc.getUpdateSessionMethod(), update)
+                        .getTransfers(0)
+                        .getDroppedCount());
+        assertEquals(0.5, describe(session).getSpec().getOptimizer().getSgd().getLearningRate());
     }
 
     private static float value(TrainingSession session) {
@@ -273,29 +247,35 @@ class TrainingTest {
     void snapshots(@TempDir Path folder) throws IOException {
         TrainingSession session = session(client, sgd(1), 0);
         value(session);
-        Snapshot snapshot = session.createSnapshot();
+        Snapshot snapshot = session.call(
+                        SessionServiceGrpc.getCreateSnapshotMethod(), CreateSnapshotRequest.getDefaultInstance())
+                .getSnapshot();
         value(session);
         value(session);
-        assertTrue(session.listSnapshots().stream().anyMatch(s -> s.getName().equals(snapshot.getName())));
+        var all = session.call(SessionServiceGrpc.getListSnapshotsMethod(), ListSnapshotsRequest.getDefaultInstance());
+        assertTrue(all.getSnapshotsList().stream().anyMatch(s -> s.getName().equals(snapshot.getName())));
         ForkSessionRequest ofSnapshot =
                 ForkSessionRequest.newBuilder().setName(snapshot.getName()).build();
         assertEquals(-2, value(session.fork(ofSnapshot)));
+        var restoring = SessionServiceGrpc.getRestoreSnapshotMethod();
         RestoreSnapshotRequest restore = RestoreSnapshotRequest.newBuilder()
                 .setName(snapshot.getName())
                 .setExpectedStep(3)
                 .build();
-        assertEquals(1, session.restoreSnapshot(restore).getStep());
+        assertEquals(1, session.call(restoring, restore).getSession().getStep());
         assertEquals(-2, value(session));
         Path file = folder.resolve("session.safetensors");
-        assertEquals(2, session.export(file));
+        assertEquals(2, client.exportSnapshot(session.name(), file));
         TrainingSession imported = client.importSession(file, "");
         assertEquals(-3, value(imported));
-        assertEquals(1, session.export(snapshot, file));
+        assertEquals(1, client.exportSnapshot(snapshot.getName(), file));
         assertEquals(-3, value(session.fork(ForkSessionRequest.getDefaultInstance())));
-        session.deleteSnapshot(snapshot);
+        DeleteSnapshotRequest delete =
+                DeleteSnapshotRequest.newBuilder().setName(snapshot.getName()).build();
+        session.call(SessionServiceGrpc.getDeleteSnapshotMethod(), delete);
         RestoreSnapshotRequest missing =
                 restore.toBuilder().setName(session.name() + "/snapshots/77").build();
-        assertReason("SNAPSHOT_NOT_FOUND", () -> session.restoreSnapshot(missing));
+        assertReason("SNAPSHOT_NOT_FOUND", () -> session.call(restoring, missing));
     }
 
     @Test
@@ -320,8 +300,11 @@ class TrainingTest {
     @Test
     void sessionsAndCapabilities() {
         TrainingSession made = session(client, sgd(1), 0);
-        assertTrue(client.listSessions().stream().map(Session::getName).anyMatch(made.name()::equals));
-        assertEquals("optserve.v1", client.getCapabilities().getApiVersion());
+        var listing = SessionServiceGrpc.getListSessionsMethod();
+        var sessions = client.call(
+                listing, ListSessionsRequest.newBuilder().setPageSize(1000).build());
+        assertTrue(sessions.getSessionsList().stream().map(Session::getName).anyMatch(made.name()::equals));
+        assertEquals("optserve.v1", capabilities(client).getApiVersion());
         TensorLayout w = made.layout().get(0);
         assertEquals("w", w.getName());
         assertEquals(4, w.getByteCount());
@@ -346,35 +329,47 @@ class TrainingTest {
         ScheduleSpec schedule = ScheduleSpec.newBuilder()
                 .setConstant(ConstantScheduleSpec.newBuilder().setValue(0.5))
                 .build();
-        assertArrayEquals(new double[] {0.5, 0.5}, client.evaluateSchedule(schedule, 3, 1));
+        EvaluateScheduleRequest request = EvaluateScheduleRequest.newBuilder()
+                .setSchedule(schedule)
+                .setSteps(StepList.newBuilder().addSteps(3).addSteps(1))
+                .build();
+        var rates = client.call(FunctionServiceGrpc.getEvaluateScheduleMethod(), request);
+        assertArrayEquals(new double[] {0.5, 0.5}, NdArray.of(rates.getValues()).doubles());
         ActivationSpec prelu = ActivationSpec.newBuilder()
                 .setPrelu(PreluSpec.getDefaultInstance())
                 .build();
         NdArray x = NdArray.of(new float[] {-1, 2, 3, -4}, 2, 2);
         NdArray slope = NdArray.of(new float[] {0.5f}, 1);
-        NdArray y = client.computeActivation(ComputeActivationRequest.newBuilder()
-                .setActivation(prelu)
-                .setInput(x.toTensor())
-                .setSlope(slope.toTensor())
-                .build());
+        var output = client.call(
+                FunctionServiceGrpc.getComputeActivationMethod(),
+                ComputeActivationRequest.newBuilder()
+                        .setActivation(prelu)
+                        .setInput(x.toTensor())
+                        .setSlope(slope.toTensor())
+                        .build());
+        NdArray y = NdArray.of(output.getOutput());
         assertArrayEquals(new float[] {-0.5f, 2, 3, -2}, y.floats());
         assertArrayEquals(new long[] {2, 2}, y.shape());
-        var gradient = client.computeActivationGradient(ComputeActivationGradientRequest.newBuilder()
-                .setActivation(prelu)
-                .setInput(x.toTensor())
-                .setOutputGradient(x.toTensor())
-                .setSlope(slope.toTensor())
-                .build());
+        var gradient = client.call(
+                FunctionServiceGrpc.getComputeActivationGradientMethod(),
+                ComputeActivationGradientRequest.newBuilder()
+                        .setActivation(prelu)
+                        .setInput(x.toTensor())
+                        .setOutputGradient(x.toTensor())
+                        .setSlope(slope.toTensor())
+                        .build());
         assertArrayEquals(
                 new float[] {17}, NdArray.of(gradient.getSlopeGradient()).floats());
         LossSpec squares = LossSpec.newBuilder()
                 .setMeanSquaredError(MeanSquaredErrorSpec.getDefaultInstance())
                 .build();
-        var loss = client.computeLoss(ComputeLossRequest.newBuilder()
-                .setLoss(squares)
-                .setPrediction(x.toTensor())
-                .setTarget(y.toTensor())
-                .build());
+        var loss = client.call(
+                FunctionServiceGrpc.getComputeLossMethod(),
+                ComputeLossRequest.newBuilder()
+                        .setLoss(squares)
+                        .setPrediction(x.toTensor())
+                        .setTarget(y.toTensor())
+                        .build());
         assertEquals((0.25 + 4) / 4, loss.getValue());
     }
 
@@ -396,7 +391,10 @@ class TrainingTest {
         assertEquals(-2, answer.parameters().floats("w")[0]);
         assertEquals(2, answer.result().getContributions());
         assertEquals(1, other.join().step());
-        assertEquals(1, second.renewLease());
+        assertEquals(
+                1,
+                second.call(WorkerServiceGrpc.getRenewLeaseMethod(), RenewLeaseRequest.getDefaultInstance())
+                        .getStep());
 
         TrainingSession successor = client.openSession(first.name(), "second"); // as after a restart
         successor.join(null);
@@ -406,12 +404,12 @@ class TrainingTest {
         StepAnswer alone = successor.step(step(1).pull());
         assertEquals(2, alone.step());
         assertEquals(2, alone.result().getSequence());
+        var workers = first.call(WorkerServiceGrpc.getListWorkersMethod(), ListWorkersRequest.getDefaultInstance());
         assertEquals(
                 List.of(WorkerState.WORKER_STATE_ACTIVE, WorkerState.WORKER_STATE_LEFT),
-                first.workers().stream()
+                workers.getWorkersList().stream()
                         .map(worker -> worker.getState())
                         .sorted()
                         .toList());
-        assertFalse(first.workers().isEmpty());
     }
 }

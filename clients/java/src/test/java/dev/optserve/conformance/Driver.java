@@ -192,11 +192,12 @@ public final class Driver {
     }
 
     private ScheduleAnswer schedule(ScheduleCall call) {
-        long[] steps = call.getStepsList().stream().mapToLong(Long::longValue).toArray();
-        double[] rates = client.evaluateSchedule(call.getSchedule(), steps);
-        return ScheduleAnswer.newBuilder()
-                .setValues(NdArray.of(rates).toTensor())
+        EvaluateScheduleRequest request = EvaluateScheduleRequest.newBuilder()
+                .setSchedule(call.getSchedule())
+                .setSteps(StepList.newBuilder().addAllSteps(call.getStepsList()))
                 .build();
+        EvaluateScheduleResponse found = client.call(FunctionServiceGrpc.getEvaluateScheduleMethod(), request);
+        return ScheduleAnswer.newBuilder().setValues(found.getValues()).build();
     }
 
     private LossAnswer loss(LossCall call) {
@@ -207,7 +208,7 @@ public final class Driver {
                 .setPerExample(true)
                 .setGradient(true);
         if (call.hasSampleWeight()) request.setSampleWeight(call.getSampleWeight());
-        ComputeLossResponse found = client.computeLoss(request.build());
+        ComputeLossResponse found = client.call(FunctionServiceGrpc.getComputeLossMethod(), request.build());
         LossAnswer.Builder answer =
                 LossAnswer.newBuilder().setPerExample(found.getPerExample()).setGradient(found.getGradient());
         if (found.hasValue()) answer.setValue(found.getValue());
@@ -226,10 +227,12 @@ public final class Driver {
             request.setSlope(call.getSlope());
             gradient.setSlope(call.getSlope());
         }
-        NdArray output = client.computeActivation(request.build());
-        ComputeActivationGradientResponse found = client.computeActivationGradient(gradient.build());
+        Tensor output = client.call(FunctionServiceGrpc.getComputeActivationMethod(), request.build())
+                .getOutput();
+        ComputeActivationGradientResponse found =
+                client.call(FunctionServiceGrpc.getComputeActivationGradientMethod(), gradient.build());
         ActivationAnswer.Builder answer =
-                ActivationAnswer.newBuilder().setOutput(output.toTensor()).setInputGradient(found.getInputGradient());
+                ActivationAnswer.newBuilder().setOutput(output).setInputGradient(found.getInputGradient());
         if (found.hasSlopeGradient()) answer.setSlopeGradient(found.getSlopeGradient());
         return answer.build();
     }
@@ -239,7 +242,8 @@ public final class Driver {
                 .setNetwork(call.getNetwork())
                 .build();
         return ComplexityAnswer.newBuilder()
-                .addAllLayers(client.estimateComplexity(request).getLayersList())
+                .addAllLayers(client.call(FunctionServiceGrpc.getEstimateComplexityMethod(), request)
+                        .getLayersList())
                 .build();
     }
 
@@ -257,7 +261,11 @@ public final class Driver {
                 MetricsReport.Builder row = answer.addReportsBuilder();
                 if (!call.getReportFirst())
                     row.setLearningRate(session.step(step).result().getLearningRate());
-                ReportMetricsResponse report = session.reportMetrics(Map.of(call.getMetric(), value));
+                ReportMetricsRequest request = ReportMetricsRequest.newBuilder()
+                        .addMetrics(
+                                Metric.newBuilder().setName(call.getMetric()).setValue(value))
+                        .build();
+                ReportMetricsResponse report = session.call(SessionServiceGrpc.getReportMetricsMethod(), request);
                 if (call.getReportFirst() && !report.getStopped()) {
                     row.setLearningRate(session.step(step).result().getLearningRate());
                 }
@@ -292,7 +300,10 @@ public final class Driver {
         } else {
             session = transcriptClient.openSession(call.getSession(), worker);
         }
-        long step = session.get().getStep();
+        var get = GetSessionRequest.getDefaultInstance();
+        long step = session.call(SessionServiceGrpc.getGetSessionMethod(), get)
+                .getSession()
+                .getStep();
         return OpenAnswer.newBuilder().setSession(session.name()).setStep(step).build();
     }
 

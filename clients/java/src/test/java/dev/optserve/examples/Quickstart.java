@@ -147,23 +147,27 @@ public final class Quickstart {
     /** Goes backwards through loss, softmax and dense layer, takes a step, and returns the loss. */
     private double step(List<Flower> batch) {
         Tensor z = NdArray.of(logits(batch), batch.size(), CLASSES).toTensor();
-        NdArray probabilities = client.computeActivation(ComputeActivationRequest.newBuilder()
+        ComputeActivationRequest softmax = ComputeActivationRequest.newBuilder()
                 .setActivation(SOFTMAX)
                 .setInput(z)
-                .build());
+                .build();
+        Tensor probabilities = client.call(FunctionServiceGrpc.getComputeActivationMethod(), softmax)
+                .getOutput();
         float[] target = new float[batch.size() * CLASSES];
         for (int i = 0; i < batch.size(); i++) target[i * CLASSES + batch.get(i).species] = 1;
-        ComputeLossResponse loss = client.computeLoss(ComputeLossRequest.newBuilder()
+        ComputeLossRequest crossEntropy = ComputeLossRequest.newBuilder()
                 .setLoss(LOSS)
-                .setPrediction(probabilities.toTensor())
+                .setPrediction(probabilities)
                 .setTarget(NdArray.of(target, batch.size(), CLASSES).toTensor())
                 .setGradient(true)
-                .build());
-        Tensor dz = client.computeActivationGradient(ComputeActivationGradientRequest.newBuilder()
-                        .setActivation(SOFTMAX)
-                        .setInput(z)
-                        .setOutputGradient(loss.getGradient())
-                        .build())
+                .build();
+        ComputeLossResponse loss = client.call(FunctionServiceGrpc.getComputeLossMethod(), crossEntropy);
+        ComputeActivationGradientRequest backward = ComputeActivationGradientRequest.newBuilder()
+                .setActivation(SOFTMAX)
+                .setInput(z)
+                .setOutputGradient(loss.getGradient())
+                .build();
+        Tensor dz = client.call(FunctionServiceGrpc.getComputeActivationGradientMethod(), backward)
                 .getInputGradient();
         float[] slopes = NdArray.of(dz).floats();
         float[] ofWeights = new float[weights.length];

@@ -108,7 +108,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
                 weight=share.weight,
             )
             digest = bytes.fromhex(share.digest)
-            session.step_deduplication.remember(share.worker, digest, own, session.member_names)
+            session.step_deduplication.remember(share.worker, digest, own, session.list_member_names)
             membership.active[share.worker].count_contribution(own.step, own.staleness, now)
             if result.outcome is not StepOutcome.SKIPPED:
                 session.coordinator.complete_shards(share.worker, share.completed_shards)

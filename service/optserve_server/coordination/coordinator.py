@@ -334,8 +334,7 @@ class CoordinatedSession(SessionState):
         self.coordinator = Coordinator(spec.coordination)
         self.apply_coordination_spec()
 
-    @property
-    def member_names(self) -> Container[str]:
+    def list_member_names(self) -> Container[str]:
         return self.coordinator.membership.active
 
     def apply_coordination_spec(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from optserve_server.errors import DomainError, Reason
@@ -16,6 +16,8 @@ RESULTS_KEPT = 64
 
 WORKERS_KEPT = 1024
 """Workers that are no members, stored for each session; beyond it the least recently active is dropped."""
+
+ListMembers = Callable[[], Container[str]]
 
 MAX_STORED_NORMS = 1 << 21
 """Norms of tensors in the results of a session, of 8 bytes each. Beyond it, those of the least recently
@@ -111,25 +113,28 @@ class StepDeduplication:
             raise _deduplication_error(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
         return dataclasses.replace(known.whole_result(), replayed=True)
 
-    def remember(self, worker: str, digest: bytes, result: StepResult, members: Container[str] = ()) -> None:
+    def remember(
+        self, worker: str, digest: bytes, result: StepResult, list_members: ListMembers = tuple
+    ) -> None:
         """Stores the result of the worker's next sequence.
 
         Args:
             worker: its name.
             digest: fingerprint of the step's content.
             result: the result.
-            members: workers whose results are not dropped.
+            list_members: lists workers whose results are not dropped.
         """
         record = self._records.get(worker)
         if record is None:
             record = self._records[worker] = _Record()
-            self._drop_others(members)
+            self._drop_others(list_members)
         record.last += 1
         self._records.move_to_end(worker)
         self._store(record, digest, result)
 
-    def _drop_others(self, members: Container[str]) -> None:
+    def _drop_others(self, list_members: ListMembers) -> None:
         if len(self._records) > WORKERS_KEPT:
+            members = list_members()
             others = [worker for worker in self._records if worker not in members]
             for worker in others[:-WORKERS_KEPT]:
                 dropped = self._records.pop(worker)

@@ -137,7 +137,7 @@ def test_members_are_not_forgotten(session: Session) -> None:
     result = step(session, GRADIENT)
     members = {f"m{number}" for number in range(WORKERS_KEPT + 1)}
     for worker in [*members, *(f"w{number}" for number in range(WORKERS_KEPT + 1))]:
-        ledger.remember(worker, b"x", result, members)
+        ledger.remember(worker, b"x", result, lambda: members)
     assert {ledger.next_sequence(worker) for worker in members} == {2}
     assert (ledger.next_sequence("w0"), ledger.next_sequence("w1")) == (1, 2)
     ledger.remember("another", b"x", result)  # they have left

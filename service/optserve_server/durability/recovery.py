@@ -71,7 +71,7 @@ class Recovery:
         directory_log.recover(self._history, self._durable_positions)
         self._catalog.remove_leftovers()
         with self._lift_limits():
-            found = [self._recover(folder) for folder in self._catalog.folders()]
+            found = [self._recover_session(folder) for folder in self._catalog.folders()]
         durability = [one for one in found if one is not None]
         self._report_lost(directory_log.folders, {one.folder.path.name for one in durability})
         self._durable_positions.retain_owners([DIRECTORY, *(one.folder.owner for one in durability)])
@@ -109,7 +109,9 @@ class Recovery:
         finally:
             budget.limits = limits
 
-    def _recover(self, folder: SessionFolder | tuple[str, DamagedError]) -> SessionDurability[Session] | None:
+    def _recover_session(
+        self, folder: SessionFolder | tuple[str, DamagedError]
+    ) -> SessionDurability[Session] | None:
         if not isinstance(folder, SessionFolder):
             self._move_to_quarantine(self._catalog.sessions / folder[0], str(folder[1]), None)
             return None
@@ -158,11 +160,11 @@ class Recovery:
             requests.restore(AnsweredRequest.from_json(state, folder.owner))
         session.durability = durability
         for payload in payloads:
-            self._replay(durability, payload)
+            self._replay_record(durability, payload)
         store.add(session)
         return durability
 
-    def _replay(self, durability: SessionDurability[Session], payload: memoryview) -> None:
+    def _replay_record(self, durability: SessionDurability[Session], payload: memoryview) -> None:
         kind, outcome, request = replay(durability.session, payload, self._codec)
         durability.count_recorded(len(payload))
         if request.key:

@@ -171,7 +171,9 @@ class Catalog:
         made = self._trash_place(folder.path)
         self.disk.make_folder(made)
         try:
-            write_file_atomically(self.disk, made / _MANIFEST, [_manifest(folder.session_id, folder.owner)])
+            write_file_atomically(
+                self.disk, made / _MANIFEST, [_encode_manifest(folder.session_id, folder.owner)]
+            )
             with TemporaryFile(
                 self.disk, SessionFolder(made, "", 0).snapshot_path(0, step, kept=False)
             ) as file:
@@ -285,7 +287,7 @@ class Catalog:
             self.disk.remove(path)
 
 
-def _manifest(session_id: str, owner: int) -> bytes:
+def _encode_manifest(session_id: str, owner: int) -> bytes:
     facts = {"id": session_id, "owner": f"{owner:016x}"}
     return json.dumps({**facts, "checksum": _manifest_checksum(facts)}, indent=1).encode() + b"\n"
 

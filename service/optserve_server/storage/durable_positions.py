@@ -38,12 +38,12 @@ class DurablePositions:
         self._lock = threading.Lock()
         self._fd = disk.open(path, os.O_RDWR | os.O_CREAT)
         self._disk = disk
-        self._map = self._grow(max(_GROWTH, os.fstat(self._fd).st_size // _GROWTH * _GROWTH))
+        self._map = self._grow_file(max(_GROWTH, os.fstat(self._fd).st_size // _GROWTH * _GROWTH))
         self._slots: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
         self._free: list[int] = []
         slots = range(len(self._map) // _SLOT)
-        self._free.extend(slot for slot in reversed(slots) if not self._read(slot))
+        self._free.extend(slot for slot in reversed(slots) if not self._read_slot(slot))
 
     def __getitem__(self, owner: int) -> int:
         """The number of the owner's last acknowledged record; 0 if none is known."""
@@ -81,7 +81,7 @@ class DurablePositions:
         self._map.close()
         self._disk.close(self._fd)
 
-    def _grow(self, size: int) -> mmap.mmap:
+    def _grow_file(self, size: int) -> mmap.mmap:
         self._disk.truncate(self._fd, size)
         return mmap.mmap(self._fd, size)
 
@@ -89,11 +89,11 @@ class DurablePositions:
         if not self._free:
             slots = len(self._map) // _SLOT
             self._map.close()
-            self._map = self._grow(slots * _SLOT + _GROWTH)
+            self._map = self._grow_file(slots * _SLOT + _GROWTH)
             self._free.extend(reversed(range(slots, slots + _GROWTH // _SLOT)))
         return self._free.pop()
 
-    def _read(self, slot: int) -> bool:
+    def _read_slot(self, slot: int) -> bool:
         """Reads a slot. Returns whether it is taken."""
         taken = False
         for place in (slot * _SLOT, slot * _SLOT + _ENTRY.size):

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 when the command fails, 2 for a wrong setting.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser, commands = _parser()
+    parser, commands = _make_argument_parser()
     if not arguments or arguments[0] not in (*commands, *_FORMS):
         arguments.insert(0, _DEFAULT_COMMAND)
     parsed = parser.parse_args(arguments)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
+def _make_argument_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     """The command line, and the names of its subcommands."""
     parser = argparse.ArgumentParser(
         prog="optserve-server",
@@ -60,7 +60,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
         allow_abbrev=False,
     )
     config.add_flags(serve)
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=_run_server)
     for name, command in (("check", check_command), ("health", health_command), ("token", token_command)):
         explanation = command.DESCRIPTION.split(".")[0]
         added = commands.add_parser(
@@ -74,7 +74,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     return parser, list(commands.choices)
 
 
-def _serve(parsed: argparse.Namespace) -> int:
+def _run_server(parsed: argparse.Namespace) -> int:
     """Runs a server.
 
     Raises:

@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment variables and, where one of them names it, a file."""
         path = {**env_settings(), **init_settings()}.get("config")
-        return init_settings, env_settings, *([_file(settings_cls, path)] if path else [])
+        return init_settings, env_settings, *([_read_config_file(settings_cls, path)] if path else [])
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -213,7 +213,7 @@ def load(flags: Mapping[str, object]) -> Settings:
     variables = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     stated = {name.upper() for name in os.environ if name.upper().startswith(PREFIX)}
     known = (*variables, *CLIENT_VARIABLES, FAILPOINT_VARIABLE)
-    _refuse_unknown(stated, known, "environment variable {}")
+    _reject_unknown_names(stated, known, "environment variable {}")
     try:
         return Settings(**flags)  # type: ignore[arg-type]
     except ValidationError as caught:
@@ -230,7 +230,7 @@ def load(flags: Mapping[str, object]) -> Settings:
     raise ConfigError(f"{name} is {error['input']!r}, but must be {allowed} (from {origin})")
 
 
-def _file(settings: type[BaseSettings], path: str) -> TomlConfigSettingsSource:
+def _read_config_file(settings: type[BaseSettings], path: str) -> TomlConfigSettingsSource:
     """Reads a configuration file."""
     try:
         source = TomlConfigSettingsSource(settings, Path(path))
@@ -238,11 +238,11 @@ def _file(settings: type[BaseSettings], path: str) -> TomlConfigSettingsSource:
         raise ConfigError(f"cannot read the configuration file {path}: {error}") from None
     if not Path(path).is_file():  # the source takes a missing file for an empty one
         raise ConfigError(f"cannot read the configuration file {path}: no such file")
-    _refuse_unknown(source(), settings.model_fields.keys() - {"config"}, f"setting {{}} in {path}")
+    _reject_unknown_names(source(), settings.model_fields.keys() - {"config"}, f"setting {{}} in {path}")
     return source
 
 
-def _refuse_unknown(stated: Collection[str], known: Collection[str], kind: str) -> None:
+def _reject_unknown_names(stated: Collection[str], known: Collection[str], kind: str) -> None:
     """Refuses a misspelt name, which would otherwise have no effect.
 
     Args:

@@ -100,7 +100,7 @@ class Activation(Algorithm):
         if slope is None:
             raise DomainError(Reason.FIELD_REQUIRED, f"{self.name} takes a slope", field="slope")
         _check_shape_and_dtype(slope, slope.shape, x.dtype, "slope", "input")
-        if not _broadcasts(slope.shape, x.shape):
+        if not _is_broadcastable(slope.shape, x.shape):
             actual, wanted = list(slope.shape), list(x.shape)
             text = f"the slope is {actual}, which does not broadcast to {wanted}"
             raise mismatch_error(Reason.SHAPE_MISMATCH, "slope", f"broadcasts to {wanted}", actual, text)
@@ -173,6 +173,6 @@ def _check_shape_and_dtype(
             raise mismatch_error(reason, field, expected, actual, text)
 
 
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+def _is_broadcastable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     extents = zip(reversed(shape), reversed(to), strict=False)
     return len(shape) <= len(to) and all(extent in (1, target) for extent, target in extents)

@@ -154,11 +154,13 @@ def element_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.d
         each reduction's operand.
     """
     parameters = ["long long i"]
-    parameters += [f"{_pointer(program, dtypes, i)}" for i in range(len(program.arrays))]
+    parameters += [f"{_pointer_declaration(program, dtypes, i)}" for i in range(len(program.arrays))]
     parameters += [f"real s{i}" for i in range(len(program.scalars))]
     parameters += [f"real c{i}" for i in range(len(program.segment_scalars))]
     parameters += [f"real *v{i}" for i in range(len(program.reductions))]
-    body = "\n".join(f"  {line}" for line in _body(OperandNames.from_program(program), dtype, dtypes))
+    body = "\n".join(
+        f"  {line}" for line in _element_statements(OperandNames.from_program(program), dtype, dtypes)
+    )
     return (
         f"{PREAMBLE}\ntypedef {C_TYPES[dtype]} real;\n\n"
         f"FUNCTION void element({', '.join(parameters)}) {{\n{body}\n}}\n"
@@ -179,7 +181,7 @@ def cuda_source(program: Program, dtype: np.dtype[Any], dtypes: Sequence[np.dtyp
     runs = [f"(real)runs[{i} * segments + segment]" for i in range(len(program.segment_scalars))]
     arguments = ["i", *(f"a{i}" for i in range(len(program.arrays))), *(f"(real)n{i}" for i in numbers)]
     text = (REDUCING if rows else PLAIN).format(
-        parameters=", ".join(_parameters(program, dtypes)),
+        parameters=", ".join(_parameter_declarations(program, dtypes)),
         arguments=", ".join(arguments + runs + [f"&v{i}" for i in rows]),
         segment="const long long segment = find_first_greater(ends, segments, i);" if runs else "",
         zero=" ".join(f"double t{i} = 0.0;" for i in rows),
@@ -195,36 +197,38 @@ def _accumulation_statement(number: int, kind: ReductionKind) -> str:
     return f"t{number} += {SUMMANDS[kind].format(f'v{number}')};"
 
 
-def _parameters(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
+def _parameter_declarations(program: Program, dtypes: Sequence[np.dtype[Any]]) -> list[str]:
     counts = [f"long long {name}" for name in ("low", "high", "blocks", "segments")]
     cut = [f"const long long *{name}" for name in ("starts", "ends", "firsts")]
-    arrays = [_pointer(program, dtypes, i) for i in range(len(program.arrays))]
+    arrays = [_pointer_declaration(program, dtypes, i) for i in range(len(program.arrays))]
     numbers = [f"double n{i}" for i in range(len(program.scalars))]
     return [*counts, *cut, "const double *runs", "double *sums", *arrays, *numbers]
 
 
-def _pointer(program: Program, dtypes: Sequence[np.dtype[Any]], number: int) -> str:
+def _pointer_declaration(program: Program, dtypes: Sequence[np.dtype[Any]], number: int) -> str:
     const = "" if program.arrays[number] in find_stores(program) else "const "
     return f"{const}{C_TYPES[dtypes[number]]} *a{number}"
 
 
-def _body(names: OperandNames, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]) -> list[str]:
+def _element_statements(
+    names: OperandNames, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]]
+) -> list[str]:
     program = names.program
     suffix = "f" if dtype == FLOAT32 else ""
-    lines = [f"const real k{i} = {_literal(x.value, dtype)};" for i, x in enumerate(names.constants)]
+    lines = [f"const real k{i} = {_float_literal(x.value, dtype)};" for i, x in enumerate(names.constants)]
     for i in find_loads(program):
         name = names[Load(program.arrays[i])]
-        lines.append(f"const real {name} = {_decode(f'a{i}[i]', dtypes[i])};")
+        lines.append(f"const real {name} = {_decode_expression(f'a{i}[i]', dtypes[i])};")
     for i, k in enumerate(program.instructions):
         expression = EXPRESSIONS[k.op].format(*[names[x] for x in k.operands], f=suffix)
         lines.append(f"const real r{i} = {expression};")
     for name, x in program.stores:
         number = program.arrays.index(name)
-        lines.append(f"a{number}[i] = {_encode(names[x], dtype, dtypes[number])};")
+        lines.append(f"a{number}[i] = {_encode_expression(names[x], dtype, dtypes[number])};")
     return lines + [f"*v{i} = {names[r.operand]};" for i, r in enumerate(program.reductions)]
 
 
-def _literal(value: float, dtype: np.dtype[Any]) -> str:
+def _float_literal(value: float, dtype: np.dtype[Any]) -> str:
     """``value`` rounded to ``dtype``, exactly."""
     with np.errstate(over="ignore"):
         rounded = float(dtype.type(value))
@@ -235,11 +239,11 @@ def _literal(value: float, dtype: np.dtype[Any]) -> str:
     return rounded.hex() + ("f" if dtype == FLOAT32 else "")
 
 
-def _decode(element: str, storage: np.dtype[Any]) -> str:
+def _decode_expression(element: str, storage: np.dtype[Any]) -> str:
     return f"decode_{storage.name}({element})" if storage in (FLOAT16, BFLOAT16) else f"(real){element}"
 
 
-def _encode(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+def _encode_expression(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage not in (FLOAT16, BFLOAT16):
         return f"({C_TYPES[storage]}){value}"
     return f"encode_{storage.name}({f'round_to_odd({value})' if dtype == FLOAT64 else value})"

@@ -127,7 +127,7 @@ class CupyDeviceCopy(DeviceCopy):
         if start == 0:  # kernels may still be reading what was there before
             self._up.wait_event(kernels.record())
         part = self.array[start:stop]
-        part.data.copy_from_host_async(self._pointer(start), part.nbytes, self._up)
+        part.data.copy_from_host_async(self._host_pointer(start), part.nbytes, self._up)
         kernels.wait_event(self._up.record())
 
     def copy_to_host(self, start: int, stop: int) -> None:
@@ -135,12 +135,12 @@ class CupyDeviceCopy(DeviceCopy):
 
         self._down.wait_event(cupy.cuda.get_current_stream().record())
         part = self.array[start:stop]
-        part.data.copy_to_host_async(self._pointer(start), part.nbytes, self._down)
+        part.data.copy_to_host_async(self._host_pointer(start), part.nbytes, self._down)
 
     def wait(self) -> None:
         self._down.synchronize()
 
-    def _pointer(self, start: int) -> ctypes.c_void_p:
+    def _host_pointer(self, start: int) -> ctypes.c_void_p:
         first = self._host.__array_interface__["data"][0] + start * self._host.itemsize
         return ctypes.c_void_p(first)
 

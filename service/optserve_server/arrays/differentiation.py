@@ -45,7 +45,7 @@ PARTIALS: Mapping[Op, tuple[Partial, ...]] = {
     Op.LOG1P: (lambda o, x, y: 1.0 / (1.0 + x[0]),),
     Op.TANH: (lambda o, x, y: (1.0 - y) * (1.0 + y),),
 }
-"""The smooth operations, and abs. The others are in `_tangent`."""
+"""The smooth operations, and abs. The others are in `_instruction_tangent`."""
 
 
 def differentiate(program: Program, of: str, by: str, into: str) -> Program:
@@ -86,7 +86,7 @@ def differentiate(program: Program, of: str, by: str, into: str) -> Program:
         operands = [value(x) for x in instruction.operands]
         values.append(apply_operation(t, instruction.op, *operands))
         moving = [tangent(x) for x in instruction.operands]
-        tangents.append(_tangent(t, instruction.op, operands, values[-1], moving))
+        tangents.append(_instruction_tangent(t, instruction.op, operands, values[-1], moving))
     for name, x in program.stores:
         t.store(name, value(x))
     for reduction in program.reductions:
@@ -96,7 +96,7 @@ def differentiate(program: Program, of: str, by: str, into: str) -> Program:
     return t.build_program()
 
 
-def _tangent(
+def _instruction_tangent(
     ops: Ops, op: Op, operands: Sequence[Value], result: Value, tangents: Sequence[Tangent]
 ) -> Tangent:
     """The tangent of one instruction's result."""
@@ -111,7 +111,7 @@ def _tangent(
     total: Tangent = None
     for partial, tangent in zip(PARTIALS[op], tangents, strict=True):
         if tangent is not None:
-            term = _product(partial(ops, operands, result), tangent)
+            term = _simplify_product(partial(ops, operands, result), tangent)
             total = term if total is None else total + term
     return total
 
@@ -120,13 +120,13 @@ def _extremum_tangent(
     ops: Ops, first: Value, operands: Sequence[Value], tangents: Sequence[Tangent]
 ) -> Value:
     """The tangent of the chosen operand; the mean of both where they are equal."""
-    halves = [_product(0.5, t) for t in tangents if t is not None]
+    halves = [_simplify_product(0.5, t) for t in tangents if t is not None]
     mean = halves[0] if len(halves) == 1 else halves[0] + halves[1]
     a, b = map(_zero_if_none, tangents)
     return ops.where(first, a, ops.where(operands[0] == operands[1], mean, b))
 
 
-def _product(a: Value, b: Value) -> Value:
+def _simplify_product(a: Value, b: Value) -> Value:
     """``a * b``, without multiplying by what changes nothing."""
     for one, other in ((a, b), (b, a)):
         if isinstance(one, float) and abs(one) == 1.0:

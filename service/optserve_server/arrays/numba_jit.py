@@ -59,7 +59,7 @@ SUMS = _array_type(types.float64, 2, False)
 SIGNATURE = types.void(types.int64, types.int64, INTEGERS)
 
 
-def _compile(source: str, function: str, signature: Any) -> Compiled:
+def _compile_cached(source: str, function: str, signature: Any) -> Compiled:
     """Compiles now, from the disk cache if it can: a call never compiles."""
     module, cacheable = source_cache.load_module(BUILD + source)
     return _compile_source(module, function, signature, cacheable)
@@ -117,7 +117,7 @@ class NumbaKernel(Kernel):
         self.pack = struct.Struct(f"{len(program.scalars)}d").pack_into
         self.get_scalars = make_scalar_getter(program.scalars)
         source = numba_source(program, dtype, storage, whole=keep)
-        self.compiled = (_compile if keep else _compile_uncached)(source, "kernel", SIGNATURE)
+        self.compiled = (_compile_cached if keep else _compile_uncached)(source, "kernel", SIGNATURE)
         self.entry = _get_entry_point(self.compiled)
 
     def bind(
@@ -273,7 +273,7 @@ class NumbaBackend(Backend):
         self._workers = Workers(threads)
         self._made_up_left = MADE_UP
         self._fallback = NumpyBackend(threads)
-        self._folding = _compile(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
+        self._folding = _compile_cached(runtime_source(), "fold_blocks", types.void(TABLE, INTEGERS, SUMS))
         self._fold = _get_entry_point(self._folding)
         self.device = f"CPU, {self._workers.threads} threads, Numba {numba.__version__}"
 

@@ -118,7 +118,7 @@ def numba_source(
         slices=_indent_lines(depth - 1, [f"b{i} = a{i}[start:end]" for i in range(len(program.arrays))] + [
             f"v{i} = values[{i}, : end - start]" for i in range(len(buffered))
         ]),
-        body=_indent_lines(depth, _body(names, dtype, dtypes, buffered) or ["pass"]),
+        body=_indent_lines(depth, _loop_body_statements(names, dtype, dtypes, buffered) or ["pass"]),
         summed=_indent_lines(3, [
             f"{SUMMANDS[r.kind]}({_locate_summand(program, r.operand, buffered)}, lanes[{i}])"
             for i, r in enumerate(program.reductions)
@@ -165,10 +165,10 @@ def _scalar_declarations(names: OperandNames) -> list[str]:
     Numba would keep a float64 variable that is assigned again wide.
     """
     lines = [f"s{i} = T(numbers[{i}])" for i in range(len(names.program.scalars))]
-    return lines + [f"k{i} = T({_literal(x.value)})" for i, x in enumerate(names.constants)]
+    return lines + [f"k{i} = T({_float_literal(x.value)})" for i, x in enumerate(names.constants)]
 
 
-def _literal(value: float) -> str:
+def _float_literal(value: float) -> str:
     if math.isnan(value):
         return "np.nan"
     return repr(value) if math.isfinite(value) else f"{'-' if value < 0 else ''}np.inf"
@@ -194,23 +194,23 @@ def _locate_summand(program: Program, operand: Operand, buffered: Sequence[Opera
     return f"b{program.arrays.index(operand.name)}"
 
 
-def _body(
+def _loop_body_statements(
     names: OperandNames, dtype: np.dtype[Any], dtypes: Sequence[np.dtype[Any]], buffered: Sequence[Operand]
 ) -> list[str]:
     program = names.program
-    lines = [f"x{i} = {_decode(f'b{i}[i]', dtype, dtypes[i])}" for i in find_loads(program)]
-    lines += [f"r{i} = {_expression(names, k)}" for i, k in enumerate(program.instructions)]
+    lines = [f"x{i} = {_decode_expression(f'b{i}[i]', dtype, dtypes[i])}" for i in find_loads(program)]
+    lines += [f"r{i} = {_instruction_expression(names, k)}" for i, k in enumerate(program.instructions)]
     for name, x in program.stores:
         number = program.arrays.index(name)
-        lines.append(f"b{number}[i] = {_encode(names[x], dtype, dtypes[number])}")
+        lines.append(f"b{number}[i] = {_encode_expression(names[x], dtype, dtypes[number])}")
     return lines + [f"v{i}[i] = {names[x]}" for i, x in enumerate(buffered)]
 
 
-def _expression(names: OperandNames, instruction: Instruction) -> str:
+def _instruction_expression(names: OperandNames, instruction: Instruction) -> str:
     return EXPRESSIONS[instruction.op].format(*[names[x] for x in instruction.operands])
 
 
-def _decode(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+def _decode_expression(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage == dtype:
         return element
     if storage == FLOAT16:
@@ -220,7 +220,7 @@ def _decode(element: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     return f"T({element})"
 
 
-def _encode(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
+def _encode_expression(value: str, dtype: np.dtype[Any], storage: np.dtype[Any]) -> str:
     if storage == dtype:
         return value
     if storage in (FLOAT16, BFLOAT16):

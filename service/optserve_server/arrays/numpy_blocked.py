@@ -51,14 +51,14 @@ Values = list[Any]
 
 
 def _maximum(a: Any, b: Any, out: Any) -> None:
-    _choose(np.greater(a, b) | np.not_equal(a, a), a, b, out)
+    _select_elements(np.greater(a, b) | np.not_equal(a, a), a, b, out)
 
 
 def _minimum(a: Any, b: Any, out: Any) -> None:
-    _choose(np.less(a, b) | np.not_equal(a, a), a, b, out)
+    _select_elements(np.less(a, b) | np.not_equal(a, a), a, b, out)
 
 
-def _choose(condition: Any, a: Any, b: Any, out: Any) -> None:
+def _select_elements(condition: Any, a: Any, b: Any, out: Any) -> None:
     np.copyto(out, b)
     np.copyto(out, a, where=condition)
 
@@ -78,7 +78,7 @@ def _choose_extremum_function(function: Callable[..., Any], exact: Callable[...,
 
 FUNCTIONS: Mapping[Op, Callable[..., Any]] = {
     **NUMPY,
-    Op.SELECT: _choose,
+    Op.SELECT: _select_elements,
     Op.MAXIMUM: _choose_extremum_function(np.maximum, _maximum),
     Op.MINIMUM: _choose_extremum_function(np.minimum, _minimum),
 }
@@ -133,7 +133,7 @@ class NumpyKernel(Kernel):
         read = set(program.operands)
         self.loads = tuple(name for name in program.arrays if Load(name) in read)
         self.copied = frozenset(self.loads) - plain | self.plan.held
-        self.slots = {x: i for i, x in enumerate(self._operands(read))}
+        self.slots = {x: i for i, x in enumerate(self._list_operands(read))}
         self.constants = [
             _round_to_array(x.value, dtype) if isinstance(x, Constant) else None for x in self.slots
         ]
@@ -152,7 +152,7 @@ class NumpyKernel(Kernel):
         """A pass over the arrays of ``bound``."""
         return NumpyPass(self, bound)
 
-    def _operands(self, read: set[Operand]) -> list[Operand]:
+    def _list_operands(self, read: set[Operand]) -> list[Operand]:
         results: list[Operand] = [Result(i) for i in range(len(self.program.instructions))]
         return results + [x for x in read if not isinstance(x, Result)]
 
@@ -218,11 +218,11 @@ class NumpyPass(Pass):
     def _run_elements(self, low: int, high: int) -> None:
         scratch = self.kernel.acquire_scratch()
         with np.errstate(all="ignore"):
-            for start, stop in self._spans(low, high):
-                self._run(start, stop, scratch)
+            for start, stop in self._split_spans(low, high):
+                self._compute_span(start, stop, scratch)
         self.kernel.release_scratch(scratch)
 
-    def _spans(self, low: int, high: int) -> list[tuple[int, int]]:
+    def _split_spans(self, low: int, high: int) -> list[tuple[int, int]]:
         """Cuts into spans; at the start of each block if there are reductions."""
         spans = []
         while low < high:
@@ -233,12 +233,12 @@ class NumpyPass(Pass):
             low = stop
         return spans
 
-    def _run(self, start: int, stop: int, scratch: _Scratch) -> None:
+    def _compute_span(self, start: int, stop: int, scratch: _Scratch) -> None:
         """Computes the elements from ``start`` to ``stop``."""
         kernel, values = self.kernel, self._values.copy()
         places = [array[start:stop] for array in self._arrays]
         places += scratch.slice_registers(stop - start)
-        self._load(values, places, start, stop)
+        self._load_operands(values, places, start, stop)
         for function, inputs, output, place in kernel.steps:
             out = values[output] = places[place]
             function(*[values[slot] for slot in inputs], out)
@@ -248,11 +248,11 @@ class NumpyPass(Pass):
                 row[self.blocks.block_at(start) : self.blocks.block_at(stop)] = 0.0  # as nearly always
                 continue
             compute_summands(reduction.kind, value, scratch.summands[: stop - start])
-            _sum(scratch.summands, self.blocks, start, stop, row)
+            _sum_span_blocks(scratch.summands, self.blocks, start, stop, row)
         for name, x in kernel.plan.copies:
             encode(np.asarray(values[kernel.slots[x]]), places[self.program.arrays.index(name)])
 
-    def _load(self, values: Values, places: list[npt.NDArray[Any]], start: int, stop: int) -> None:
+    def _load_operands(self, values: Values, places: list[npt.NDArray[Any]], start: int, stop: int) -> None:
         """Adds what arrays hold, and segments have, to the values of a span."""
         kernel = self.kernel
         others = len(self._arrays) + kernel.plan.floats + kernel.plan.bools
@@ -293,7 +293,7 @@ def expand_segment_scalars(
     return out
 
 
-def _sum(
+def _sum_span_blocks(
     summands: npt.NDArray[np.float64], cut: SegmentBlocks, start: int, stop: int, out: npt.NDArray[np.float64]
 ) -> None:
     """Sums the blocks from element ``start`` to ``stop``, whose summands come first."""

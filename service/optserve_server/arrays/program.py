@@ -131,9 +131,9 @@ class Program:
         return found + [x for _, x in self.stores] + [r.operand for r in self.reductions]
 
     def __hash__(self) -> int:
-        return self._hash
+        return self._cached_hash
 
     @functools.cached_property
-    def _hash(self) -> int:
+    def _cached_hash(self) -> int:
         """Computed once: every step looks its programs up."""
         return hash((self.arrays, self.scalars, self.segment_scalars, self.instructions, self.stores))

@@ -89,19 +89,23 @@ def make_segment_blocks(size: int, ends: npt.NDArray[np.int64] | None) -> Segmen
     Raises:
         ValueError: the last segment does not end at ``size``.
     """
-    cut = _one_segment(size) if ends is None else _segments(np.ascontiguousarray(ends, np.int64).tobytes())
+    cut = (
+        _single_segment_blocks(size)
+        if ends is None
+        else _decode_segment_blocks(np.ascontiguousarray(ends, np.int64).tobytes())
+    )
     if cut.size != size:
         raise ValueError("arrays and segments differ in length")
     return cut
 
 
 @functools.lru_cache(maxsize=256)
-def _one_segment(size: int) -> SegmentBlocks:
+def _single_segment_blocks(size: int) -> SegmentBlocks:
     return SegmentBlocks.from_ends(np.array([size], np.int64))
 
 
 @functools.lru_cache(maxsize=64)
-def _segments(ends: bytes) -> SegmentBlocks:
+def _decode_segment_blocks(ends: bytes) -> SegmentBlocks:
     return SegmentBlocks.from_ends(np.frombuffer(ends, np.int64))
 
 

@@ -29,7 +29,7 @@ def load_module(source: str) -> tuple[ModuleType, bool]:
 
     Where the folder cannot be written, the module lives in memory alone.
     """
-    name = _name(source)
+    name = _module_name(source)
     try:
         path = _write_once(folder() / f"{name}.py", source)
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
@@ -45,14 +45,14 @@ def load_module(source: str) -> tuple[ModuleType, bool]:
 
 def compile_module(source: str, names: Mapping[str, object]) -> ModuleType:
     """The module with this text, which nothing else refers to and which knows ``names``."""
-    name = _name(source)
+    name = _module_name(source)
     module = ModuleType(name)
     module.__dict__.update(names)
     exec(compile(source, f"<{name}>", "exec"), module.__dict__)
     return module
 
 
-def _name(source: str) -> str:
+def _module_name(source: str) -> str:
     return "optserve_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:32]
 
 

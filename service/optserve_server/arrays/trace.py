@@ -48,7 +48,7 @@ def _make_operator_methods(op: Op) -> tuple[Callable[[Any, Any], Symbol], Callab
 
 def _make_comparison_method(op: Op) -> Callable[[Any, Any], Condition]:
     """The method of a symbol for a comparison."""
-    return lambda a, b: a.tracer._compare(op, a, b)
+    return lambda a, b: a.tracer._record_comparison(op, a, b)
 
 
 class Symbol(_Traced):
@@ -110,7 +110,7 @@ class Tracer(Ops):
         if name in self._stores:
             raise ValueError(f"{name} is stored twice")
         self._touched.setdefault(name)
-        self._stores[name] = self._operand(value)
+        self._stores[name] = self._to_operand(value)
 
     def reduce(self, name: str, kind: ReductionKind, value: Any) -> None:
         """Returns the sum of ``value`` over each segment under ``name``.
@@ -121,7 +121,7 @@ class Tracer(Ops):
         """
         if name in self._reductions:
             raise ValueError(f"{name} is reduced twice")
-        operand = self._operand(value)
+        operand = self._to_operand(value)
         _require_array((operand,), "a reduction")
         self._reductions[name] = Reduction(name, kind, operand)
 
@@ -156,14 +156,15 @@ class Tracer(Ops):
         if not isinstance(condition, Condition) or condition.tracer is not self:
             raise TypeError("where takes a comparison of traced values as its condition")
         return Symbol(
-            self, self._append_instruction(Op.SELECT, condition.operand, self._operand(a), self._operand(b))
+            self,
+            self._append_instruction(Op.SELECT, condition.operand, self._to_operand(a), self._to_operand(b)),
         )
 
     def _scalar_symbol(self, number: N) -> Symbol:
         self._numbers.setdefault(number)
         return Symbol(self, number)
 
-    def _operand(self, value: Any) -> Operand:
+    def _to_operand(self, value: Any) -> Operand:
         if isinstance(value, Symbol):
             if value.tracer is not self:
                 raise TypeError("a symbol of another tracer")
@@ -174,12 +175,12 @@ class Tracer(Ops):
 
     def record_operation(self, op: Op, *values: Any) -> Symbol:
         """The result of one operation."""
-        operands = tuple(self._operand(value) for value in values)
+        operands = tuple(self._to_operand(value) for value in values)
         if not self._numbers_alone:
             _require_array(operands, op.value)
         return Symbol(self, self._append_instruction(op, *operands))
 
-    def _compare(self, op: Op, *values: Any) -> Condition:
+    def _record_comparison(self, op: Op, *values: Any) -> Condition:
         return Condition(self, self.record_operation(op, *values).operand)
 
     def _append_instruction(self, op: Op, *operands: Operand) -> Result:

@@ -56,14 +56,14 @@ class Workers:
         if len(marks) == 2:
             work(*marks)
             return
-        self._start()
+        self._start_threads()
         call = _Call(work, marks)
         for _ in range(min(self.threads, len(marks) - 1) - 1):
             self._calls.put(call)
         call.compute_parts()
         call.finish()
 
-    def _start(self) -> None:
+    def _start_threads(self) -> None:
         with self._starting:
             if self._started:
                 return

@@ -72,7 +72,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         else:
             held = sorted(session.coordinator.held.values(), key=lambda one: one.member.rank)
             staging = session.coordinator.get_aggregation_buffer(lambda: make_aggregate_staging(session))
-            self._shares = self._aggregate(session, held, staging)
+            self._shares = self._aggregate_contributions(session, held, staging)
             norms = any(one.per_tensor_norms for one in held)
             options = StepOptions(per_tensor_norms=norms, member=NO_MEMBER)
         self._step = Step(session, staging, options).prepare(session)
@@ -118,7 +118,9 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         session.coordinator.reconsider_waiting()
         return result
 
-    def _aggregate(self, session: CoordinatedSession, held: Sequence[Held], staging: Staging) -> list[Share]:
+    def _aggregate_contributions(
+        self, session: CoordinatedSession, held: Sequence[Held], staging: Staging
+    ) -> list[Share]:
         spec = session.coordinator.spec
         assert isinstance(spec, CoordinationSync)
         given = [one.weighted for one in held if one.weighted is not None]

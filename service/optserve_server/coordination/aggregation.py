@@ -50,18 +50,18 @@ class Weighted:
 @np.errstate(all="ignore")  # what overflows becomes infinite, as in every kernel
 def aggregate(contributions: Sequence[Weighted], target: Staging, spec: CoordinationSync) -> None:
     """Writes the aggregate of contributions into ``target``, whose tensors have the parameters' types."""
-    arrays = [_by_name(one.staging) for one in contributions]
+    arrays = [_arrays_by_name(one.staging) for one in contributions]
     factors = [1.0] * len(arrays)
     if spec.aggregation is Aggregation.NORM_BOUNDED_MEAN and spec.max_norm is not None:
         bound = spec.max_norm
-        norms = [_norm(one, given) for one, given in zip(contributions, arrays, strict=True)]
+        norms = [_contribution_norm(one, given) for one, given in zip(contributions, arrays, strict=True)]
         factors = [1.0 if norm <= bound else bound / norm for norm in norms]
     weights = [one.weight if spec.weight_by_examples else 1.0 for one in contributions]
     scaled = [weight * factor for weight, factor in zip(weights, factors, strict=True)]
     for tensor in target.tensors:
         result = target.array(tensor)
         gradients = [
-            _unscale(given[tensor.entry.name], one.loss_scale, result.dtype)
+            _remove_loss_scale(given[tensor.entry.name], one.loss_scale, result.dtype)
             for one, given in zip(contributions, arrays, strict=True)
         ]
         if spec.aggregation in (Aggregation.COORDINATE_MEDIAN, Aggregation.TRIMMED_MEAN):
@@ -85,17 +85,17 @@ def add(total: Array, gradient: Array, weight: float, *, is_first: bool) -> None
         np.add(total, term, out=total, casting="same_kind", dtype=total.dtype)
 
 
-def _by_name(staging: Staging) -> dict[str, Array]:
+def _arrays_by_name(staging: Staging) -> dict[str, Array]:
     return {tensor.entry.name: staging.array(tensor) for tensor in staging.tensors}
 
 
-def _unscale(gradient: Array, loss_scale: float, dtype: np.dtype[Any]) -> Array:
+def _remove_loss_scale(gradient: Array, loss_scale: float, dtype: np.dtype[Any]) -> Array:
     """A gradient in the parameter's type, without its loss scale."""
     gradient = gradient.astype(dtype, copy=False)
     return gradient if loss_scale == 1.0 else gradient / dtype.type(loss_scale)
 
 
-def _norm(one: Weighted, arrays: dict[str, Array]) -> float:
+def _contribution_norm(one: Weighted, arrays: dict[str, Array]) -> float:
     """The joint Euclidean norm of a contribution, in float64."""
     squares = [float(np.sum(np.square(array.astype(np.float64)))) for array in arrays.values()]
     return math.sqrt(math.fsum(squares)) / abs(one.loss_scale)

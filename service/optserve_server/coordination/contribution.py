@@ -180,7 +180,7 @@ class Contribution(Step):
         current.count += 1
         current.weight += weight
         self.outcome = StepOutcome.ACCUMULATED
-        self._statistics = self._statistics or self._measure(by_tensor=False)
+        self._statistics = self._statistics or self._measure_gradient(by_tensor=False)
         result = self._make_result(session.step, 0.0)
         result.accumulated = result.contributions = current.count
         result.staleness, result.weight = decision.staleness, decision.factor

@@ -44,13 +44,13 @@ class Join(Change[Any, Prepared[Member]]):
                 metadata={"limit": "max_active" if limit == stated else "max_members", "value": limit},
                 retry_after=RETRY_AFTER_S,
             )
-        return Prepared(partial(self._commit, session))
+        return Prepared(partial(self._add_member, session))
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
         return pack({"kind": self.kind, "worker": self.worker, "lease_seconds": self.lease_seconds})
 
-    def _commit(self, session: CoordinatedSession) -> Member:
+    def _add_member(self, session: CoordinatedSession) -> Member:
         member = session.coordinator.membership.join(self.worker, self.lease_seconds)
         session.coordinator.release_worker(self.worker)
         session.activity.publish(replace(member))

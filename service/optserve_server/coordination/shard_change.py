@@ -58,7 +58,7 @@ class _ShardChange(Change[Any, Any]):
     def roll_back(self) -> None:
         """Returns what `prepare` took: nothing."""
 
-    def _check(self, session: CoordinatedSession) -> None:
+    def _check_membership(self, session: CoordinatedSession) -> None:
         """Checks membership and plan; renews the lease of the membership.
 
         Raises:
@@ -81,7 +81,7 @@ class AcquireShards(_ShardChange):
 
     def prepare(self, session: CoordinatedSession) -> Self:
         """Finds out which shards are leased; errors as of `_ShardChange`."""
-        self._check(session)
+        self._check_membership(session)
         self.numbers = self._progress.next_shards(self._count - len(self._progress.list_held(self.worker)))
         return self
 
@@ -113,7 +113,7 @@ class ReleaseShards(_ShardChange):
 
     def prepare(self, session: CoordinatedSession) -> Self:
         """Finds out which of them it holds and no waiting step completes; errors as of `_ShardChange`."""
-        self._check(session)
+        self._check_membership(session)
         waiting = session.coordinator.held.get(self.worker)
         kept = () if waiting is None else waiting.completed_shards
         held = self._progress.list_held(self.worker)

@@ -166,14 +166,14 @@ def replay(session: Session, payload: memoryview, codec: SpecCodec) -> tuple[Cha
     facts, buffers = unpack(payload)
     kind = ChangeKind(facts["kind"])
     try:
-        outcome = _replay(kind, session, facts, buffers, codec)
+        outcome = _apply_record(kind, session, facts, buffers, codec)
     except DomainError as error:
         raise DamagedError(f"a {kind} that was taken is refused: {error.message}") from error
     key, content = facts.get("request", ("", ""))
     return kind, outcome, Request(key, bytes.fromhex(content))
 
 
-def _replay(
+def _apply_record(
     kind: ChangeKind, session: Session, facts: dict[str, Any], buffers: list[memoryview], codec: SpecCodec
 ) -> object:
     match kind:

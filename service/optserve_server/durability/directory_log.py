@@ -137,10 +137,10 @@ class DirectoryLog:
             facts["owner"] = f"{owner:016x}"
         with self._turn:
             if self.outdated:
-                self._checkpoint()
+                self._append_checkpoint()
             for parent in {source.parent for source, _ in moves}:
                 self._disk.sync_folder(parent)
-            self._record(facts)
+            self._append_record(facts)
             hit_failpoint("before-apply")
             self._apply_moves(moves)
             hit_failpoint("after-apply")
@@ -159,19 +159,19 @@ class DirectoryLog:
             OSError: it could not be recorded.
         """
         with self._turn:
-            self._checkpoint()
+            self._append_checkpoint()
 
-    def _checkpoint(self) -> None:
+    def _append_checkpoint(self) -> None:
         answers = {n.name: n.requests.to_json(DIRECTORY, MAX_CHECKPOINT_ANSWERS) for n in self._namespaces}
         # Of the same number as a record whose change was not made, which it supersedes.
         folders = {name: f"{owner:016x}" for name, owner in sorted(self.folders.items())}
         facts = {"kind": _CHECKPOINT, "folders": folders, "kept": sorted(self.kept), "answers": answers}
-        self._record(facts)
+        self._append_record(facts)
         self.saved_number = self._number
         self._number += 1
         self.outdated = False
 
-    def _record(self, facts: Mapping[str, Any]) -> None:
+    def _append_record(self, facts: Mapping[str, Any]) -> None:
         assert self._journal is not None
         self._journal.append_and_wait(DIRECTORY, self._number + 1, pack(facts))
 
@@ -185,7 +185,7 @@ class DirectoryLog:
                     for before, after in reversed(moves[:done]):
                         self._disk.replace(after, before)
                 with contextlib.suppress(OSError):
-                    self._checkpoint()
+                    self._append_checkpoint()
                 raise
 
     def redo_moves(self) -> None:

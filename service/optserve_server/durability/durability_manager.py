@@ -219,7 +219,7 @@ class DurabilityManager:
         if durability.waits:
             return
         durability.waits = True
-        self._in_background(self._save_quietly(durability))
+        self._start_background_task(self._save_quietly(durability))
 
     async def delete_snapshots(
         self, durability: SessionDurability[Session], files: Sequence[SnapshotFile], asked: Request
@@ -278,7 +278,7 @@ class DurabilityManager:
         """Saves what is due; called now and then."""
         now = time.monotonic()
         if self.disk_state.is_probe_due():
-            self._in_background(self.in_thread(self.disk_state.probe_disk))
+            self._start_background_task(self.in_thread(self.disk_state.probe_disk))
         for durability in tuple(self._watched.values()):
             if durability.is_incomplete or durability.is_snapshot_due(now):
                 self.save_soon(durability)
@@ -289,7 +289,7 @@ class DurabilityManager:
                 elif owner in self._watched:
                     self.save_soon(self._watched[owner])
         if self.directory_log.outdated:
-            self._in_background(self.in_thread(self._checkpoint))
+            self._start_background_task(self.in_thread(self._checkpoint_directory))
 
     async def close(self, seconds: float) -> None:
         """Saves every session that has changed, for up to about ``seconds``, and closes the files."""
@@ -312,7 +312,7 @@ class DurabilityManager:
         """Runs ``work`` beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_background_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -382,7 +382,7 @@ class DurabilityManager:
         except OSError as error:
             _log.warning("old files are still there: %s", error)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint_directory(self) -> None:
         """Makes earlier records of the directory unnecessary; the next sweep tries again after a failure."""
         with contextlib.suppress(OSError):
             self.directory_log.checkpoint()

@@ -282,11 +282,11 @@ class Recovery:
             requests.restore(AnsweredRequest.from_json(state, folder.owner))
         session.durability = durability
         for payload in payloads:
-            self._replay(durability, payload)
+            self._replay_record(durability, payload)
         store.add(session)
         return durability
 
-    def _replay(self, durability: SessionDurability[Session], payload: memoryview) -> None:
+    def _replay_record(self, durability: SessionDurability[Session], payload: memoryview) -> None:
         kind, outcome, request = replay(durability.session, payload, self._codec)
         durability.count_recorded(len(payload))
         if request.key:

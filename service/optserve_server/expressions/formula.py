@@ -75,10 +75,12 @@ def evaluate(text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mappi
             characters, and ``text``, the offending text, shortened.
     """
     check_tokens(text, {*FUNCTIONS, *variables, *numbers})
-    return _Reader(text, ops, {**variables, **{n: float(x) for n, x in numbers.items()}}).value(_parse(text))
+    return _Reader(text, ops, {**variables, **{n: float(x) for n, x in numbers.items()}}).evaluate_node(
+        _parse_expression(text)
+    )
 
 
-def _parse(text: str) -> ast.expr:
+def _parse_expression(text: str) -> ast.expr:
     """The syntax tree of a text that `check_tokens` let pass; its columns are indices, plus one."""
     # In parentheses, so that lines need no continuation; inside them, white space is all alike.
     line = "(" + text.translate({ord(c): " " for c in "\t\r\n"}) + ")"
@@ -99,7 +101,7 @@ class _Reader:
         self._nodes = 0
         self._depth = 0
 
-    def value(self, node: ast.expr) -> Value:
+    def evaluate_node(self, node: ast.expr) -> Value:
         """The value of a node."""
         self._nodes += 1
         self._depth += 1
@@ -107,47 +109,47 @@ class _Reader:
             raise self._node_error(node, f"it has more than {MAX_NODES} parts")
         if self._depth > MAX_DEPTH:
             raise self._node_error(node, f"it is nested deeper than {MAX_DEPTH}")
-        found = self._value(node)
+        found = self._evaluate_by_type(node)
         self._depth -= 1
         return found
 
-    def _value(self, node: ast.expr) -> Value:
+    def _evaluate_by_type(self, node: ast.expr) -> Value:
         match node:
             case ast.Constant(value=int() | float()):
-                return self._number(node)
+                return self._evaluate_number(node)
             case ast.Name(id=name) if name in self._names:
                 return self._names[name]
             case ast.UnaryOp(op=ast.UAdd()):
-                return self.value(node.operand)
+                return self.evaluate_node(node.operand)
             case ast.UnaryOp(op=ast.USub()):
-                return -self.value(node.operand)
+                return -self.evaluate_node(node.operand)
             case ast.BinOp(op=ast.Pow()):
-                return self._power(node, node.left, node.right)
+                return self._evaluate_power(node, node.left, node.right)
             case ast.BinOp() if type(node.op) in OPERATORS:
-                a, b = self.value(node.left), self.value(node.right)
-                return self._apply(node, OPERATORS[type(node.op)], a, b)
+                a, b = self.evaluate_node(node.left), self.evaluate_node(node.right)
+                return self._apply_function(node, OPERATORS[type(node.op)], a, b)
             case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
-                return self._call(node, name)
+                return self._evaluate_call(node, name)
             case ast.Name(id=name):
                 raise self._node_error(node, f"{name} is a function and needs its arguments")
             case ast.Compare():
                 raise self._node_error(node, "a comparison stands only as the first argument of where")
         raise self._node_error(node, "this is not part of the language")
 
-    def _call(self, node: ast.Call, name: str) -> Value:
+    def _evaluate_call(self, node: ast.Call, name: str) -> Value:
         arguments = node.args
         if len(arguments) != FUNCTIONS[name]:
             wanted = "1 argument" if FUNCTIONS[name] == 1 else f"{FUNCTIONS[name]} arguments"
             raise self._node_error(node, f"{name} takes {wanted}, not {len(arguments)}")
         if name == "where":
-            return self._where(*arguments)
+            return self._evaluate_where(*arguments)
         if name == "power":
-            return self._power(node, *arguments)
-        values = [self.value(argument) for argument in arguments]
+            return self._evaluate_power(node, *arguments)
+        values = [self.evaluate_node(argument) for argument in arguments]
         function = getattr(NumpyOps() if _are_constants(values) else self._ops, name)
-        return self._apply(node, function, *values)
+        return self._apply_function(node, function, *values)
 
-    def _where(self, condition: ast.expr, a: ast.expr, b: ast.expr) -> Value:
+    def _evaluate_where(self, condition: ast.expr, a: ast.expr, b: ast.expr) -> Value:
         if not isinstance(condition, ast.Compare):
             raise self._node_error(condition, "the first argument of where is a comparison")
         if len(condition.ops) != 1:
@@ -155,37 +157,37 @@ class _Reader:
         (sign,), (right,) = condition.ops, condition.comparators
         if type(sign) not in COMPARISONS:
             raise self._node_error(condition, "this is not part of the language")
-        holds = COMPARISONS[type(sign)](self.value(condition.left), self.value(right))
-        branches = self.value(a), self.value(b)
+        holds = COMPARISONS[type(sign)](self.evaluate_node(condition.left), self.evaluate_node(right))
+        branches = self.evaluate_node(a), self.evaluate_node(b)
         if isinstance(sign, ast.NotEq):
             branches = branches[1], branches[0]
         return branches[not holds] if isinstance(holds, bool) else self._ops.where(holds, *branches)
 
-    def _power(self, node: ast.expr, base: ast.expr, exponent: ast.expr) -> Value:
-        x, n = self.value(base), self.value(exponent)
+    def _evaluate_power(self, node: ast.expr, base: ast.expr, exponent: ast.expr) -> Value:
+        x, n = self.evaluate_node(base), self.evaluate_node(exponent)
         if not (isinstance(n, float) and n.is_integer() and abs(n) <= MAX_EXPONENT):
             what = f"an exponent is a whole number from -{MAX_EXPONENT} to {MAX_EXPONENT}"
             raise self._node_error(exponent, what)
         if isinstance(x, float):
-            return self._apply(node, np.power, x, n)
-        return _power(x, int(n))
+            return self._apply_function(node, np.power, x, n)
+        return _integer_power(x, int(n))
 
-    def _apply(self, node: ast.expr, function: Callable[..., Any], *values: Value) -> Value:
+    def _apply_function(self, node: ast.expr, function: Callable[..., Any], *values: Value) -> Value:
         """A function of values; of numbers, computed in float64."""
         if not _are_constants(values):
             return function(*values)
         with np.errstate(all="ignore"):
             number = float(function(*map(np.float64, values)))
-        return self._finite(node, number)
+        return self._require_finite(node, number)
 
-    def _number(self, node: ast.Constant) -> float:
+    def _evaluate_number(self, node: ast.Constant) -> float:
         value: Any = node.value
         try:
-            return self._finite(node, float(value))
+            return self._require_finite(node, float(value))
         except OverflowError:  # a whole number that no float can hold
-            return self._finite(node, float("inf"))
+            return self._require_finite(node, float("inf"))
 
-    def _finite(self, node: ast.expr, number: float) -> float:
+    def _require_finite(self, node: ast.expr, number: float) -> float:
         if not np.isfinite(number):
             raise self._node_error(node, "this number is not finite")
         return number
@@ -201,12 +203,12 @@ def _are_constants(values: Iterable[Value]) -> bool:
     return all(isinstance(value, float) for value in values)
 
 
-def _power(x: Value, n: int) -> Value:
+def _integer_power(x: Value, n: int) -> Value:
     """``x**n`` by products."""
     if n < 0:
-        return 1.0 / _power(x, -n)
+        return 1.0 / _integer_power(x, -n)
     if n == 0:
         return 1.0
-    half = _power(x, n // 2)
+    half = _integer_power(x, n // 2)
     square = half * half if n > 1 else 1.0
     return square if n % 2 == 0 else x if n == 1 else square * x

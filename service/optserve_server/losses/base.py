@@ -86,7 +86,7 @@ class Loss(Algorithm):
         Raises:
             DomainError: OUT_OF_RANGE or SHAPE_MISMATCH, naming the hyperparameter.
         """
-        check_axis(self._axis, len(shape))
+        check_axis(self._example_axis, len(shape))
 
     def evaluate(
         self,
@@ -129,9 +129,9 @@ class Loss(Algorithm):
             DomainError: DTYPE_MISMATCH, SHAPE_MISMATCH or OUT_OF_RANGE with the field
                 ``prediction``, ``target`` or ``sample_weight``, and what `check` raises.
         """
-        y = self._check(prediction, target, sample_weight)
+        y = self._check_and_prepare(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
-            values = np.asarray(self._values(prediction, y), prediction.dtype)
+            values = np.asarray(self._example_losses(prediction, y), prediction.dtype)
         return apply_weights(values, sample_weight)
 
     def gradient(
@@ -148,9 +148,9 @@ class Loss(Algorithm):
         Raises:
             DomainError: as `per_example`.
         """
-        y = self._check(prediction, target, sample_weight)
+        y = self._check_and_prepare(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
-            slope = np.asarray(self._gradient(prediction, y), prediction.dtype)
+            slope = np.asarray(self._sum_gradient(prediction, y), prediction.dtype)
         return self._scale_gradient(slope, target, reduction, sample_weight)
 
     def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
@@ -158,7 +158,7 @@ class Loss(Algorithm):
         return None if sample_weight is None else float(np.sum(sample_weight, dtype=np.float64))
 
     @property
-    def _axis(self) -> int:
+    def _example_axis(self) -> int:
         """The axis that belongs to one example: the hyperparameter `axis` where the loss has one."""
         return getattr(self, "axis", -1)
 
@@ -170,35 +170,35 @@ class Loss(Algorithm):
         sample_weight: Floats | None,
     ) -> Floats:
         """The gradient of the reduced loss, from that of the sum without weights."""
-        examples = slope.size // max(slope.shape[self._axis], 1)
+        examples = slope.size // max(slope.shape[self._example_axis], 1)
         factor = compute_example_weight(examples, reduction, self.total_weight(target, sample_weight))
-        each = None if sample_weight is None else np.expand_dims(sample_weight, self._axis)
+        each = None if sample_weight is None else np.expand_dims(sample_weight, self._example_axis)
         with np.errstate(all="ignore"):
             return np.asarray(apply_weights(slope, each) * factor, slope.dtype)
 
-    def _check(
+    def _check_and_prepare(
         self, prediction: Floats, target: npt.NDArray[Any], sample_weight: Floats | None = None
     ) -> Floats:
-        """The target as `_values` and `_gradient` take it."""
+        """The target as `_example_losses` and `_sum_gradient` take it."""
         check_allowed(Reason.DTYPE_MISMATCH, "prediction", prediction.dtype, (np.float32, np.float64))
         if prediction.ndim == 0:
             raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "at least one dimension", "[]")
         self.check(prediction.shape)
         if sample_weight is not None:
-            expected = remove_axis(prediction.shape, self._axis)
+            expected = remove_axis(prediction.shape, self._example_axis)
             check_allowed(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))
             check_allowed(Reason.DTYPE_MISMATCH, "sample_weight", sample_weight.dtype, (prediction.dtype,))
-        return self._prepare(prediction, target)
+        return self._prepare_target(prediction, target)
 
-    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         return require_same_shape_dtype(prediction, target)
 
     @abstractmethod
-    def _values(self, prediction: Floats, target: Floats) -> Any:
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
         """The loss of each example."""
 
     @abstractmethod
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
         """The gradient of the sum over all examples."""
 
 
@@ -226,10 +226,12 @@ def require_same_shape_dtype(prediction: Floats, target: npt.NDArray[Any]) -> Fl
 def check_allowed(reason: Reason, field: str, actual: object, allowed: tuple[object, ...]) -> None:
     """Raises `mismatch_error` unless ``actual`` is one of ``allowed``, dtypes or shapes."""
     if actual not in allowed:
-        raise mismatch_error(reason, field, " or ".join(map(_describe, allowed)), _describe(actual))
+        raise mismatch_error(
+            reason, field, " or ".join(map(_shape_or_dtype_text, allowed)), _shape_or_dtype_text(actual)
+        )
 
 
-def _describe(value: Any) -> str:
+def _shape_or_dtype_text(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ",".join(map(str, value)) + "]"
     return str(np.dtype(value))

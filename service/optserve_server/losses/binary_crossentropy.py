@@ -25,8 +25,8 @@ class BinaryLoss(ElementwiseLoss):
     label_smoothing: float = hyper(0.0, ge=0, le=1)
     axis: int = hyper(-1)
 
-    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        y = super()._prepare(prediction, target)
+    def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        y = super()._prepare_target(prediction, target)
         if not self.label_smoothing:
             return y
         smoothed: Floats = y * (1 - self.label_smoothing) + self.label_smoothing / 2

@@ -58,16 +58,16 @@ class BoxLoss(Loss):
 
     epsilon: float = hyper(1e-7, ge=1e-30)
 
-    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         if prediction.shape[-1] != 4:
             actual = "[" + ",".join(map(str, prediction.shape)) + "]"
             raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "boxes, [...,4]", actual)
-        return super()._prepare(prediction, target)
+        return super()._prepare_target(prediction, target)
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
         return self.compute_with_gradient(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).value
 
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
         slope = self.compute_with_gradient(
             np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)
         ).gradient
@@ -92,8 +92,8 @@ def size(p: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
 
 def intersection_and_union(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Areas of the intersection and of the union."""
-    width = _smaller(p, y, 2) - _larger(p, y, 0)
-    height = _smaller(p, y, 3) - _larger(p, y, 1)
+    width = _smaller_edge(p, y, 2) - _larger_edge(p, y, 0)
+    height = _smaller_edge(p, y, 3) - _larger_edge(p, y, 1)
     meet = (width.value > 0) & (height.value > 0)
     area = width * height
     intersection = ValueAndGradient(np.where(meet, area.value, 0), np.where(meet, area.gradient, 0))
@@ -105,7 +105,7 @@ def intersection_and_union(p: Floats, y: Floats) -> tuple[ValueAndGradient, Valu
 
 def enclosing_box_size(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Width and height of the smallest box around both."""
-    return _larger(p, y, 2) - _smaller(p, y, 0), _larger(p, y, 3) - _smaller(p, y, 1)
+    return _larger_edge(p, y, 2) - _smaller_edge(p, y, 0), _larger_edge(p, y, 3) - _smaller_edge(p, y, 1)
 
 
 def iou_loss(p: Floats, y: Floats, epsilon: float) -> ValueAndGradient:
@@ -128,12 +128,12 @@ def _center_distance(p: Floats, y: Floats, axis: int) -> ValueAndGradient:
     return ValueAndGradient((middle.value - y[axis] - y[axis + 2]) / 2, middle.gradient / 2)
 
 
-def _larger(p: Floats, y: Floats, index: int) -> ValueAndGradient:
+def _larger_edge(p: Floats, y: Floats, index: int) -> ValueAndGradient:
     """The larger of both edges."""
     return ValueAndGradient(np.maximum(p[index], y[index]), _extremum_gradient(p, index, p[index] - y[index]))
 
 
-def _smaller(p: Floats, y: Floats, index: int) -> ValueAndGradient:
+def _smaller_edge(p: Floats, y: Floats, index: int) -> ValueAndGradient:
     """The smaller of both edges."""
     return ValueAndGradient(np.minimum(p[index], y[index]), _extremum_gradient(p, index, y[index] - p[index]))
 

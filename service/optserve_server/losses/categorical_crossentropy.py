@@ -25,11 +25,11 @@ class CategoricalCrossentropy(ClassLoss):
     Targets are distributions over the classes, of the prediction's dtype and shape.
     """
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
         values = crossentropy_from_logits if self.from_logits else crossentropy_from_probabilities
         return values(prediction, target, self.axis)
 
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
         slope = (
             crossentropy_from_logits_gradient
             if self.from_logits

@@ -31,12 +31,12 @@ class CategoricalFocalCrossentropy(ClassLoss):
     gamma: float = hyper(2.0, ge=0)
     alpha: float = hyper(0.25, ge=0)
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
         _, log_q, rest = self._class_probabilities(prediction)
         focused = multiply_no_nan(NumpyOps(), target * power(NumpyOps(), rest, self.gamma), log_q)
         return -self.alpha * sum_over_axis(focused, self.axis).squeeze(self.axis)
 
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
         """From logits a - q*sum(a), where a = y*(gamma*(1 - q)^(gamma - 1)*q*log(q) - (1 - q)^gamma)."""
         q, log_q, rest = self._class_probabilities(prediction)
         # The derivative with respect to log(q), which stays finite where q is 0.

@@ -19,10 +19,10 @@ class CategoricalHinge(Loss):
     Where it is above 0, the gradient is (1 - y)*t - y, where t shares 1 among the equal maxima.
     """
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
         return np.maximum(_margin(prediction, target), 0)[..., 0]
 
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
         others = _wrong_class_scores(prediction, target)
         top = others == np.max(others, axis=-1, keepdims=True, initial=-np.inf)
         shares = top / np.maximum(np.sum(top, axis=-1, keepdims=True), 1)

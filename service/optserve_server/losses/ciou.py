@@ -33,8 +33,8 @@ class CIoU(BoxLoss):
 def _aspect_ratio_penalty(p: Floats, y: Floats) -> ValueAndGradient:
     """(4/pi^2) times the squared difference of the diagonals' angles."""
     width, height = size(p)
-    wanted = _angle(y[2] - y[0], y[3] - y[1])
-    angle = _angle(width.value, height.value)
+    wanted = _aspect_angle(y[2] - y[0], y[3] - y[1])
+    angle = _aspect_angle(width.value, height.value)
     squares = width.value * width.value + height.value * height.value
     # A box without extent has no angle, and none to turn.
     turn = np.where(squares > 0, height.value * width.gradient - width.value * height.gradient, 0)
@@ -44,7 +44,7 @@ def _aspect_ratio_penalty(p: Floats, y: Floats) -> ValueAndGradient:
     return ValueAndGradient(scale * gap * gap, 2 * scale * gap * slope)
 
 
-def _angle(width: Floats, height: Floats) -> Floats:
+def _aspect_angle(width: Floats, height: Floats) -> Floats:
     """atan(width/height); 0 where both are 0."""
     flat = (width == 0) & (height == 0)
     angle: Floats = np.where(flat, 0, np.arctan(width / np.where(flat, 1, height)))

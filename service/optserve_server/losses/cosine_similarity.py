@@ -23,17 +23,17 @@ class CosineSimilarity(Loss):
 
     axis: int = hyper(-1)
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
-        u, v = self._normalize(prediction)[0], self._normalize(target)[0]
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
+        u, v = self._normalize_with_length(prediction)[0], self._normalize_with_length(target)[0]
         return -np.sum(u * v, axis=self.axis, dtype=np.float64)
 
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
-        (u, length), (v, _) = self._normalize(prediction), self._normalize(target)
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
+        (u, length), (v, _) = self._normalize_with_length(prediction), self._normalize_with_length(target)
         cosine = np.sum(u * v, axis=self.axis, keepdims=True, dtype=np.float64).astype(u.dtype)
         along = np.where(length < SHORTEST, 0, u * cosine)
         return (along - v) / np.maximum(length, SHORTEST)
 
-    def _normalize(self, x: Floats) -> tuple[Floats, Floats]:
+    def _normalize_with_length(self, x: Floats) -> tuple[Floats, Floats]:
         """``x`` at length 1, and its length, without overflow on the way."""
         top = np.max(np.abs(x), axis=self.axis, keepdims=True, initial=0)
         scaled = np.divide(x, top, out=np.zeros_like(x), where=top > 0)

@@ -42,8 +42,8 @@ class ClassLoss(Loss):
         if given not in (0, classes):
             raise mismatch_error(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")
 
-    def _prepare(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        y = self._distributions(prediction, target)
+    def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+        y = self._target_distributions(prediction, target)
         if self.label_smoothing:
             y = y * (1 - self.label_smoothing) + self.label_smoothing / max(prediction.shape[self.axis], 1)
         if self.class_weights:
@@ -51,7 +51,7 @@ class ClassLoss(Loss):
             y = y * factors.reshape([-1 if d == self.axis % y.ndim else 1 for d in range(y.ndim)])
         return y
 
-    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _target_distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         """The target as a distribution over the classes, of the prediction's dtype and shape."""
         return require_same_shape_dtype(prediction, target)
 

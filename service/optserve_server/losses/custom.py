@@ -83,7 +83,7 @@ class Custom(Loss):
         backend: Backend,
     ) -> Evaluated:
         """Losses and gradient from one kernel; see `Loss.evaluate`."""
-        y = self._check(prediction, target, sample_weight)
+        y = self._check_and_prepare(prediction, target, sample_weight)
         program, numbers = self.programs.both if with_gradient else self.programs.value
         found = _run_program(backend, program, numbers, prediction, y)
         values = np.asarray(_mean_over_last_axis(found[VALUE]), prediction.dtype)
@@ -93,11 +93,11 @@ class Custom(Loss):
             gradient = self._scale_gradient(slope, target, reduction, sample_weight)
         return Evaluated(apply_weights(values, sample_weight), gradient)
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
-        return _mean_over_last_axis(_interpret(*self.programs.value, prediction, target)[VALUE])
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
+        return _mean_over_last_axis(_interpret_program(*self.programs.value, prediction, target)[VALUE])
 
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
-        slope = _interpret(*self.programs.both, prediction, target)[SLOPE]
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
+        slope = _interpret_program(*self.programs.both, prediction, target)[SLOPE]
         return slope * (1 / max(prediction.shape[-1], 1))
 
 
@@ -110,17 +110,17 @@ def _run_program(
     arrays = {name: backend.full(prediction.size, 0.0, dtype) for name in stored}
     for name, array in ((PREDICTION, prediction), (TARGET, target)):
         arrays[name] = backend.from_host(np.ascontiguousarray(array).reshape(-1))
-    _kernel(backend, program, dtype)({name: arrays[name] for name in program.arrays}, numbers)
+    _compile_kernel(backend, program, dtype)({name: arrays[name] for name in program.arrays}, numbers)
     return {name: backend.to_host(arrays[name]).reshape(shape) for name in stored}
 
 
 @functools.lru_cache(maxsize=KEPT_KERNELS)
-def _kernel(backend: Backend, program: Program, dtype: np.dtype[Any]) -> Kernel:
+def _compile_kernel(backend: Backend, program: Program, dtype: np.dtype[Any]) -> Kernel:
     """The kernel of a formula, kept while it is among the last ones."""
     return backend.compile(program, dtype, {}, keep=False)
 
 
-def _interpret(
+def _interpret_program(
     program: Program, numbers: Mapping[str, float], prediction: Floats, target: Floats
 ) -> dict[str, Floats]:
     """What a program stores, computed by NumPy without a backend, operation for operation."""

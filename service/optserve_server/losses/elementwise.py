@@ -30,13 +30,13 @@ class ElementwiseLoss(Loss):
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         """Its derivative with respect to ``p``."""
 
-    def _values(self, prediction: Floats, target: Floats) -> Any:
+    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
         values = self.value(NumpyOps(), prediction, target)
-        return np.sum(values, axis=self._axis, dtype=np.float64) / self._mean_divisor(prediction)
+        return np.sum(values, axis=self._example_axis, dtype=np.float64) / self._mean_divisor(prediction)
 
-    def _gradient(self, prediction: Floats, target: Floats) -> Any:
+    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
         return self.derivative(NumpyOps(), prediction, target) / self._mean_divisor(prediction)
 
     def _mean_divisor(self, prediction: Floats) -> int:
         """What the sum along the axis is divided by."""
-        return max(prediction.shape[self._axis], 1) if self.averages else 1
+        return max(prediction.shape[self._example_axis], 1) if self.averages else 1

@@ -17,12 +17,12 @@ class MeanSquaredLogarithmicError(ElementwiseLoss):
     """
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
-        error = _error(ops, p, y)
+        error = _log_difference(ops, p, y)
         return error * error
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
-        return ops.where(p < CLIP, 0.0, 2 * _error(ops, p, y) / (1 + p))
+        return ops.where(p < CLIP, 0.0, 2 * _log_difference(ops, p, y) / (1 + p))
 
 
-def _error(ops: Ops, p: Value, y: Value) -> Value:
+def _log_difference(ops: Ops, p: Value, y: Value) -> Value:
     return ops.log1p(ops.maximum(p, CLIP)) - ops.log1p(ops.maximum(y, CLIP))

@@ -22,7 +22,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     PyTorch's mean.
     """
 
-    def _distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _target_distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         """The classes as distributions, which take the memory that the prediction does."""
         axis = self.axis % prediction.ndim
         expected = remove_axis(prediction.shape, axis)

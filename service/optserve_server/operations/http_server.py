@@ -59,7 +59,7 @@ class HttpServer:
         try:
             with contextlib.suppress(OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(_SECONDS):
-                    writer.write(self._response(await reader.readuntil(b"\r\n\r\n")))
+                    writer.write(self._make_response(await reader.readuntil(b"\r\n\r\n")))
                     await writer.drain()
         except asyncio.LimitOverrunError:
             pass  # a request of this length is none
@@ -69,7 +69,7 @@ class HttpServer:
             self._open.pop(writer, None)
             writer.close()
 
-    def _response(self, request: bytes) -> bytes:
+    def _make_response(self, request: bytes) -> bytes:
         method, path, _ = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
         page = self._pages.get(path.partition("?")[0])
         if method not in ("GET", "HEAD"):

@@ -94,7 +94,7 @@ class ElementwiseRule(Rule):
 
         A keyword that has a hyperparameter's name is that hyperparameter, and ``rest_1`` is 1 - beta1.
         """
-        names, betas = _constants(type(self))
+        names, betas = _constant_keywords(type(self))
         found = {name: getattr(self, name) for name in names}
         return found | {name: 1 - getattr(self, beta) for name, beta in betas.items()}
 
@@ -117,7 +117,7 @@ class ElementwiseRule(Rule):
 
 
 @functools.cache
-def _constants(rule: type[ElementwiseRule]) -> tuple[Collection[str], Mapping[str, str]]:
+def _constant_keywords(rule: type[ElementwiseRule]) -> tuple[Collection[str], Mapping[str, str]]:
     """The keywords of a rule's `update` that are hyperparameters, and its rests with their betas."""
     keywords, known = inspect.signature(rule.update).parameters, declarations(rule)
     betas = {name: name.replace("rest_", "beta") for name in keywords if name.startswith("rest_")}

@@ -50,14 +50,14 @@ class EffectiveHyperparameters:
         for index, override in enumerate(overrides):
             with within(f"options.overrides[{index}]"):
                 for name in _select_groups(override, groups):
-                    self._override(name, override)
+                    self._apply_override(name, override)
                     _check_formula(spec, groups[name], self, name, override)
 
-    def _override(self, group: str, override: Override) -> None:
+    def _apply_override(self, group: str, override: Override) -> None:
         name, value = override.name, override.value
         rule = self.rules[group]
         if name == _RATE:
-            _replace(rule, name, value)  # checks its range
+            _replace_hyperparameter(rule, name, value)  # checks its range
             self.rates[group] = value
             return
         if name in (_L1, _L2) or (name == _DECAY and name not in declarations(type(rule))):
@@ -74,13 +74,13 @@ class EffectiveHyperparameters:
                 field="name",
                 metadata={"allowed": allowed},
             )
-        self.rules[group] = _replace(rule, name, value)
+        self.rules[group] = _replace_hyperparameter(rule, name, value)
         after = self.rules[group].decoupled_weight_decay
         if after != rule.decoupled_weight_decay and self.decays[group] == rule.decoupled_weight_decay:
             self.decays[group] = after
 
 
-def _replace(rule: Rule, name: str, value: float) -> Rule:
+def _replace_hyperparameter(rule: Rule, name: str, value: float) -> Rule:
     """Returns a rule with another hyperparameter.
 
     Raises:

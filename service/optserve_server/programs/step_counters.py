@@ -48,10 +48,10 @@ def advance_counters(
             found.append(StepCounter(counter.group, counter.count + 1, after, moving))
         if mine - moving:
             found.append(StepCounter(counter.group, counter.count, counter.scalar_state, mine - moving))
-    return list(_merge(found))
+    return list(_merge_counters(found))
 
 
-def _merge(counters: Sequence[StepCounter]) -> Iterator[StepCounter]:
+def _merge_counters(counters: Sequence[StepCounter]) -> Iterator[StepCounter]:
     """Joins counters that have counted the same steps."""
     alike: dict[object, list[StepCounter]] = {}
     for counter in counters:

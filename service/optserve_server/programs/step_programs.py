@@ -67,7 +67,7 @@ class StepPrograms:
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, gradient)
         trace_norm_sums(t, "squares", gradient, wide=self.wide)
         if isinstance(self.gradient.clip, ClipByValue):
-            trace_norm_sums(t, "clipped_squares", self._clip(t, gradient), wide=self.wide)
+            trace_norm_sums(t, "clipped_squares", self._clip_gradient(t, gradient), wide=self.wide)
         if self.gradient.l1:
             t.reduce("magnitudes", ReductionKind.SUM_OF_MAGNITUDES, t.load(PARAMETER))
         if self.gradient.l2:
@@ -77,7 +77,7 @@ class StepPrograms:
     def trace_measure_micro_batch(self, scaled: bool) -> Program:
         """Sums over a gradient that is only accumulated; elements not finite of what would wait."""
         t = Tracer()
-        gradient = self._unscale(t, t.load(GRADIENT), scaled)
+        gradient = self._unscale_gradient(t, t.load(GRADIENT), scaled)
         t.reduce("non_finite", ReductionKind.NON_FINITE_COUNT, t.load(ACCUMULATED) + gradient)
         trace_norm_sums(t, "squares", gradient, wide=self.wide)
         return t.build_program()
@@ -86,7 +86,7 @@ class StepPrograms:
     def trace_accumulate(self, scaled: bool) -> Program:
         """Adds a gradient to those that wait."""
         t = Tracer()
-        gradient = self._unscale(t, t.load(GRADIENT), scaled)
+        gradient = self._unscale_gradient(t, t.load(GRADIENT), scaled)
         t.store(ACCUMULATED, t.load(ACCUMULATED) + gradient)
         return t.build_program()
 
@@ -130,7 +130,7 @@ class StepPrograms:
                 happens whatever they are.
         """
         if isinstance(self.rule, MatrixRule):
-            return self._prepare(scaled)
+            return self._trace_gradient_preparation(scaled)
         assert isinstance(self.rule, ElementwiseRule)
         t = Tracer()
         if measured:
@@ -142,7 +142,7 @@ class StepPrograms:
         for slot, value in zip(self.rule.slots(), state, strict=True):
             t.store(slot, value)
         self._clear_accumulator(t)
-        average = self._average(t, p) if self.averages else None
+        average = self._update_weight_average(t, p) if self.averages else None
         if reply:
             t.store(reply, p if average is None or not averaged else average)
         return t.build_program()
@@ -169,7 +169,7 @@ class StepPrograms:
     def average_program(self) -> Program:
         """The weight average of tensors that a step leaves alone."""
         t = Tracer()
-        self._average(t, t.load(PARAMETER))
+        self._update_weight_average(t, t.load(PARAMETER))
         return t.build_program()
 
     @functools.cached_property
@@ -184,15 +184,15 @@ class StepPrograms:
 
     def _trace_rule_inputs(self, t: Tracer, scaled: bool) -> list[Value]:
         """What the rule gets: parameter, gradient and slots, the guards' work done."""
-        gradient = self._clip(t, self._prepare_gradient(t, t.load(GRADIENT), scaled))
+        gradient = self._clip_gradient(t, self._prepare_gradient(t, t.load(GRADIENT), scaled))
         p = t.load(PARAMETER)
         if self.decays:
             p = p * t.scalar("guard_decay")
         return [p, gradient, *(t.load(slot) for slot in self.rule.slots())]
 
-    def _prepare(self, scaled: bool) -> Program:
+    def _trace_gradient_preparation(self, scaled: bool) -> Program:
         t = Tracer()
-        t.store(PREPARED, self._clip(t, self._prepare_gradient(t, t.load(GRADIENT), scaled)))
+        t.store(PREPARED, self._clip_gradient(t, self._prepare_gradient(t, t.load(GRADIENT), scaled)))
         self._clear_accumulator(t)
         return t.build_program()
 
@@ -201,12 +201,12 @@ class StepPrograms:
         if self.gradient.accumulation_steps > 1:
             t.store(ACCUMULATED, 0.0)
 
-    def _unscale(self, t: Tracer, g: Value, scaled: bool) -> Value:
+    def _unscale_gradient(self, t: Tracer, g: Value, scaled: bool) -> Value:
         return g / t.scalar("guard_loss_scale") if scaled else g
 
     def _prepare_gradient(self, t: Tracer, g: Value, scaled: bool) -> Value:
         """The gradient before clipping."""
-        g = self._unscale(t, g, scaled)
+        g = self._unscale_gradient(t, g, scaled)
         if self.gradient.accumulation_steps > 1:
             g = (t.load(ACCUMULATED) + g) / t.scalar("guard_accumulation_steps")
         if self.gradient.l1:
@@ -215,7 +215,7 @@ class StepPrograms:
             g = g + t.scalar("guard_l2") * t.load(PARAMETER)
         return g
 
-    def _clip(self, t: Tracer, g: Value) -> Value:
+    def _clip_gradient(self, t: Tracer, g: Value) -> Value:
         clip = self.gradient.clip
         if clip is None:
             return g
@@ -225,7 +225,7 @@ class StepPrograms:
             return g * t.segment_scalar("guard_clip")
         return g * t.scalar("guard_clip")
 
-    def _average(self, t: Tracer, p: Value) -> Value:
+    def _update_weight_average(self, t: Tracer, p: Value) -> Value:
         # A mean of both, decay*average + (1 - decay)*p, would drift: its shares, each rounded,
         # do not add up to 1.
         before = t.scalar("guard_average_kept") * t.load(AVERAGE)

@@ -169,7 +169,11 @@ class SessionScalars:
         """
         guards = guards or self.compute_transform_scalars(step, 1.0)
         chosen = self._plain if not overrides else self.effective_hyperparameters(overrides)
-        rates = self._constant if self._constant is not None and not overrides else self._rates(step, chosen)
+        rates = (
+            self._constant
+            if self._constant is not None and not overrides
+            else self._rates_by_group(step, chosen)
+        )
         scalars: list[dict[str, float]] = []
         carried: list[ScalarState] = []
         for counter in self.counters:
@@ -180,7 +184,7 @@ class SessionScalars:
             scalars.append({**own, **guards[name], "guard_decay": 1 - rate * chosen.decays[name]})
         return StepScalars(rates[""], scalars, carried)
 
-    def _rates(self, step: int, chosen: EffectiveHyperparameters) -> Mapping[str, float]:
+    def _rates_by_group(self, step: int, chosen: EffectiveHyperparameters) -> Mapping[str, float]:
         """Each group's learning rate, by name."""
         scheduled = self._schedule_rate(step)
         return {

@@ -24,7 +24,7 @@ RETRY_AFTER_S = 0.5
 Make = Callable[[int], npt.NDArray[np.uint8]]
 
 
-def _allocate(byte_count: int) -> npt.NDArray[np.uint8]:
+def _allocate_bytes(byte_count: int) -> npt.NDArray[np.uint8]:
     return np.empty(byte_count, np.uint8)
 
 
@@ -103,12 +103,12 @@ class Budget:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; nothing was counted.
         """
         try:
-            self._take(kind, amount)
+            self._reserve_once(kind, amount)
         except DomainError as error:
             if kind not in _OF_OBJECTS or not collect(_MIN_COLLECTION_INTERVAL):
                 raise
             self._find_refusing_budget(error).refused -= 1  # tried again, not refused
-            self._take(kind, amount)
+            self._reserve_once(kind, amount)
 
     def _count_refusal(self, error: DomainError) -> DomainError:
         """Counts a refusal and returns it: a name for it here would keep its callers' objects alive."""
@@ -119,7 +119,7 @@ class Budget:
         """The budget whose limit a refusal is of."""
         return (self._parent if error.reason is Reason.LIMIT_EXCEEDED else self) or self
 
-    def _take(self, kind: Kind, amount: int) -> None:
+    def _reserve_once(self, kind: Kind, amount: int) -> None:
         with self._lock:
             for level in self._check_all(kind, amount):
                 level._held[kind] += amount
@@ -137,7 +137,7 @@ class Budget:
             return self._held[kind]
 
     def allocate_array(
-        self, byte_count: int, make: Make = _allocate, kind: Kind = Kind.IN_FLIGHT
+        self, byte_count: int, make: Make = _allocate_bytes, kind: Kind = Kind.IN_FLIGHT
     ) -> npt.NDArray[np.uint8]:
         """Memory for bytes (uint8), counted for as long as it or a view of it lives.
 

@@ -15,7 +15,7 @@ _CONTROL_GROUPS = (
 def memory_limit() -> int:
     """Bytes of memory that this process can have at most."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [limit for path in _CONTROL_GROUPS if (limit := _read_limit(path)) is not None]
+    limits = [limit for path in _CONTROL_GROUPS if (limit := _read_byte_limit(path)) is not None]
     return min([physical, *limits])
 
 
@@ -28,7 +28,7 @@ def resident_bytes() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _read_limit(path: Path) -> int | None:
+def _read_byte_limit(path: Path) -> int | None:
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError:

@@ -26,16 +26,16 @@ def available_processors(groups: Path = CONTROL_GROUPS) -> int:
 
 def _read_cpu_limit(groups: Path) -> float | None:
     """Processor seconds that may be used in a second; None if there is no limit."""
-    quota, _, period = _read(groups / "cpu.max").partition(" ")
+    quota, _, period = _read_text(groups / "cpu.max").partition(" ")
     if not period:
-        quota = _read(groups / "cpu/cpu.cfs_quota_us")
-        period = _read(groups / "cpu/cpu.cfs_period_us")
+        quota = _read_text(groups / "cpu/cpu.cfs_quota_us")
+        period = _read_text(groups / "cpu/cpu.cfs_period_us")
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None  # "max" and "-1" are no limit
     return int(quota) / int(period)
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except OSError:

@@ -26,9 +26,9 @@ class MultiStepDecay(Schedule):
     def curve(self, steps: Steps) -> Rates:
         if not self.initial_learning_rate:
             return np.zeros(len(steps))
-        passed = np.searchsorted(self._milestones, steps, "right")
+        passed = np.searchsorted(self._milestone_array, steps, "right")
         return self.initial_learning_rate * np.power(self.gamma, passed)
 
     @functools.cached_property
-    def _milestones(self) -> Steps:
+    def _milestone_array(self) -> Steps:
         return np.array(self.milestones, np.int64)

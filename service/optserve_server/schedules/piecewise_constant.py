@@ -51,10 +51,10 @@ class PiecewiseConstant(Schedule):
 
     def curve(self, steps: Steps) -> Rates:
         side: Literal["left", "right"] = "left" if self.boundary_side is BoundarySide.BEFORE else "right"
-        boundaries, values = self._arrays
+        boundaries, values = self._boundary_and_value_arrays
         return values[np.searchsorted(boundaries, steps, side)]
 
     @functools.cached_property
-    def _arrays(self) -> tuple[Steps, Rates]:
+    def _boundary_and_value_arrays(self) -> tuple[Steps, Rates]:
         """Boundaries and values, which may be long, made once for all steps of a session."""
         return np.array(self.boundaries, np.int64), np.array(self.values, np.float64)

@@ -73,7 +73,7 @@ class Namespaces:
     def __getitem__(self, name: str) -> Namespace:
         namespace = self._known.get(name)
         if namespace is None:
-            budget = Budget(self._limits_of(name), self.budget, name)
+            budget = Budget(self._quota_limits(name), self.budget, name)
             namespace = Namespace(name, Store(self.backend, self.limits, budget), budget)
             self._known[name] = namespace
         return namespace
@@ -85,9 +85,9 @@ class Namespaces:
         """Replaces all quotas. What exceeds a new one stays, and nothing is added to it."""
         self._quotas = dict(quotas)
         for namespace in self:
-            namespace.budget.limits = self._limits_of(namespace.name)
+            namespace.budget.limits = self._quota_limits(namespace.name)
 
-    def _limits_of(self, name: str) -> dict[str, int]:
+    def _quota_limits(self, name: str) -> dict[str, int]:
         quota = self._quotas.get(name) or self._quotas.get(EVERY) or Quota()
         return {
             "max_sessions": quota.max_sessions,

@@ -142,9 +142,9 @@ class Session(CoordinatedSession):
         """
         self.check_open()
         self.check_step(expected_step, "header.expected_step")
-        return Prepared(partial(self._assign, staging, reset_state))
+        return Prepared(partial(self._assign_staged, staging, reset_state))
 
-    def _assign(self, staging: Staging, reset_state: bool) -> None:
+    def _assign_staged(self, staging: Staging, reset_state: bool) -> None:
         with self.changing:
             for run in staging.runs:
                 self.arenas.overwrite_parameters(run, reset_state=reset_state, restart_average=self.step == 0)
@@ -203,9 +203,9 @@ class Session(CoordinatedSession):
         self.check_ready()
         self.monitors.check_running(self.spec)
         self.check_step(expected_step, "expected_step")
-        return Prepared(partial(self._report, prepare_report(self, values)))
+        return Prepared(partial(self._commit_and_publish_report, prepare_report(self, values)))
 
-    def _report(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
+    def _commit_and_publish_report(self, commit: Callable[[], MetricsReport]) -> MetricsReport:
         report = commit()
         self.activity.publish(report)
         return report

@@ -240,9 +240,9 @@ class Store:
         Raises:
             DomainError: LIMIT_EXCEEDED.
         """
-        self._check_limit("max_tensors", len(layout.entries))
-        self._check_limit("max_tensor_rank", max(len(entry.shape) for entry in layout.entries))
-        self._check_limit("max_session_bytes", count_session_bytes(layout, spec))
+        self._check_session_limit("max_tensors", len(layout.entries))
+        self._check_session_limit("max_tensor_rank", max(len(entry.shape) for entry in layout.entries))
+        self._check_session_limit("max_session_bytes", count_session_bytes(layout, spec))
 
     def resolve_durability(self, spec: SessionSpec) -> DurabilitySpec:
         """A specification's durability, or the server's where it states none.
@@ -262,10 +262,10 @@ class Store:
     def _check_parameters(self, parameters: Sequence[ParameterInit]) -> None:
         if not parameters:
             raise DomainError(Reason.FIELD_REQUIRED, "a session has parameters", field="parameters")
-        self._check_limit("max_tensors", len(parameters))
+        self._check_session_limit("max_tensors", len(parameters))
         seen: set[str] = set()
         for index, parameter in enumerate(parameters):
-            self._check_limit("max_tensor_rank", len(parameter.shape))
+            self._check_session_limit("max_tensor_rank", len(parameter.shape))
             if parameter.name in seen:
                 raise DomainError(
                     Reason.DUPLICATE_TENSOR,
@@ -275,7 +275,7 @@ class Store:
                 )
             seen.add(parameter.name)
 
-    def _check_limit(self, limit: str, wanted: int) -> None:
+    def _check_session_limit(self, limit: str, wanted: int) -> None:
         allowed: int = getattr(self.limits, limit)
         if allowed and wanted > allowed:
             raise DomainError(

@@ -88,14 +88,14 @@ def _allocate_sealed_memory(descriptor: int, length: int, *, writable: bool) -> 
     """Allocates, maps and seals the memory of a new descriptor."""
     # Taken at once: where memory runs out, it does so here and not in the middle of a step.
     os.posix_fallocate(descriptor, 0, length)
-    mapping = _map(descriptor, length)
+    mapping = _map_descriptor(descriptor, length)
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     # This process' own mapping was made before the seal, and stays writable.
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals | (0 if writable else FUTURE_WRITE))
     return mapping
 
 
-def _map(descriptor: int, length: int) -> ctypes.Array[ctypes.c_uint8]:
+def _map_descriptor(descriptor: int, length: int) -> ctypes.Array[ctypes.c_uint8]:
     """Maps a descriptor's memory until the last view of the result is gone.
 
     ``mmap.mmap`` would keep a second descriptor for as long; before Python 3.13 it cannot be
@@ -113,11 +113,11 @@ def _map(descriptor: int, length: int) -> ctypes.Array[ctypes.c_uint8]:
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), "cannot map shared memory")
     mapping = (ctypes.c_uint8 * length).from_address(address)
-    weakref.finalize(mapping, _unmap, library, address, length).atexit = False
+    weakref.finalize(mapping, _unmap_memory, library, address, length).atexit = False
     return mapping
 
 
-def _unmap(library: ctypes.CDLL, address: int, length: int) -> None:
+def _unmap_memory(library: ctypes.CDLL, address: int, length: int) -> None:
     """Unmaps memory; for much of it, that takes too long for the event loop."""
     if length < LARGE:
         library.munmap(address, length)

@@ -46,15 +46,15 @@ class EarlyStoppingSpec(Hyperparameters):
         if position < self.start_from:
             return state
         waited = state.waited + 1
-        if self._improves(value, state.best_value):
+        if self._is_improvement(value, state.best_value):
             # Beating the best alone is worth its copy, but not the patience.
-            if self.baseline is None or self._improves(value, self.baseline):
+            if self.baseline is None or self._is_improvement(value, self.baseline):
                 waited = 0
             return replace(state, best_value=value, best_step=step, waited=waited)
         # With the very first value nothing can have stopped improving.
         return replace(state, waited=waited, stopped=waited >= self.patience and position > 0)
 
-    def _improves(self, value: float, reference: float | None) -> bool:
+    def _is_improvement(self, value: float, reference: float | None) -> bool:
         if reference is None:
             return is_better(value, worst_value(self.mode), self.mode)
         return is_better(improvement_threshold(value, self.min_delta, self.mode), reference, self.mode)

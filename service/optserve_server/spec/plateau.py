@@ -96,7 +96,7 @@ class ReduceOnPlateauSpec(Hyperparameters):
         """
         cooldown = max(state.cooldown - 1, 0)
         ignored = (cooldown if self.cooldown_order is CooldownOrder.BEFORE else state.cooldown) > 0
-        improved = self._improves(value, state.best_value)
+        improved = self._is_improvement(value, state.best_value)
         waited = 0 if improved or ignored else state.waited + 1
         state = replace(state, waited=waited, cooldown=cooldown)
         if improved:
@@ -116,7 +116,7 @@ class ReduceOnPlateauSpec(Hyperparameters):
             state = replace(state, waited=0, cooldown=self.cooldown)
         return replace(state, learning_rate_factor=factor) if effective else state
 
-    def _improves(self, value: float, best: float | None) -> bool:
+    def _is_improvement(self, value: float, best: float | None) -> bool:
         if best is None:
             return is_better(value, worst_value(self.mode), self.mode)
         if self.threshold_mode is ThresholdMode.ABSOLUTE:

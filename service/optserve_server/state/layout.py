@@ -121,7 +121,7 @@ def assign_groups(names: Sequence[str], groups: Sequence[ParameterGroup]) -> dic
         seen.add(group.name)
         for position, pattern in enumerate(group.tensors):
             field = f"{path}.tensors[{position}]"
-            for name in _matches(pattern, membership, field):
+            for name in _match_tensor_names(pattern, membership, field):
                 if membership[name] not in ("", group.name):
                     raise DomainError(
                         Reason.DUPLICATE_TENSOR,
@@ -133,7 +133,7 @@ def assign_groups(names: Sequence[str], groups: Sequence[ParameterGroup]) -> dic
     return membership
 
 
-def _matches(pattern: str, membership: dict[str, str], field: str) -> list[str]:
+def _match_tensor_names(pattern: str, membership: dict[str, str], field: str) -> list[str]:
     # A name may hold pattern characters, so it is tried as it stands first.
     if pattern in membership:
         return [pattern]

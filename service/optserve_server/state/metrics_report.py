@@ -44,10 +44,10 @@ def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callab
     after = session.monitors.observe(
         session.spec, values, step, lambda factor: numbers.compute_rate_drop(step, factor)
     )
-    return partial(_report, session, after)
+    return partial(_commit_report, session, after)
 
 
-def _report(session: SessionState, after: MetricMonitors) -> MetricsReport:
+def _commit_report(session: SessionState, after: MetricMonitors) -> MetricsReport:
     before = session.monitors
     restored = _update_best_parameters(session, before, after)
     session.monitors = after

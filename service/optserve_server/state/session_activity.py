@@ -114,7 +114,7 @@ class Watcher:
 
     def add(self, event: Event) -> None:
         """Adds an event; called by any thread."""
-        self._loop.call_soon_threadsafe(self._add, event)
+        self._loop.call_soon_threadsafe(self._append_event, event)
 
     async def next(self) -> tuple[Event, int]:
         """The next event, and how many were dropped before it."""
@@ -124,7 +124,7 @@ class Watcher:
         dropped, self._dropped = self._dropped, 0
         return self._events.popleft(), dropped
 
-    def _add(self, event: Event) -> None:
+    def _append_event(self, event: Event) -> None:
         if len(self._events) >= self._capacity:
             self._events.popleft()
             self._dropped += 1

@@ -45,7 +45,9 @@ def check_rows(entry: TensorEntry, rows: NamedRows, field: str) -> None:
     expected = (rows.indices.size, *entry.shape[1:])
     if rows.values.shape != expected:
         text = f"given values of shape {shape_text(rows.values.shape)} for rows of {shape_text(expected)}"
-        raise _mismatch(entry, text, shape_text(expected), rows.values.shape, f"{field}.values.shape")
+        raise _shape_mismatch_error(
+            entry, text, shape_text(expected), rows.values.shape, f"{field}.values.shape"
+        )
 
 
 def check_has_rows(entry: TensorEntry, field: str) -> None:
@@ -55,7 +57,7 @@ def check_has_rows(entry: TensorEntry, field: str) -> None:
         DomainError: SHAPE_MISMATCH at ``field``.
     """
     if not entry.shape:
-        raise _mismatch(entry, "a scalar, which has no rows", "[rows,...]", (), field)
+        raise _shape_mismatch_error(entry, "a scalar, which has no rows", "[rows,...]", (), field)
 
 
 def check_indices(entry: TensorEntry, indices: npt.NDArray[Any], field: str) -> None:
@@ -66,7 +68,7 @@ def check_indices(entry: TensorEntry, indices: npt.NDArray[Any], field: str) -> 
     """
     if indices.ndim != 1:
         text = f"given indices of shape {shape_text(indices.shape)}"
-        raise _mismatch(entry, text, "[k]", indices.shape, f"{field}.shape")
+        raise _shape_mismatch_error(entry, text, "[k]", indices.shape, f"{field}.shape")
     count = entry.shape[0]
     wrong = np.flatnonzero((indices < 0) | (indices >= count))
     if wrong.size:
@@ -105,7 +107,7 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return "[" + ",".join(map(str, shape)) + "]"
 
 
-def _mismatch(
+def _shape_mismatch_error(
     entry: TensorEntry, text: str, expected: str, actual: tuple[int, ...], field: str
 ) -> DomainError:
     return DomainError(

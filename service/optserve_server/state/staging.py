@@ -156,13 +156,13 @@ class Staging:
             hasher = xxhash.xxh3_128(stand_in.to_bytes(8, "little"))
         else:
             hasher = self._start_hash() if self.sparse else xxhash.xxh3_128(self.buffer.data)
-        hasher.update(self._describe(context))
+        hasher.update(self._encode_digest_context(context))
         return hasher.digest()
 
-    def _describe(self, context: tuple[object, ...]) -> bytes:
+    def _encode_digest_context(self, context: tuple[object, ...]) -> bytes:
         """Describes the bytes for the digest; equal in every step of a stream."""
         if context != self._context:
-            self._context, self._meaning = context, self._description + repr(context).encode()
+            self._context, self._meaning = context, self._encoded_tensor_types + repr(context).encode()
         return self._meaning
 
     def _start_hash(self) -> xxhash.xxh3_128:
@@ -178,27 +178,27 @@ class Staging:
         return hasher
 
     @functools.cached_property
-    def _description(self) -> bytes:
+    def _encoded_tensor_types(self) -> bytes:
         return repr([(tensor.entry.name, str(tensor.dtype)) for tensor in self.tensors]).encode()
 
     @functools.cached_property
     def runs(self) -> tuple[Run, ...]:
         """The tensors cut into runs. Empty tensors belong to none."""
-        return tuple(self._runs())
+        return tuple(self._merge_adjacent_tensors())
 
-    def _runs(self) -> Iterator[Run]:
+    def _merge_adjacent_tensors(self) -> Iterator[Run]:
         pending: list[StagedTensor] = []
         for tensor in self.tensors:
             if tensor.size == 0:
                 continue
             if pending and not _is_adjacent(pending[-1], tensor):
-                yield self._run(pending)
+                yield self._make_run(pending)
                 pending = []
             pending.append(tensor)
         if pending:
-            yield self._run(pending)
+            yield self._make_run(pending)
 
-    def _run(self, tensors: list[StagedTensor]) -> Run:
+    def _make_run(self, tensors: list[StagedTensor]) -> Run:
         start = tensors[0].byte_offset
         stop = tensors[-1].byte_offset + tensors[-1].byte_count
         return Run(tuple(tensors), self.buffer[start:stop].view(tensors[0].dtype))
@@ -257,7 +257,7 @@ def lay_out(
     names = [entry.name for entry in layout.entries] if tensors is None else list(tensors)
     if tensors is not None:
         check_names(layout, names, [f"tensors[{index}]" for index in range(len(names))])
-    return tuple(_pack(layout, dict.fromkeys(names, _Given(dtype, "chunk.data"))))
+    return tuple(_pack_tensors(layout, dict.fromkeys(names, _Given(dtype, "chunk.data"))))
 
 
 def stage_arrays(
@@ -293,10 +293,12 @@ def stage_arrays(
     sums = {rows.name: sum_duplicates(rows, layout[rows.name].dtype) for rows in sparse}
     for rows, field_ in zip(sparse, sparse_fields, strict=True):
         given[rows.name] = _Given(None, f"{field_}.values.data", sums[rows.name][0] if lazy else None)
-    staging = Staging(_pack(layout, given), sparse, allocate)
+    staging = Staging(_pack_tensors(layout, given), sparse, allocate)
     values = {named.name: named.array for named in arrays}
     for tensor in staging.tensors:
-        _fill(staging.array(tensor), tensor, values.get(tensor.entry.name), sums.get(tensor.entry.name))
+        _fill_tensor(
+            staging.array(tensor), tensor, values.get(tensor.entry.name), sums.get(tensor.entry.name)
+        )
     return staging
 
 
@@ -311,7 +313,7 @@ def _check_shape(entry: TensorEntry, named: NamedArray, field_: str) -> None:
         )
 
 
-def _fill(
+def _fill_tensor(
     target: npt.NDArray[Any],
     tensor: StagedTensor,
     array: npt.NDArray[Any] | None,
@@ -355,7 +357,7 @@ class _Given(NamedTuple):
     rows: npt.NDArray[np.int64] | None = None
 
 
-def _pack(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
+def _pack_tensors(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTensor]:
     """Tensors in the order of their bytes: wider types first, so that each is aligned."""
 
     def place(name: str) -> tuple[int, int]:

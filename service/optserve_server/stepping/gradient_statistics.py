@@ -81,11 +81,13 @@ def _total_by_name(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     totals: dict[str, float] = {}
     for of_run in sums:
         for name, values in of_run.items():
-            totals[name] = totals.get(name, 0.0) + (values if isinstance(values, float) else _sum(values))
+            totals[name] = totals.get(name, 0.0) + (
+                values if isinstance(values, float) else _sum_values(values)
+            )
     return totals
 
 
-def _sum(values: npt.NDArray[np.float64]) -> float:
+def _sum_values(values: npt.NDArray[np.float64]) -> float:
     if values.size == 1:  # NumPy takes microseconds to add up a single number
         return float(values[0])
     with np.errstate(over="ignore"):

@@ -116,10 +116,12 @@ class RunKernels:
         key = (text, shape, by_tensor, reply)
         bound = self._bounds.get(key)
         if bound is None:
-            bound = self._bounds[key] = self._bind(text(self.partition.programs, *shape), by_tensor, reply)
+            bound = self._bounds[key] = self._bind_program(
+                text(self.partition.programs, *shape), by_tensor, reply
+            )
         return bound
 
-    def _bind(self, program: Program, by_tensor: bool, reply: Run | None) -> BoundKernel:
+    def _bind_program(self, program: Program, by_tensor: bool, reply: Run | None) -> BoundKernel:
         partition, run = self.partition, self.run
         place = slice(run.start - partition.start, run.stop - partition.start)
         given = {GRADIENT: run.staged} | ({} if reply is None else {REPLY: reply.staged})

@@ -24,7 +24,7 @@ def check_lazy_update(spec: SessionSpec, arenas: Arenas, staging: Staging) -> No
             continue
         entry = tensor.entry
         rule = arenas.partitions[entry.dtype, entry.group].programs.rule
-        conflict = _conflict(spec, rule)
+        conflict = _find_conflicting_option(spec, rule)
         if conflict is not None:
             raise DomainError(
                 Reason.CONFLICTING_FIELDS,
@@ -35,7 +35,7 @@ def check_lazy_update(spec: SessionSpec, arenas: Arenas, staging: Staging) -> No
             )
 
 
-def _conflict(spec: SessionSpec, rule: Rule) -> str | None:
+def _find_conflicting_option(spec: SessionSpec, rule: Rule) -> str | None:
     if spec.gradient.accumulation_steps > 1:
         return "spec.gradient.accumulation_steps"
     if spec.weight_average is not None:

@@ -60,18 +60,20 @@ class SparseStaging:
             check_indices(layout[some.name], some.indices, f"row_indices[{index}]")
         self._layout, self._dtype, self._allocate, self._lazy = layout, dtype, allocate, lazy
         self._tensors, self._rows = sorted(tensors, key=layout.position), tuple(rows)
-        self.buffer = allocate(sum(math.prod(shape) * kind.itemsize for shape, kind in self._parts()))
+        self.buffer = allocate(
+            sum(math.prod(shape) * kind.itemsize for shape, kind in self._array_shapes_and_dtypes())
+        )
 
     def make_staging(self) -> Staging:
         """What a unary step stages of the same gradient, once the last byte is there."""
-        parts = self._arrays()
+        parts = self._array_views()
         whole = [NamedArray(name, next(parts)) for name in self._tensors]
         rows = [NamedRows(some.name, some.indices, next(parts)) for some in self._rows]
         staging = stage_arrays(self._layout, whole, rows, lazy=self._lazy, allocate=self._allocate)
         staging.tensors = tuple(dataclasses.replace(t, field="chunk.data") for t in staging.tensors)
         return staging
 
-    def _parts(self) -> Iterator[tuple[tuple[int, ...], np.dtype[Any]]]:
+    def _array_shapes_and_dtypes(self) -> Iterator[tuple[tuple[int, ...], np.dtype[Any]]]:
         for name in self._tensors:
             entry = self._layout[name]
             yield entry.shape, self._dtype or entry.dtype
@@ -79,9 +81,9 @@ class SparseStaging:
             entry = self._layout[some.name]
             yield (some.indices.size, *entry.shape[1:]), self._dtype or entry.dtype
 
-    def _arrays(self) -> Iterator[npt.NDArray[Any]]:
+    def _array_views(self) -> Iterator[npt.NDArray[Any]]:
         start = 0
-        for shape, dtype in self._parts():
+        for shape, dtype in self._array_shapes_and_dtypes():
             stop = start + math.prod(shape) * dtype.itemsize
             yield self.buffer[start:stop].view(dtype).reshape(shape)
             start = stop

@@ -156,7 +156,7 @@ class Step(Change[SessionState, "Step"]):
             self.outcome = StepOutcome.APPLIED
         else:
             arrived = None if self._passes is None else self._collect_statistics(self._passes)
-            self._statistics = arrived or self._measure(by_tensor=plan.clips_by_tensor)
+            self._statistics = arrived or self._measure_gradient(by_tensor=plan.clips_by_tensor)
             self.outcome = self._decide_outcome(self._statistics.non_finite_count)
         self.has_changes = self.outcome is not StepOutcome.VALIDATED
         return self
@@ -179,10 +179,10 @@ class Step(Change[SessionState, "Step"]):
         if result is not None:
             fill_reply_and_report(session, result, reply, progress)
         elif self.outcome is StepOutcome.APPLIED:
-            result = self._apply(reply, progress)
+            result = self._apply_gradient(reply, progress)
         else:
             if self.outcome is StepOutcome.ACCUMULATED:
-                self._accumulate()
+                self._accumulate_gradient()
             result = self._make_result(session.step, 0.0)
             session.complete_step(result, self._digest)
             fill_reply_and_report(session, result, reply, progress)
@@ -223,7 +223,7 @@ class Step(Change[SessionState, "Step"]):
             return None
         return GradientStatistics(self._spec.gradient, [measuring.end() for measuring in passes])
 
-    def _measure(self, *, by_tensor: bool) -> GradientStatistics:
+    def _measure_gradient(self, *, by_tensor: bool) -> GradientStatistics:
         """Reads the gradient once and changes nothing.
 
         Args:
@@ -243,7 +243,7 @@ class Step(Change[SessionState, "Step"]):
         policy = self._session.spec.gradient.non_finite
         if non_finite_count and policy is NonFinitePolicy.REJECT:
             runs = [place.run for place in self._plan.places]
-            measured = self._measure(by_tensor=True)
+            measured = self._measure_gradient(by_tensor=True)
             raise non_finite_error(self.staging, runs, measured, self._describe_preprocessing())
         if self.options.validate_only:
             return StepOutcome.VALIDATED
@@ -262,7 +262,7 @@ class Step(Change[SessionState, "Step"]):
             stages += [f"{n} regularization" for n in ("l1", "l2") if any(of[f"guard_{n}"] for of in used)]
         return stages
 
-    def _accumulate(self) -> None:
+    def _accumulate_gradient(self) -> None:
         with self._session.changing:
             for place in self._plan.places:
                 place.run_program(
@@ -276,7 +276,7 @@ class Step(Change[SessionState, "Step"]):
                         partition.programs.average_program, partition.start, partition.stop, numbers
                     )
 
-    def _apply(self, reply: Reply | None, progress: Progress | None) -> StepResult:
+    def _apply_gradient(self, reply: Reply | None, progress: Progress | None) -> StepResult:
         session, plan = self._session, self._plan
         numbers = session.scalars.compute_step_scalars(
             session.step, self._transform_scalars, self.options.overrides
@@ -298,7 +298,7 @@ class Step(Change[SessionState, "Step"]):
                 if progress is not None:
                     progress.on_result(result)
         with session.changing:
-            sums = self._update(scalars, reply if writes else None, progress)
+            sums = self._update_runs(scalars, reply if writes else None, progress)
             if session.spec.weight_average is not None:
                 for partition, start, stop in session.arenas.find_untouched([p.run for p in plan.places]):
                     numbers_of_group = self._transform_scalars[partition.group]
@@ -312,7 +312,7 @@ class Step(Change[SessionState, "Step"]):
             fill_reply_and_report(None if writes else session, result, reply, progress)
         return result
 
-    def _update(
+    def _update_runs(
         self, prepared: Sequence[Scalars], reply: Reply | None, progress: Progress | None
     ) -> list[Totals]:
         """Updates every run; returns what its pass summed up, if it did."""
@@ -384,7 +384,7 @@ class Step(Change[SessionState, "Step"]):
 
     def _tensor_norms(self) -> tuple[tuple[str, float], ...]:
         runs = [place.run for place in self._plan.places]
-        return norms_by_tensor(self.staging, runs, self._measure(by_tensor=True))
+        return norms_by_tensor(self.staging, runs, self._measure_gradient(by_tensor=True))
 
     def _make_result(self, step: int, learning_rate: float) -> StepResult:
         measurement, session, options = self._statistics, self._session, self.options

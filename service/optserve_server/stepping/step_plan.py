@@ -180,7 +180,7 @@ class UnaryStep(Generic[S]):
         self, session: S, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
     ) -> None:
         session.check_ready()
-        self._key: object = None if rows or not session.is_small else _key(arrays, pull)
+        self._key: object = None if rows or not session.is_small else _plan_key(arrays, pull)
         if self._key is not None and not session.budget.has_room(
             Kind.RESIDENT, 2 * session.layout.byte_count
         ):
@@ -198,7 +198,7 @@ class UnaryStep(Generic[S]):
         cls, session: S, arrays: Sequence[NamedArray], rows: Sequence[NamedRows], pull: Pull | None
     ) -> Self:
         """A plan that holds a gradient: one that was kept, or a new one; arguments and errors as above."""
-        kept = None if rows else session.idle_plans.pop(_key(arrays, pull), None)
+        kept = None if rows else session.idle_plans.pop(_plan_key(arrays, pull), None)
         if not isinstance(kept, cls) or not kept.plan.is_current:
             return cls(session, arrays, rows, pull)
         for target, named in zip(kept._targets, arrays, strict=True):
@@ -212,7 +212,7 @@ class UnaryStep(Generic[S]):
             plans[self._key] = self
 
 
-def _key(arrays: Sequence[NamedArray], pull: Pull | None) -> object:
+def _plan_key(arrays: Sequence[NamedArray], pull: Pull | None) -> object:
     return (*map(_KEY, arrays), pull)
 
 

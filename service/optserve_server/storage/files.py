@@ -215,7 +215,7 @@ class TemporaryFile:
         with self:
             hit_failpoint("after-temp-write")
             self._disk.sync(self._fd)
-            self._close()
+            self._close_descriptor()
 
     def move_into_place(self) -> None:
         """Makes it durable in its place; if that fails, nothing is left."""
@@ -225,10 +225,10 @@ class TemporaryFile:
 
     def abandon(self) -> None:
         """Removes what was written."""
-        self._close()
+        self._close_descriptor()
         self._disk.remove(self.temporary)
 
-    def _close(self) -> None:
+    def _close_descriptor(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._disk.close(fd)

@@ -138,7 +138,7 @@ class Journal:
         self._closing = False
         self._turn = threading.Condition()
         self._releasing = threading.Lock()
-        self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._writer = threading.Thread(target=self._run_commit_thread, name="journal", daemon=True)
         self._writer.start()
 
     @property
@@ -225,7 +225,7 @@ class Journal:
         self._writer.join()
         self._close_segment()
 
-    def _run(self) -> None:
+    def _run_commit_thread(self) -> None:
         while True:
             with self._turn:
                 while not self._queue and not self._closing:
@@ -239,7 +239,7 @@ class Journal:
     def _commit_group(self, group: list[Record]) -> None:
         """Syncs a group; if that fails, as many of its records as can be."""
         try:
-            self._write(group)
+            self._write_and_sync(group)
         except OSError as error:
             if len(group) == 1:
                 group[0].done(error)
@@ -250,9 +250,9 @@ class Journal:
         for record in group:
             record.done(None)
 
-    def _write(self, group: list[Record]) -> None:
+    def _write_and_sync(self, group: list[Record]) -> None:
         if self._current.size >= self._segment_bytes or self._fd < 0:
-            self._rotate()
+            self._rotate_segment()
         end = self._current.size
         try:
             hit_failpoint("before-journal-write")
@@ -261,7 +261,7 @@ class Journal:
         except OSError:
             self._truncate_failed_group()
             raise
-        self._sync()
+        self._sync_segment()
         self.syncs += 1
         self.records += len(group)
         with self._files:
@@ -272,7 +272,7 @@ class Journal:
             self._durable_positions.record_position(record.owner, record.number)
         self._durable_positions.record_position(segment_owner(self._current.number), end)
 
-    def _sync(self) -> None:
+    def _sync_segment(self) -> None:
         hit_failpoint("before-journal-fsync")
         begun = time.perf_counter()
         try:
@@ -296,7 +296,7 @@ class Journal:
                 begins = end = self._write_large_record(record, end, length)
                 pieces = []
             else:
-                pieces += self._frame(record, length)
+                pieces += self._frame_record(record, length)
                 end += HEADER_BYTES + length + padding(length)
         if is_armed("during-journal-write"):
             self._disk.write(self._fd, pieces[:-2], begins)
@@ -304,7 +304,7 @@ class Journal:
         self._disk.write(self._fd, pieces, begins)
         return end
 
-    def _frame(self, record: Record, length: int) -> list[Piece]:
+    def _frame_record(self, record: Record, length: int) -> list[Piece]:
         segment = self._current.number
         head = header(record.owner, record.number, length, checksum(record.pieces, segment), segment)
         return [head, *record.pieces, bytes(padding(length))]
@@ -343,7 +343,7 @@ class Journal:
                 self._disk.close(self._fd)
             self._fd = -1
 
-    def _rotate(self) -> None:
+    def _rotate_segment(self) -> None:
         before, fd = self._current, self._fd
         self._current = self._begin_segment(before.number + 1)
         with self._files:

@@ -25,10 +25,10 @@ def dumps(value: object) -> str:
     """Writes the same text as `json.dumps` with ``separators=(",", ":")``."""
     if isinstance(value, dict):
         if len(value) > PIECE_ENTRIES:
-            return "{" + ",".join(_encode(dict(piece))[1:-1] for piece in _pieces(value.items())) + "}"
+            return "{" + ",".join(_encode(dict(piece))[1:-1] for piece in _batch_entries(value.items())) + "}"
         return "{" + ",".join(f"{_encode(str(key))}:{dumps(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, list | tuple) and len(value) > PIECE_ENTRIES:
-        return "[" + ",".join(_encode(piece)[1:-1] for piece in _pieces(value)) + "]"
+        return "[" + ",".join(_encode(piece)[1:-1] for piece in _batch_entries(value)) + "]"
     return _encode(value)
 
 
@@ -38,18 +38,18 @@ def loads(text: str) -> Any:
     Raises:
         ValueError: the text is not JSON.
     """
-    value, end = _parse(text, _skip_space(text, 0), PIECEWISE_LEVELS)
+    value, end = _parse_value(text, _skip_space(text, 0), PIECEWISE_LEVELS)
     if _skip_space(text, end) != len(text):
         raise json.JSONDecodeError("Extra data", text, end)
     return value
 
 
-def _pieces(entries: Iterable[Any]) -> Iterable[Sequence[Any]]:
+def _batch_entries(entries: Iterable[Any]) -> Iterable[Sequence[Any]]:
     iterator = iter(entries)
     return iter(lambda: list(islice(iterator, PIECE_ENTRIES)), [])
 
 
-def _parse(text: str, at: int, levels: int) -> tuple[Any, int]:
+def _parse_value(text: str, at: int, levels: int) -> tuple[Any, int]:
     """Returns the value at a position, and the position after it."""
     opening = text[at : at + 1]
     if not levels or opening not in ("{", "["):
@@ -64,10 +64,10 @@ def _parse(text: str, at: int, levels: int) -> tuple[Any, int]:
             if not text.startswith('"', at):
                 raise json.JSONDecodeError("Expecting a property name", text, at)
             key, at = _decode(text, at)
-            value, at = _parse(text, _skip_delimiter(":", text, at), levels - 1)
+            value, at = _parse_value(text, _skip_delimiter(":", text, at), levels - 1)
             entries.append((key, value))
         else:
-            value, at = _parse(text, at, levels - 1)
+            value, at = _parse_value(text, at, levels - 1)
             entries.append(value)
         at = _skip_space(text, at)
         if text.startswith(closing, at):

@@ -79,9 +79,9 @@ def scan(data: memoryview, segment: int) -> Iterator[Found | Hole]:
     """Everything in a segment, in order."""
     position = 0
     while position < len(data):
-        found = _record_at(data, position, segment)
+        found = _parse_record(data, position, segment)
         if found is None:
-            after = _next_header(data, position + 8, segment)
+            after = _find_next_header(data, position + 8, segment)
             yield Hole(position, after)
             position = after
             continue
@@ -89,8 +89,8 @@ def scan(data: memoryview, segment: int) -> Iterator[Found | Hole]:
         position = found.end
 
 
-def _record_at(data: memoryview, position: int, segment: int) -> Found | None:
-    fields = _header_at(data, position, segment)
+def _parse_record(data: memoryview, position: int, segment: int) -> Found | None:
+    fields = _parse_header(data, position, segment)
     if fields is None:
         return None
     owner, number, length, of_payload = fields
@@ -101,7 +101,7 @@ def _record_at(data: memoryview, position: int, segment: int) -> Found | None:
     return Found(owner, number, payload if sound else None, end)
 
 
-def _header_at(data: memoryview, position: int, segment: int) -> tuple[int, int, int, int] | None:
+def _parse_header(data: memoryview, position: int, segment: int) -> tuple[int, int, int, int] | None:
     if position + HEADER_BYTES > len(data):
         return None
     mark, own, owner, number, length, of_payload = _HEADER.unpack_from(data, position)
@@ -111,10 +111,10 @@ def _header_at(data: memoryview, position: int, segment: int) -> tuple[int, int,
     return owner, number, length, of_payload
 
 
-def _next_header(data: memoryview, position: int, segment: int) -> int:
+def _find_next_header(data: memoryview, position: int, segment: int) -> int:
     """The position of the next header; the end if there is none."""
     for match in _MARKS.finditer(data, position):
-        if match.start() % 8 == 0 and _header_at(data, match.start(), segment) is not None:
+        if match.start() % 8 == 0 and _parse_header(data, match.start(), segment) is not None:
             return match.start()
     return len(data)
 

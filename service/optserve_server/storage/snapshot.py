@@ -76,7 +76,7 @@ def count_encoded_bytes(tensors: Sequence[TensorSource], metadata: Mapping[str, 
     """How many bytes `write` writes."""
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     values = sum(tensor.byte_count for tensor in tensors)
-    return len(_header(ordered, metadata)) + values + (len(tensors) + 1) * _DIGEST
+    return len(_encode_header(ordered, metadata)) + values + (len(tensors) + 1) * _DIGEST
 
 
 def write(put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> None:
@@ -89,7 +89,7 @@ def write(put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadat
     """
     # Wide elements first: then every tensor lies at a multiple of its element's size.
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
-    header = _header(ordered, metadata)
+    header = _encode_header(ordered, metadata)
     put(header)
     digests = [xxhash.xxh3_128_digest(header)]
     for tensor in ordered:
@@ -109,7 +109,7 @@ def read(data: memoryview) -> Contents:
         DamagedError: it is not what `write` wrote.
     """
     try:
-        header, entries, start = _parse(data)
+        header, entries, start = _parse_header(data)
         metadata = entries.pop(_METADATA)
         if not all(isinstance(text, str) for text in metadata.values()):
             raise DamagedError("its metadata is not text")
@@ -130,24 +130,24 @@ def read(data: memoryview) -> Contents:
     return Contents(metadata, tensors, data)
 
 
-def _header(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> bytes:
+def _encode_header(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, Any] = {_METADATA: dict(metadata)}
     position = 0
     for tensor in tensors:
-        entries[tensor.name] = _entry(_NAMES[tensor.dtype], tensor.shape, position, tensor.byte_count)
+        entries[tensor.name] = _header_entry(_NAMES[tensor.dtype], tensor.shape, position, tensor.byte_count)
         position += tensor.byte_count
     table = ((len(tensors) + 1), _DIGEST)
-    entries[CHECKSUMS] = _entry("U8", table, position, table[0] * table[1])
+    entries[CHECKSUMS] = _header_entry("U8", table, position, table[0] * table[1])
     text = json_text.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     return _LENGTH.pack(len(text)) + text
 
 
-def _entry(dtype: str, shape: tuple[int, ...], start: int, count: int) -> dict[str, Any]:
+def _header_entry(dtype: str, shape: tuple[int, ...], start: int, count: int) -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, start + count]}
 
 
-def _parse(data: memoryview) -> tuple[memoryview, dict[str, Any], int]:
+def _parse_header(data: memoryview) -> tuple[memoryview, dict[str, Any], int]:
     """Returns the header's bytes, its content, and the start of the tensors."""
     (length,) = _LENGTH.unpack_from(data)
     start = _LENGTH.size + length

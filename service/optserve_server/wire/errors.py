@@ -89,13 +89,15 @@ def error_status(error: DomainError) -> Status:
     code: Any = CODES[error.reason].value
     status = Status(code=code[0], message=error.message)
     fate = {APPLIED_KEY: "unknown" if error.reason is Reason.INTERNAL else "no"}
-    _attach(status, ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=fate | error.metadata))
+    _attach_detail(
+        status, ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=fate | error.metadata)
+    )
     if error.field is not None:
         violation = BadRequest.FieldViolation(field=error.field, description=error.message)
-        _attach(status, BadRequest(field_violations=[violation]))
+        _attach_detail(status, BadRequest(field_violations=[violation]))
     if error.retry_after is not None:
         delay = Duration(nanos=round(error.retry_after % 1 * 1e9), seconds=int(error.retry_after))
-        _attach(status, RetryInfo(retry_delay=delay))
+        _attach_detail(status, RetryInfo(retry_delay=delay))
     return status
 
 
@@ -104,7 +106,7 @@ def error_status_code(error: DomainError) -> grpc.StatusCode:
     return CODES[error.reason]
 
 
-def _attach(status: Status, detail: Message) -> None:
+def _attach_detail(status: Status, detail: Message) -> None:
     packed = AnyMessage()
     packed.Pack(detail)
     status.details.append(packed)

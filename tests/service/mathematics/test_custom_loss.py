@@ -136,8 +136,8 @@ def test_other_numbers_need_no_other_kernel() -> None:
 
 def test_the_kernels_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     backend: Any = Counting(NumpyBackend(threads=1))
-    kept = functools.lru_cache(maxsize=2)(custom_module._kernel.__wrapped__)
-    monkeypatch.setattr(custom_module, "_kernel", kept)
+    kept = functools.lru_cache(maxsize=2)(custom_module._compile_kernel.__wrapped__)
+    monkeypatch.setattr(custom_module, "_compile_kernel", kept)
     for factor in (1, 2, 1, 3, 1, 2):  # 3 takes the place of 2
         loss = custom(expression=f"y_pred {'* y_pred ' * factor}", constants=())
         loss.evaluate(P, T, Reduction.SUM, with_gradient=False, backend=backend)

@@ -96,7 +96,7 @@ class Capabilities(MessageRecord, message=wire.GetCapabilitiesResponse):
     def from_message(cls, message: wire.GetCapabilitiesResponse, **converted: object) -> Self:
         algorithms: dict[str, dict[str, Algorithm]] = {}
         for item in message.algorithms:
-            algorithms.setdefault(item.family, {})[item.name] = _algorithm(item)
+            algorithms.setdefault(item.family, {})[item.name] = _decode_algorithm(item)
         return super().from_message(
             message,
             algorithms=algorithms,
@@ -106,12 +106,12 @@ class Capabilities(MessageRecord, message=wire.GetCapabilitiesResponse):
         )
 
 
-def _algorithm(message: wire.Algorithm) -> Algorithm:
-    hyperparameters = {item.name: _hyperparameter(item) for item in message.hyperparameters}
+def _decode_algorithm(message: wire.Algorithm) -> Algorithm:
+    hyperparameters = {item.name: _decode_hyperparameter(item) for item in message.hyperparameters}
     return Algorithm(message.family, message.name, hyperparameters)
 
 
-def _hyperparameter(message: wire.Hyperparameter) -> Hyperparameter:
+def _decode_hyperparameter(message: wire.Hyperparameter) -> Hyperparameter:
     pairs = [(member_or_none(Convention, item.convention), item.value) for item in message.defaults]
     defaults = {convention: value for convention, value in pairs if convention is not None}
     return Hyperparameter(message.name, message.range, defaults)

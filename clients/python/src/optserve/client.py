@@ -189,7 +189,7 @@ class Client:
         response = self._connection.call(self._connection.sessions.CreateSession, request, timeout)
         handle = SessionHandle(self._connection, SessionInfo.from_message(response.session))
         if upload:
-            self._upload(handle, arrays, timeout, progress)
+            self._upload_parameters(handle, arrays, timeout, progress)
         return handle
 
     def session(
@@ -452,7 +452,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def _upload(
+    def _upload_parameters(
         self, handle: SessionHandle, arrays: Mapping[str, Array], timeout: float | None, progress: bool | None
     ) -> None:
         """Uploads the parameters of a session; deletes the session if that fails."""

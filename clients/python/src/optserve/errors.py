@@ -226,12 +226,12 @@ def from_call(failure: grpc.RpcError) -> OptserveError:
     """Returns the typed error of a failed call."""
     call = cast(grpc.Call, failure)  # what gRPC raises; its types do not say so
     trailers = dict(call.trailing_metadata() or ())
-    details = list(_details(trailers.get(DETAILS_KEY)))
-    info = _first(details, error_details_pb2.ErrorInfo())
+    details = list(_parse_details(trailers.get(DETAILS_KEY)))
+    info = _first_detail(details, error_details_pb2.ErrorInfo())
     ours = info.domain == DOMAIN
     reason = Reason[info.reason] if ours and info.reason in Reason.__members__ else None
-    retry = _first(details, error_details_pb2.RetryInfo())
-    violations = _first(details, error_details_pb2.BadRequest()).field_violations
+    retry = _first_detail(details, error_details_pb2.RetryInfo())
+    violations = _first_detail(details, error_details_pb2.BadRequest()).field_violations
     cls = BY_CODE.get(call.code(), OptserveError)
     if call.code() is grpc.StatusCode.CANCELLED and call.details() == _BARE_CANCELLED:
         cls = Unavailable
@@ -245,12 +245,12 @@ def from_call(failure: grpc.RpcError) -> OptserveError:
         retry_after=retry.retry_delay.ToTimedelta().total_seconds()
         if retry.HasField("retry_delay")
         else None,
-        request_id=info.metadata.get("request_id") or _text(trailers.get("x-request-id")),
+        request_id=info.metadata.get("request_id") or _decode_text(trailers.get("x-request-id")),
         applied=None if not ours or info.metadata.get("applied") == "unknown" else False,
     )
 
 
-def _details(packed: str | bytes | None) -> Iterator[AnyMessage]:
+def _parse_details(packed: str | bytes | None) -> Iterator[AnyMessage]:
     if isinstance(packed, bytes):
         try:
             yield from status_pb2.Status.FromString(packed).details
@@ -258,7 +258,7 @@ def _details(packed: str | bytes | None) -> Iterator[AnyMessage]:
             return  # the details of a proxy; the status code is valid
 
 
-def _first(details: list[AnyMessage], empty: M) -> M:
+def _first_detail(details: list[AnyMessage], empty: M) -> M:
     """The first detail of the type of ``empty``, or ``empty`` itself."""
     for detail in details:
         if detail.Unpack(empty):
@@ -266,5 +266,5 @@ def _first(details: list[AnyMessage], empty: M) -> M:
     return empty
 
 
-def _text(value: str | bytes | None) -> str | None:
+def _decode_text(value: str | bytes | None) -> str | None:
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value

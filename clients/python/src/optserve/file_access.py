@@ -24,7 +24,7 @@ def open_to_write(place: FileLike) -> Iterator[IO[bytes]]:
         yield place
         return
     if _is_url(place):
-        with _open(place, "wb") as file:
+        with _open_with_fsspec(place, "wb") as file:
             yield file
         return
     path = Path(place)
@@ -48,7 +48,7 @@ def open_to_read(place: FileLike) -> Iterator[tuple[IO[bytes], int]]:
     if not isinstance(place, str | os.PathLike):
         yield place, _count_remaining(place)
         return
-    with _open(place, "rb") if _is_url(place) else Path(place).open("rb") as file:
+    with _open_with_fsspec(place, "rb") if _is_url(place) else Path(place).open("rb") as file:
         yield file, _count_remaining(file)
 
 
@@ -56,7 +56,7 @@ def _is_url(place: str | os.PathLike[str]) -> bool:
     return isinstance(place, str) and "://" in place
 
 
-def _open(place: str | os.PathLike[str], mode: str) -> Any:
+def _open_with_fsspec(place: str | os.PathLike[str], mode: str) -> Any:
     import fsspec  # an extra
 
     return fsspec.open(place, mode)

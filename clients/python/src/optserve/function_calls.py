@@ -38,17 +38,17 @@ class LossValue:
     @property
     def value(self) -> float:
         """The reduced loss; ValueError under LossReduction.NONE."""
-        return _require(self._value, "the loss is not reduced")
+        return _require_not_none(self._value, "the loss is not reduced")
 
     @property
     def gradient(self) -> Array:
         """Gradient with respect to the prediction, of its type and shape; ValueError if not requested."""
-        return _require(self._gradient, "the gradient was not asked for")
+        return _require_not_none(self._gradient, "the gradient was not asked for")
 
     @property
     def per_example(self) -> Array:
         """The loss of each example; ValueError if not requested."""
-        return _require(self._per_example, "the values per example were not asked for")
+        return _require_not_none(self._per_example, "the values per example were not asked for")
 
     def __repr__(self) -> str:
         return f"<LossValue {self._value}>"
@@ -64,7 +64,7 @@ def optional_tensor(value: ArrayLike | None, what: str) -> tensor_pb2.Tensor | N
     return None if value is None else tensor_of(value, what)
 
 
-def _require(value: T | None, otherwise: str) -> T:
+def _require_not_none(value: T | None, otherwise: str) -> T:
     if value is None:
         raise ValueError(otherwise)
     return value

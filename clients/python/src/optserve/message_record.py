@@ -25,19 +25,19 @@ class MessageRecord:
     def from_message(cls, message: Any, **converted: object) -> Self:
         """Decodes a message; ``converted`` are fields that it states in another form, or lacks."""
         names = {field.name for field in dataclasses.fields(cast(Any, cls))}
-        return cls(**{name: _value(message, name) for name in names.difference(converted)}, **converted)
+        return cls(**{name: _field_value(message, name) for name in names.difference(converted)}, **converted)
 
 
-def _value(message: Any, name: str) -> Any:
+def _field_value(message: Any, name: str) -> Any:
     """The value of a field: None if it is unset, a tuple if it is repeated."""
     field = message.DESCRIPTOR.fields_by_name[name]
     value = getattr(message, name)
     if field.is_repeated:
-        return tuple(_decode(one) for one in value)
-    return None if field.has_presence and not message.HasField(name) else _decode(value)
+        return tuple(_decode_value(one) for one in value)
+    return None if field.has_presence and not message.HasField(name) else _decode_value(value)
 
 
-def _decode(value: Any) -> Any:
+def _decode_value(value: Any) -> Any:
     if isinstance(value, Timestamp):
         return value.ToDatetime(tzinfo=UTC)
     if not isinstance(value, Message):

@@ -96,7 +96,7 @@ class ShardQueue:
             if self._is_unsettled:
                 self._ahead.extendleft(reversed(self._yielded))
                 self._yielded, self._is_unsettled = [], False
-            if not self._ahead and not self._acquire(ahead):
+            if not self._ahead and not self._lease_shards(ahead):
                 return
             shard = self._ahead.popleft()
             self._yielded.append(shard)
@@ -109,7 +109,7 @@ class ShardQueue:
         try:
             yield [shard.number for shard in self._yielded]
         except errors.ShardNotHeld:
-            self._forget()
+            self._forget_shards()
             raise
 
     def record_outcome(self, outcome: StepOutcome | None) -> None:
@@ -123,9 +123,9 @@ class ShardQueue:
             session=self._session, worker=self._worker, worker_epoch=self._epoch
         )
         self._connection.call(self._connection.workers.ReleaseShards, request, timeout)
-        self._forget()
+        self._forget_shards()
 
-    def _acquire(self, ahead: int) -> bool:
+    def _lease_shards(self, ahead: int) -> bool:
         """Leases shards, once there are any; False if there will be none."""
         count = len(self._yielded) + 1 + ahead
         request = workers.AcquireShardsRequest(
@@ -146,7 +146,7 @@ class ShardQueue:
                 break
         return bool(self._ahead)
 
-    def _forget(self) -> None:
+    def _forget_shards(self) -> None:
         self._ahead.clear()
         self._yielded, self._is_unsettled = [], False
 

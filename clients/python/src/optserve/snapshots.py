@@ -87,7 +87,7 @@ class Snapshots:
         Raises:
             NotFound: there is none of that step.
         """
-        request = wire.DeleteSnapshotRequest(name=self._at(step), request_id=uuid.uuid4().hex)
+        request = wire.DeleteSnapshotRequest(name=self._snapshot_name(step), request_id=uuid.uuid4().hex)
         self._connection.call(self._connection.sessions.DeleteSnapshot, request, timeout)
 
     def restore(
@@ -112,7 +112,7 @@ class Snapshots:
             DataLoss: the snapshot is damaged; nothing was changed.
         """
         request = wire.RestoreSnapshotRequest(
-            name=self._at(step), request_id=uuid.uuid4().hex, weights_only=weights_only
+            name=self._snapshot_name(step), request_id=uuid.uuid4().hex, weights_only=weights_only
         )
         if expected_step is not None:
             request.expected_step = coercion.to_step(expected_step, "expected_step")
@@ -145,7 +145,7 @@ class Snapshots:
             DataLoss: it is damaged.
             OSError: the place cannot be written.
         """
-        request = wire.ExportSnapshotRequest(name=self._name if step is None else self._at(step))
+        request = wire.ExportSnapshotRequest(name=self._name if step is None else self._snapshot_name(step))
         shows = self._connection.progress if progress is None else progress
         # A day, because only the server knows the length.
         seconds = coercion.to_timeout(86400.0, timeout)
@@ -179,14 +179,14 @@ class Snapshots:
             AlreadyExists: there is a session of that id.
         """
         request = wire.ForkSessionRequest(
-            name=self._name if step is None else self._at(step),
+            name=self._name if step is None else self._snapshot_name(step),
             session_id=coercion.to_string(session_id, "session_id"),
             request_id=uuid.uuid4().hex,
         )
         response = self._connection.call(self._connection.sessions.ForkSession, request, timeout)
         return SessionInfo.from_message(response.session)
 
-    def _at(self, step: int | str | Snapshot) -> str:
+    def _snapshot_name(self, step: int | str | Snapshot) -> str:
         return coercion.to_snapshot_name(step, self._name)
 
 
@@ -203,7 +203,7 @@ def import_session(
             file.seek(begins)
             with bar("import", byte_count, shows) as shown:
                 response: wire.ImportSnapshotResponse = connection.streams.import_(
-                    _messages(header, file, shown), timeout=left, metadata=connection.metadata
+                    _import_messages(header, file, shown), timeout=left, metadata=connection.metadata
                 )
             return response
 
@@ -211,7 +211,7 @@ def import_session(
         return SessionInfo.from_message(connection.run(attempt, seconds).session)
 
 
-def _messages(header: wire.ImportHeader, file: IO[bytes], shown: Any) -> Iterator[bytes]:
+def _import_messages(header: wire.ImportHeader, file: IO[bytes], shown: Any) -> Iterator[bytes]:
     yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(header=header)))
     offset = 0
     while data := file.read(CHUNK_BYTES):

@@ -32,7 +32,7 @@ def encode(spec: Spec) -> Any:
         inner.SetInParent()
     for name, value in _set_fields(spec).items():
         target = inner if name in inner.DESCRIPTOR.fields_by_name else message
-        _put(target, name, value)
+        _set_field(target, name, value)
     return message
 
 
@@ -42,7 +42,7 @@ def _set_fields(spec: Spec) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _put(message: Message, name: str, value: object) -> None:
+def _set_field(message: Message, name: str, value: object) -> None:
     if isinstance(value, Spec):
         getattr(message, name).CopyFrom(encode(value))
     elif isinstance(value, Mapping):
@@ -64,11 +64,11 @@ def decode(message: Message) -> Spec:
     values = {}
     for name in (field.name for field in dataclasses.fields(cast(Any, cls))):
         source = inner if name in inner.DESCRIPTOR.fields_by_name else message
-        values[name] = _get(source, name)
+        values[name] = _get_field(source, name)
     return cls(**values)
 
 
-def _get(message: Message, name: str) -> object:
+def _get_field(message: Message, name: str) -> object:
     field = message.DESCRIPTOR.fields_by_name[name]
     value = getattr(message, name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:

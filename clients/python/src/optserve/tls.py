@@ -27,11 +27,11 @@ def credentials(
     if (certificate is None) != (key is None):
         raise ValueError("a certificate and its key go together")
     return grpc.ssl_channel_credentials(
-        root_certificates=_read(authority),
-        private_key=_read(key),
-        certificate_chain=_read(certificate),
+        root_certificates=_read_file(authority),
+        private_key=_read_file(key),
+        certificate_chain=_read_file(certificate),
     )
 
 
-def _read(path: File | None) -> bytes | None:
+def _read_file(path: File | None) -> bytes | None:
     return None if path is None else Path(path).read_bytes()

@@ -64,7 +64,7 @@ class Identities:
         self._version: object = None
         self._access = Access()
         if path is not None:
-            self._version = _version(path)
+            self._version = _file_version(path)
             self._set_access(read_access_file(path, allow_world_readable=allow_world_readable))
 
     def authenticate(self, metadata: object) -> Caller:
@@ -94,7 +94,7 @@ class Identities:
         """Reads the file again where it has changed; a wrong one is logged and not taken."""
         if self._path is None:
             return
-        version = _version(self._path)
+        version = _file_version(self._path)
         if version == self._version:
             return
         self._version = version
@@ -110,7 +110,7 @@ class Identities:
         self._namespaces.set_quotas(access.quotas)
 
 
-def _version(path: Path) -> object:
+def _file_version(path: Path) -> object:
     """What changes when the file does."""
     try:
         stat = path.stat()

@@ -62,7 +62,7 @@ class Coordination:
             DomainError: what `Contribution.prepare` raises, or the error of the step that it was to become
                 a part of; nothing was applied.
         """
-        return ShieldedCoroutine(self._contribute(session, contribution, reply))
+        return ShieldedCoroutine(self._commit_contribution(session, contribution, reply))
 
     def join(self, session: Session, worker: str, lease_seconds: float) -> Awaitable[Member]:
         """Makes a worker a member."""
@@ -120,7 +120,7 @@ class Coordination:
                 session, partial(session.coordinator.reconsider_all, shutting_down_error())
             )
 
-    async def _contribute(
+    async def _commit_contribution(
         self, session: Session, contribution: Contribution, reply: Reply | None
     ) -> StepResult:
         while True:
@@ -153,7 +153,7 @@ class Coordination:
             self._waiting.pop(held, None)
 
     async def _commit_change(self, session: Session, change: Change[Session, Any]) -> Any:
-        done = await self._execution.commit(session, change, _commit)
+        done = await self._execution.commit(session, change, _commit_prepared)
         await self._commit_due_changes(session)
         return done
 
@@ -162,7 +162,7 @@ class Coordination:
         coordinator = session.coordinator
         while not session.closed and (change := next_due_change(coordinator)) is not None:
             try:
-                await self._execution.commit(session, change, _commit)
+                await self._execution.commit(session, change, _commit_prepared)
             except Exception as error:
                 if not isinstance(error, DomainError):
                     _log.exception("a step of contributions failed")
@@ -197,5 +197,5 @@ class Committed(Protocol[T]):
         """Makes it."""
 
 
-def _commit(prepared: Committed[T]) -> T:
+def _commit_prepared(prepared: Committed[T]) -> T:
     return prepared.commit()

@@ -60,9 +60,11 @@ class Execution:
             DomainError: what `Change.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE; nothing
                 was applied.
         """
-        return ShieldedCoroutine(self._commit(session, change, apply))
+        return ShieldedCoroutine(self._commit_exclusively(session, change, apply))
 
-    async def _commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> T:
+    async def _commit_exclusively(
+        self, session: Session, change: Change[Session, P], apply: Callable[[P], T]
+    ) -> T:
         asked = perf_counter_ns()
         await session.lock.acquire()
         try:

@@ -39,18 +39,18 @@ class ShieldedCoroutine(Generic[T]):
             return result
         self._outcome = asyncio.get_running_loop().create_future()
         _waiting.add(self)
-        self._wait(waiting)
+        self._resume_when_done(waiting)
         return (yield from self._outcome)
 
-    def _wait(self, waiting: Any) -> None:
+    def _resume_when_done(self, waiting: Any) -> None:
         """Continues when a future is done, or at the loop's next iteration."""
         if waiting is None:
-            asyncio.get_running_loop().call_soon(self._resume)
+            asyncio.get_running_loop().call_soon(self._resume_coroutine)
         else:
             waiting._asyncio_future_blocking = False
-            waiting.add_done_callback(self._resume)
+            waiting.add_done_callback(self._resume_coroutine)
 
-    def _resume(self, _: object = None) -> None:
+    def _resume_coroutine(self, _: object = None) -> None:
         assert self._outcome is not None
         try:
             waiting = self._coroutine.send(None)
@@ -63,4 +63,4 @@ class ShieldedCoroutine(Generic[T]):
             if not self._outcome.done():
                 self._outcome.set_exception(error)
         else:
-            self._wait(waiting)
+            self._resume_when_done(waiting)

@@ -103,10 +103,10 @@ class CallInterceptor(aio.ServerInterceptor):
             if handler is None:
                 return None
             # Only methods that exist are stored: a client chooses the name.
-            wrapped = self._handlers[method] = self._wrap(handler, method)
+            wrapped = self._handlers[method] = self._wrap_handler(handler, method)
         return wrapped
 
-    def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap_handler(self, handler: Any, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         many_in, many_out = handler.request_streaming, handler.response_streaming
         kind = f"{'stream' if many_in else 'unary'}_{'stream' if many_out else 'unary'}"
         behaviour: Behaviour = getattr(handler, kind)
@@ -126,7 +126,7 @@ class CallInterceptor(aio.ServerInterceptor):
         meters = self._meters
 
         async def answer(_: object, context: Context) -> bytes:
-            call = self._begin(method, context)
+            call = self._begin_call(method, context)
             try:
                 enter(call, context.invocation_metadata())
                 if many_in:
@@ -134,7 +134,7 @@ class CallInterceptor(aio.ServerInterceptor):
                 else:
                     request = await self._receive_only(call, context, decode)
                     call.moves = False
-                response = await self._encode(call, encode, await behaviour(request, context))
+                response = await self._encode_response(call, encode, await behaviour(request, context))
                 meters.bytes_sent += len(response)
                 call.code = "OK"
                 return response
@@ -142,7 +142,7 @@ class CallInterceptor(aio.ServerInterceptor):
                 await self._abort_call(call, context, error)
                 raise
             finally:
-                self._end(call, context, logging.DEBUG)
+                self._end_call(call, context, logging.DEBUG)
 
         return answer
 
@@ -153,7 +153,7 @@ class CallInterceptor(aio.ServerInterceptor):
         yields = inspect.isasyncgenfunction(behaviour)
 
         async def answer(_: object, context: Context) -> None:
-            call = self._begin(method, context)
+            call = self._begin_call(method, context)
             try:
                 enter(call, context.invocation_metadata())
                 await context.send_initial_metadata(((REQUEST_ID_KEY, call.request_id),))
@@ -164,32 +164,32 @@ class CallInterceptor(aio.ServerInterceptor):
                         request = self._decode_requests(call, context, decode)
                     else:
                         request = await self._receive_only(call, context, decode)
-                    await self._write_all(call, context, behaviour(request, context), encode)
+                    await self._write_responses(call, context, behaviour(request, context), encode)
                 call.code = "OK"
             except BaseException as error:
                 await self._abort_call(call, context, error)
                 raise
             finally:
-                self._end(call, context, logging.INFO)
+                self._end_call(call, context, logging.INFO)
 
         return answer
 
-    async def _write_all(
+    async def _write_responses(
         self, call: Call, context: Context, responses: AsyncIterator[Any], encode: Codec
     ) -> None:
         async for response in responses:
-            data = await self._encode(call, encode, response)
+            data = await self._encode_response(call, encode, response)
             await context.write(data)
             self._meters.bytes_sent += len(data)
             call.heard = time.monotonic()
 
     @staticmethod
-    async def _encode(call: Call, encode: Codec, response: Any) -> bytes:
+    async def _encode_response(call: Call, encode: Codec, response: Any) -> bytes:
         if call.is_answer_long:
             return await asyncio.to_thread(encode, response)
         return encode(response)  # type: ignore[no-any-return]
 
-    def _begin(self, method: str, context: Context) -> Call:
+    def _begin_call(self, method: str, context: Context) -> Call:
         call = Call(_request_id_from(context.invocation_metadata()), method)
         calls.current.set(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
@@ -248,9 +248,9 @@ class CallInterceptor(aio.ServerInterceptor):
         if error.reason is Reason.INTERNAL:
             error.metadata["request_id"] = call.request_id
         call.code = error.reason.value
-        await _abort(context, call.request_id, error)
+        await _abort_with_details(context, call.request_id, error)
 
-    def _end(self, call: Call, context: Context, level: int) -> None:
+    def _end_call(self, call: Call, context: Context, level: int) -> None:
         """Counts and logs the end of a call; ``level`` is that of a success."""
         self._admission.leave(call)
         nanoseconds = time.perf_counter_ns() - call.begun
@@ -308,7 +308,7 @@ def _out_of_memory_error() -> DomainError:
     )
 
 
-async def _abort(context: Context, request_id: str, error: DomainError) -> None:
+async def _abort_with_details(context: Context, request_id: str, error: DomainError) -> None:
     metadata: list[tuple[str, str | bytes]] = [
         (REQUEST_ID_KEY, request_id),
         (DETAILS_KEY, error_status(error).SerializeToString()),

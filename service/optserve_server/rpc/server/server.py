@@ -187,7 +187,7 @@ class Server:
             WorkerService(sessions.find, self._coordination, execution), generic
         )
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
-        capabilities = CapabilitiesService(namespaces.backend, namespaces.limits, self._features)
+        capabilities = CapabilitiesService(namespaces.backend, namespaces.limits, self._list_features)
         add_CapabilitiesServiceServicer_to_server(capabilities, generic)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
         if conditions.reflection:
@@ -197,7 +197,7 @@ class Server:
         self._looking: list[asyncio.Task[None]] = []
         self._told_ready = True
 
-    def _features(self) -> list[str]:
+    def _list_features(self) -> list[str]:
         """Names of what the server offers beyond the core of the contract."""
         offered = {
             "data_connections": self.data_connections.is_listening,
@@ -321,12 +321,12 @@ class Server:
         for over in find_expired(self.namespaces, self._lease_seconds):
             if over.action is ExpiryAction.DELETE:
                 await self._sessions.delete_expired_session(over.session, over.namespace.store)
-            elif not await self._evict(over):
+            elif not await self._evict_expired(over):
                 continue
             self.meters.sessions_expired[over.action.value] += 1
             _log.info("lease ended", extra={"facts": {"session": over.session.id}})
 
-    async def _evict(self, over: Expired) -> bool:
+    async def _evict_expired(self, over: Expired) -> bool:
         """Evicts a session and returns True; returns False for a session that is stored nowhere else."""
         durability, started = over.session.durability, time.monotonic()
         if self.durability_manager is None or durability is None:

@@ -109,7 +109,7 @@ def _compute_loss(
         target = array_from(request.target, _TARGETS)
     with within(f"loss.{chosen.algorithm.name}"):
         chosen.algorithm.check(prediction.shape)
-    sample_weight = _sample_weight(request)
+    sample_weight = _decode_sample_weight(request)
     loss = chosen.algorithm.evaluate(
         prediction,
         target,
@@ -128,7 +128,7 @@ def _compute_loss(
     return response
 
 
-def _sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
+def _decode_sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
     if not request.HasField("sample_weight"):
         return None
     with within("sample_weight"):
@@ -138,7 +138,7 @@ def _sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
 def _compute_activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
     with within("input"):
         x = array_from(request.input, _FLOATS)
-    slope = _slope(request)
+    slope = _decode_slope(request)
     chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x, slope)))
     write_algorithm(response.activation, chosen)
@@ -152,7 +152,7 @@ def _compute_activation_gradient(
         x = array_from(request.input, _FLOATS)
     with within("output_gradient"):
         dy = array_from(request.output_gradient, _FLOATS)
-    slope = _slope(request)
+    slope = _decode_slope(request)
     chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationGradientResponse(
         input_gradient=tensor_to(chosen.algorithm.vjp(x, dy, slope))
@@ -178,7 +178,7 @@ def _estimate_complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateCo
     return response
 
 
-def _slope(
+def _decode_slope(
     request: pb.ComputeActivationRequest | pb.ComputeActivationGradientRequest,
 ) -> npt.NDArray[Any] | None:
     if not request.HasField("slope"):

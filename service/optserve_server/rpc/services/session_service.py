@@ -112,7 +112,7 @@ class SessionService(SessionServiceServicer):
         content = await self._execution.in_thread(partial(digest_request, request)) if key else b""
         asked = Request(key, content)
         return await answer_once(
-            calls.current_namespace().requests, asked, partial(self._create, request, asked)
+            calls.current_namespace().requests, asked, partial(self._create_session, request, asked)
         )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
@@ -138,17 +138,17 @@ class SessionService(SessionServiceServicer):
     async def DeleteSession(
         self, request: pb.DeleteSessionRequest, context: Context
     ) -> pb.DeleteSessionResponse:
-        return await self._answer_once(request, partial(self._delete, request))
+        return await self._answer_once(request, partial(self._delete_session_or_damaged, request))
 
     async def UpdateSession(
         self, request: pb.UpdateSessionRequest, context: Context
     ) -> pb.UpdateSessionResponse:
-        return await self._answer_once(request, partial(self._update, request))
+        return await self._answer_once(request, partial(self._update_session, request))
 
     async def ReportMetrics(
         self, request: pb.ReportMetricsRequest, context: Context
     ) -> pb.ReportMetricsResponse:
-        return await self._answer_once(request, partial(self._report, request))
+        return await self._answer_once(request, partial(self._report_metrics, request))
 
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
@@ -164,7 +164,7 @@ class SessionService(SessionServiceServicer):
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find(request.name)
         options = steps.unary_options_from(request.options)
-        stage = partial(self._stage, session, request, options)
+        stage = partial(self._stage_step, session, request, options)
         # If few rows were sent, the zeros of the others are many.
         is_long = len(request.gradients) > MANY_TENSORS or (request.sparse_gradients and not session.is_small)
         unary, reply, change = await self._execution.in_thread(stage) if is_long else stage()
@@ -182,7 +182,7 @@ class SessionService(SessionServiceServicer):
             return answer(await self._coordination.contribute(session, change, reply))
         return await self._execution.commit(session, change, answer)
 
-    def _stage(
+    def _stage_step(
         self, session: Session, request: pb.StepRequest, options: StepOptions
     ) -> tuple[UnaryStep[Session], Reply | None, TakenStep | Contribution]:
         """Reads the gradient of a step into its place, and makes what is to be committed."""
@@ -343,7 +343,9 @@ class SessionService(SessionServiceServicer):
             self._durability_manager.create_session_files, calls.current_namespace(), kind, request
         )
 
-    async def _create(self, request: pb.CreateSessionRequest, asked: Request) -> pb.CreateSessionResponse:
+    async def _create_session(
+        self, request: pb.CreateSessionRequest, asked: Request
+    ) -> pb.CreateSessionResponse:
         session_id = self._session_store.choose_id(check_session_id(request.session_id))
         keep = self._make_persist_callback(ChangeKind.CREATE, asked)
         spec, parameters = await self._execution.in_thread(partial(_decode_create_request, request))
@@ -357,19 +359,25 @@ class SessionService(SessionServiceServicer):
         await describe_session(self._execution, response.session, session)
         return response
 
-    async def _update(self, request: pb.UpdateSessionRequest, asked: Request) -> pb.UpdateSessionResponse:
+    async def _update_session(
+        self, request: pb.UpdateSessionRequest, asked: Request
+    ) -> pb.UpdateSessionResponse:
         session, spec = self.find(request.name), sessions.spec_from(request)
         expected = request.expected_step if request.HasField("expected_step") else None
         change = UpdateChange(self._session_store, spec, expected, asked)
         return cast(pb.UpdateSessionResponse, await commit_change(self._execution, session, change))
 
-    async def _report(self, request: pb.ReportMetricsRequest, asked: Request) -> pb.ReportMetricsResponse:
+    async def _report_metrics(
+        self, request: pb.ReportMetricsRequest, asked: Request
+    ) -> pb.ReportMetricsResponse:
         session, values = self.find(request.name), metrics.metrics_from(request.metrics)
         expected = request.expected_step if request.HasField("expected_step") else None
         change = ReportChange(values, expected, asked)
         return cast(pb.ReportMetricsResponse, await commit_change(self._execution, session, change))
 
-    async def _delete(self, request: pb.DeleteSessionRequest, asked: Request) -> pb.DeleteSessionResponse:
+    async def _delete_session_or_damaged(
+        self, request: pb.DeleteSessionRequest, asked: Request
+    ) -> pb.DeleteSessionResponse:
         session_id, store = session_id_from(request.name), self._session_store
         if self._durability_manager is not None and store.is_damaged(session_id):
             name = folder_name(calls.current_namespace().name, session_id)

@@ -101,7 +101,7 @@ class Snapshots:
         durability_manager, _ = self._require_durability(session)
         file = self._find_file(session, step)
         expected = request.expected_step if request.HasField("expected_step") else None
-        contents = await durability_manager.in_thread(partial(self._read, file))
+        contents = await durability_manager.in_thread(partial(self._read_snapshot, file))
         change: RestoreChange | PushChange
         if request.weights_only:
             staging = await self._execution.in_thread(partial(_stage_parameters, session, contents))
@@ -129,7 +129,7 @@ class Snapshots:
         else:
             file = self._find_file(source, step)
             made = await self._execution.create(partial(self._load_session, store, file, new_id))
-        return await self._add(store, made, ChangeKind.FORK, keep)
+        return await self._add_session(store, made, ChangeKind.FORK, keep)
 
     async def export(
         self, session: Session, step: int | None, chunk_bytes: int
@@ -142,7 +142,7 @@ class Snapshots:
         else:
             assert self._durability_manager is not None  # without one there is no file
             file = self._find_file(session, step)
-            await self._durability_manager.in_thread(partial(self._read, file))
+            await self._durability_manager.in_thread(partial(self._read_snapshot, file))
             read = partial(self._durability_manager.catalog.disk.read, file.path)
             data = np.frombuffer(await self._durability_manager.in_thread(read), np.uint8)
             of_step = file.step
@@ -162,19 +162,19 @@ class Snapshots:
         """Creates a session from uploaded bytes."""
         store.choose_id(new_id)  # another call may have been quicker
         made = await self._execution.create(partial(self._decode_import, store, data, new_id))
-        return await self._add(store, made, ChangeKind.IMPORT, keep)
+        return await self._add_session(store, made, ChangeKind.IMPORT, keep)
 
-    async def _add(
+    async def _add_session(
         self, store: Store, made: Session, kind: ChangeKind, keep: Callable[[Session], object]
     ) -> Message:
         add = partial(store.add, made, keep)
-        await (self._execution.create(add) if self._durability_manager is not None else _call_directly(add))
+        await (self._execution.create(add) if self._durability_manager is not None else _run_inline(add))
         return await self._execution.run_or_offload(
             len(made.layout.entries), partial(answer_to, kind, made, None)
         )
 
     def _load_session(self, store: Store, file: SnapshotFile, new_id: str) -> Session:
-        return self._decode_session(store, self._read(file), new_id)
+        return self._decode_session(store, self._read_snapshot(file), new_id)
 
     def _copy_session(self, store: Store, source: Session, new_id: str) -> Session:
         frozen = encode_snapshot(source, self._codec)
@@ -215,7 +215,7 @@ class Snapshots:
         frozen = encode_snapshot(session, self._codec, requests=[], **own)
         return serialize_snapshot(frozen, session.budget)
 
-    def _read(self, file: SnapshotFile) -> Contents:
+    def _read_snapshot(self, file: SnapshotFile) -> Contents:
         assert self._durability_manager is not None  # without one there is no file
         try:
             return self._durability_manager.catalog.read_snapshot(file)
@@ -264,7 +264,7 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
     return header, buffer
 
 
-async def _call_directly(work: Callable[[], T]) -> T:
+async def _run_inline(work: Callable[[], T]) -> T:
     return work()
 
 

@@ -33,7 +33,7 @@ class WorkerService(WorkerServiceServicer):
     ) -> None:
         self._find_session, self._coordination, self._execution = find, coordination, execution
 
-    def _find(self, name: str) -> Session:
+    def _find_request_session(self, name: str) -> Session:
         try:
             return self._find_session(name)
         except DomainError as error:
@@ -42,7 +42,7 @@ class WorkerService(WorkerServiceServicer):
             raise
 
     async def JoinSession(self, request: pb.JoinSessionRequest, context: Context) -> pb.JoinSessionResponse:
-        session = self._find(request.session)
+        session = self._find_request_session(request.session)
         worker, lease_seconds = workers.worker_from(request), workers.lease_seconds_from(request)
         member = await self._coordination.join(session, worker, lease_seconds)
         response = pb.JoinSessionResponse(
@@ -55,14 +55,14 @@ class WorkerService(WorkerServiceServicer):
         return response
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
-        session = self._find(request.session)
+        session = self._find_request_session(request.session)
         session.coordinator.membership.check_and_renew(workers.worker_from(request), request.worker_epoch)
         return pb.RenewLeaseResponse(step=session.step)
 
     async def LeaveSession(
         self, request: pb.LeaveSessionRequest, context: Context
     ) -> pb.LeaveSessionResponse:
-        session = self._find(request.session)
+        session = self._find_request_session(request.session)
         await self._coordination.leave(session, workers.worker_from(request), request.worker_epoch)
         return pb.LeaveSessionResponse()
 
@@ -70,7 +70,7 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.AcquireShardsRequest, context: Context
     ) -> pb.AcquireShardsResponse:
         acquired = await self._coordination.acquire_shards(
-            self._find(request.session),
+            self._find_request_session(request.session),
             workers.worker_from(request),
             request.worker_epoch,
             workers.shard_count_from(request),
@@ -81,12 +81,12 @@ class WorkerService(WorkerServiceServicer):
     async def ReleaseShards(
         self, request: pb.ReleaseShardsRequest, context: Context
     ) -> pb.ReleaseShardsResponse:
-        session, worker = self._find(request.session), workers.worker_from(request)
+        session, worker = self._find_request_session(request.session), workers.worker_from(request)
         await self._coordination.release_shards(session, worker, request.worker_epoch, request.shards)
         return pb.ReleaseShardsResponse()
 
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
-        membership = self._find(request.session).coordinator.membership
+        membership = self._find_request_session(request.session).coordinator.membership
         now = membership.clock()
         return pb.ListWorkersResponse(
             workers=[workers.worker_to(member, now) for member in membership.list_members()]

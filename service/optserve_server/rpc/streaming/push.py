@@ -51,7 +51,7 @@ async def receive_push(requests: Requests, find: Callable[[str], Session], execu
     first = await anext(requests, None)
     if first is None or not first.message.HasField("header"):
         raise DomainError(Reason.STREAM_PROTOCOL, "a push begins with a header", field="header")
-    push = await _begin(first.message.header, find, execution)
+    push = await _begin_push(first.message.header, find, execution)
     filler = Filler(push.staging.buffer)
     filler.add(first.chunk)
     while (framed := await anext(requests, None)) is not None:
@@ -63,7 +63,7 @@ async def receive_push(requests: Requests, find: Callable[[str], Session], execu
     return push
 
 
-async def _begin(header: pb.PushHeader, find: Callable[[str], Session], execution: Execution) -> Push:
+async def _begin_push(header: pb.PushHeader, find: Callable[[str], Session], execution: Execution) -> Push:
     with within("header"):
         check_identifier(header.request_id, "request_id")
         session = find(header.name)

@@ -41,17 +41,17 @@ class StepAnswer:
 
     def on_result(self, result: StepResult) -> None:
         """The result is known, the parameters follow."""
-        self._loop.call_soon_threadsafe(self._begin, result)
+        self._loop.call_soon_threadsafe(self._set_result, result)
 
     def on_values(self, byte_count: int) -> None:
         """That many bytes of the parameters are there."""
-        self._loop.call_soon_threadsafe(self._advance, byte_count)
+        self._loop.call_soon_threadsafe(self._set_progress, byte_count)
 
-    def _begin(self, result: StepResult) -> None:
+    def _set_result(self, result: StepResult) -> None:
         self.result = result
         self._on_begun(self)
 
-    def _advance(self, byte_count: int) -> None:
+    def _set_progress(self, byte_count: int) -> None:
         self._reached = byte_count
         if self._news is not None:
             self._news.set()
@@ -92,7 +92,7 @@ class StepAnswers:
 
     def make_answer(self, reply: Reply | None) -> StepAnswer:
         """An answer; that of a step in a thread is sent while the step runs."""
-        return StepAnswer(reply, self._start)
+        return StepAnswer(reply, self._start_sending)
 
     async def wait_until_sent(self) -> None:
         """Waits until every answer that was begun is sent."""
@@ -120,13 +120,13 @@ class StepAnswers:
     def _is_last_copied(self) -> bool:
         return self._answer is not None and self._answer.is_copied
 
-    def _start(self, answer: StepAnswer) -> None:
+    def _start_sending(self, answer: StepAnswer) -> None:
         if self._closed:  # the client was lost while its step was computed
             return
         self._answer = answer
-        self.sending_task = self._loop.create_task(self._write(answer))
+        self.sending_task = self._loop.create_task(self._send_answer(answer))
 
-    async def _write(self, answer: StepAnswer) -> None:
+    async def _send_answer(self, answer: StepAnswer) -> None:
         """Sends a result and, chunk by chunk as they come, the parameters.
 
         A message costs more than a small model's bytes, so the first chunk is in the same one.

@@ -349,7 +349,7 @@ async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
     if isinstance(chunk, ChunkAhead):
         place = filler.reserve_place(chunk)
         try:
-            await _receive(chunk, place)
+            await _receive_chunk_ahead(chunk, place)
         except BaseException:
             filler.discard_chunk(chunk)
             raise
@@ -357,7 +357,7 @@ async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
         filler.add(chunk)
 
 
-async def _receive(chunk: ChunkAhead, place: memoryview) -> None:
+async def _receive_chunk_ahead(chunk: ChunkAhead, place: memoryview) -> None:
     """Receives a chunk that is still on its way straight into its place."""
     here = len(chunk.received)
     place[:here] = chunk.received

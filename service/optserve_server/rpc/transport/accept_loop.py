@@ -30,11 +30,11 @@ class AcceptLoop:
     def open(self, listener: socket.socket) -> None:
         """Begins to take connections at a socket, which is closed together with the accept loop."""
         listener.setblocking(False)
-        self.spawn(self._accept(listener))
+        self.spawn(self._accept_connections(listener))
 
     def spawn(self, work: Work) -> None:
         """Runs other work, which is cancelled when the accept loop is closed."""
-        _start(work, self._others)
+        _start_task(work, self._others)
 
     async def close(self) -> None:
         """Takes no more connections, and serves none any longer."""
@@ -43,7 +43,7 @@ class AcceptLoop:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, listener: socket.socket) -> None:
+    async def _accept_connections(self, listener: socket.socket) -> None:
         with listener:
             while True:
                 try:
@@ -53,13 +53,13 @@ class AcceptLoop:
                     await asyncio.sleep(0.1)
                     continue
                 if self._most is None or len(self._served) < self._most:
-                    _start(self._serve(connection), self._served)
+                    _start_task(self._serve(connection), self._served)
                 else:
                     connection.close()
                 await asyncio.sleep(0)  # where many wait to be taken, nothing above does
 
 
-def _start(work: Work, tasks: set[asyncio.Task[None]]) -> None:
+def _start_task(work: Work, tasks: set[asyncio.Task[None]]) -> None:
     task = asyncio.get_running_loop().create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)

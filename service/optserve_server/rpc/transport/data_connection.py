@@ -126,7 +126,7 @@ class DataConnection:
         self._unturned += MESSAGE
         if self._unturned >= TURN:  # a socket that is always ready would never wait
             await self._yield_to_event_loop()
-        if self._end - self._start < PREFIX.size and not await self._buffer_up(PREFIX.size):
+        if self._end - self._start < PREFIX.size and not await self._receive_until_buffered(PREFIX.size):
             return aio.EOF
         compressed, length = PREFIX.unpack_from(self._buffer, self._start)
         if compressed:
@@ -138,7 +138,7 @@ class DataConnection:
         is_long = length > SHORT
         size = PREFIX.size + (HEAD if is_long else length)
         if self._end - self._start < size:
-            await self._buffer_up(size)
+            await self._receive_until_buffered(size)
         begin = self._start + PREFIX.size
         self._start += size
         message = self._buffer[begin : self._start]
@@ -166,12 +166,12 @@ class DataConnection:
             raise self._connection_lost_error() from lost
         for part in parts:
             if sent < len(part):
-                await self._send(memoryview(part)[sent:])
+                await self._send_all(memoryview(part)[sent:])
             sent = max(0, sent - len(part))
         self._call.heard = time.monotonic()
         self._meters.bytes_sent += size
 
-    async def _buffer_up(self, size: int) -> bool:
+    async def _receive_until_buffered(self, size: int) -> bool:
         """Receives until that many bytes are in the buffer; False if the client sent all before the first."""
         here = self._end - self._start
         if not here:
@@ -180,7 +180,7 @@ class DataConnection:
             self._buffer[:here] = bytes(self._buffer[self._start : self._end])
             self._start, self._end = 0, here
         while self._end - self._start < size:
-            received = await self._receive(self._buffer[self._end :])
+            received = await self._receive_some(self._buffer[self._end :])
             if not received:
                 if self._end > self._start:
                     raise _truncation_error(self._end - self._start, size)
@@ -194,13 +194,13 @@ class DataConnection:
         place[:filled] = self._buffer[self._start : self._start + filled]
         self._start += filled
         while filled < len(place):
-            received = await self._receive(place[filled : filled + RUN])
+            received = await self._receive_some(place[filled : filled + RUN])
             if not received:
                 raise _truncation_error(filled, len(place))
             filled += received
             await self._note_progress(received)
 
-    async def _receive(self, place: memoryview) -> int:
+    async def _receive_some(self, place: memoryview) -> int:
         """Receives at least one byte, or 0 when the client has sent all."""
         while True:
             try:
@@ -224,7 +224,7 @@ class DataConnection:
         else:  # nothing is waited for, and the loop would call again and again
             self.close()
 
-    async def _send(self, left: memoryview) -> None:
+    async def _send_all(self, left: memoryview) -> None:
         while left:
             try:
                 sent = self._socket.send(left)

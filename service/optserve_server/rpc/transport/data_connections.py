@@ -132,7 +132,7 @@ class DataConnections:
 
     def close_gracefully(self, connection: socket.socket) -> None:
         """Says that nothing more comes, and closes a connection once its client has heard that."""
-        self._accept_loop.spawn(self._linger(connection))
+        self._accept_loop.spawn(self._half_close_and_drain(connection))
 
     async def _match_ticket(self, connection: socket.socket) -> None:
         """Hands a connection to the call whose ticket it shows, or closes it without a word."""
@@ -151,12 +151,12 @@ class DataConnections:
             if not accepted:
                 connection.close()
 
-    async def _linger(self, connection: socket.socket) -> None:
+    async def _half_close_and_drain(self, connection: socket.socket) -> None:
         # To close it while bytes wait to be read would take back answers that are on their way.
         try:
             with connection, contextlib.suppress(OSError, TimeoutError):
                 connection.shutdown(socket.SHUT_WR)
-                await asyncio.wait_for(_drain(connection), LINGER_SECONDS)
+                await asyncio.wait_for(_discard_received(connection), LINGER_SECONDS)
         finally:
             self.count -= 1
 
@@ -185,7 +185,7 @@ async def _read_ticket(connection: socket.socket) -> bytes:
     return said[len(GREETING) :]
 
 
-async def _drain(connection: socket.socket) -> None:
+async def _discard_received(connection: socket.socket) -> None:
     loop, place = asyncio.get_running_loop(), bytearray(1 << 16)
     while await asyncio.wait_for(loop.sock_recv_into(connection, place), SILENT_SECONDS):
         await asyncio.sleep(0)  # one that sends fast would let no other task run

@@ -41,7 +41,7 @@ class DescriptorPassing:
         self.name = ""
         self._regions = regions
         self._accept_loop = AcceptLoop(
-            self._serve, "a client could not fetch its memory", regions.max_descriptors
+            self._serve_claim, "a client could not fetch its memory", regions.max_descriptors
         )
 
     def start(self) -> None:
@@ -70,14 +70,14 @@ class DescriptorPassing:
 
     def schedule_expiry(self, region: Region) -> None:
         """Drops a region that is not fetched in time."""
-        timer = asyncio.get_running_loop().call_later(CLAIM_TIMEOUT_S, self._expire, region)
+        timer = asyncio.get_running_loop().call_later(CLAIM_TIMEOUT_S, self._drop_unclaimed, region)
         region.on_drop[timer] = timer.cancel
 
-    def _expire(self, region: Region) -> None:
+    def _drop_unclaimed(self, region: Region) -> None:
         if not region.claimed:
             self._regions.drop(region)
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def _serve_claim(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError, TimeoutError):
             connection.setblocking(False)
             if not is_same_user(connection):
@@ -87,9 +87,9 @@ class DescriptorPassing:
             told = await asyncio.wait_for(loop.sock_recv(connection, 4 * NAME_BYTES), CLAIM_TIMEOUT_S)
             region = self._regions.claim(told.decode("ascii", "replace"))
             if region is not None:
-                await self._hand_over(region, connection)
+                await self._send_descriptors(region, connection)
 
-    async def _hand_over(self, region: Region, connection: socket.socket) -> None:
+    async def _send_descriptors(self, region: Region, connection: socket.socket) -> None:
         """Stays until the client ends the connection, or the region is dropped."""
 
         def end() -> None:

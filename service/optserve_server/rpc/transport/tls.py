@@ -60,9 +60,9 @@ class Certificates:
 
     def __init__(self, files: CertificateFiles) -> None:
         self._files = files
-        self._version = self._versions()
+        self._version = self._file_versions()
         self.expiry = datetime.max.replace(tzinfo=UTC)
-        self._current = self._read()
+        self._current = self._read_certificates()
         self._logged = -LOG_INTERVAL_S
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -88,12 +88,12 @@ class Certificates:
 
     def _reload_certificates(self) -> grpc.ServerCertificateConfiguration:
         """The certificates for a connection that begins; called by gRPC's own threads."""
-        version = self._versions()
+        version = self._file_versions()
         if version == self._version:
             return self._current
         self._version = version
         try:
-            self._current = self._read()
+            self._current = self._read_certificates()
         except CertificateError as error:
             # A certificate without its new key, most likely, which is about to come.
             _log.error("the certificates stay as they were: %s", error)
@@ -102,7 +102,7 @@ class Certificates:
             _log.info("certificates read again")
         return self._current
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
+    def _read_certificates(self) -> grpc.ServerCertificateConfiguration:
         files = self._files
         try:
             if not files.is_world_readable_allowed:
@@ -120,12 +120,12 @@ class Certificates:
             raise CertificateError(f"cannot use {files.certificate} with {files.key}: {error}") from None
         return grpc.ssl_server_certificate_configuration([pair], authority)
 
-    def _versions(self) -> tuple[object, ...]:
+    def _file_versions(self) -> tuple[object, ...]:
         paths = (self._files.certificate, self._files.key, self._files.client_authority)
-        return tuple(_version(path) for path in paths if path is not None)
+        return tuple(_file_version(path) for path in paths if path is not None)
 
 
-def _version(path: Path) -> object:
+def _file_version(path: Path) -> object:
     try:
         stat = path.stat()
     except OSError:

@@ -84,19 +84,19 @@ class Filler:
                 metadata={"expected": start, "actual": chunk.byte_offset},
             )
         if stop > self._buffer.size:
-            raise self._mismatch(Reason.BYTE_LENGTH_MISMATCH, stop, "chunk.data")
+            raise self._byte_count_error(Reason.BYTE_LENGTH_MISMATCH, stop, "chunk.data")
         self._filled = stop
         return self._buffer[start:stop].data
 
     def truncation_error(self) -> DomainError:
         """The error of a stream that ends here."""
-        return self._mismatch(Reason.STREAM_TRUNCATED, self._filled, "chunk")
+        return self._byte_count_error(Reason.STREAM_TRUNCATED, self._filled, "chunk")
 
     def interruption_error(self, field: str) -> DomainError:
         """The error of a message that has ``field``, which may not come before the last byte."""
-        return self._mismatch(Reason.STREAM_PROTOCOL, self._filled, field)
+        return self._byte_count_error(Reason.STREAM_PROTOCOL, self._filled, field)
 
-    def _mismatch(self, reason: Reason, actual: int, field: str) -> DomainError:
+    def _byte_count_error(self, reason: Reason, actual: int, field: str) -> DomainError:
         expected = self._buffer.size
         return DomainError(
             reason,

@@ -19,7 +19,7 @@ def enum_member(kind: type[E], descriptor: EnumDescriptor, number: int) -> E:
     Raises:
         DomainError: UNSUPPORTED_VALUE, without a field.
     """
-    members: dict[int, E] = _members(kind, descriptor)
+    members: dict[int, E] = _members_by_number(kind, descriptor)
     if number not in members:
         allowed = "one of " + ", ".join(member.name for member in members.values())
         raise DomainError(
@@ -42,7 +42,7 @@ def enum_prefix(descriptor: EnumDescriptor) -> str:
 
 
 @functools.cache
-def _members(kind: type[Enum], descriptor: EnumDescriptor) -> dict[int, Any]:
+def _members_by_number(kind: type[Enum], descriptor: EnumDescriptor) -> dict[int, Any]:
     start = len(enum_prefix(descriptor))
     names = {value.name[start:]: value.number for value in descriptor.values}
     return {names[member.name]: member for member in kind if member.name in names}

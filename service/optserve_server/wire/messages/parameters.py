@@ -27,10 +27,10 @@ def pull_from(message: session_service_pb2.PullOptions) -> Pull:
     if len(UnknownFieldSet(message)):
         reject_unknown_fields(message)
     dtype = wire_dtype_from(message.wire_dtype, "wire_dtype")
-    return Pull(tuple(message.tensors) or None, dtype, _point_from(message.point))
+    return Pull(tuple(message.tensors) or None, dtype, _decode_point(message.point))
 
 
-def _point_from(number: int) -> Point:
+def _decode_point(number: int) -> Point:
     if not number:
         return Point.PARAMETERS
     with within("point"):

@@ -49,11 +49,11 @@ def parameters_from(messages: Sequence[session_service_pb2.ParameterInit]) -> li
     parameters = []
     for index, message in enumerate(messages):
         with within(f"parameters[{index}]"):
-            parameters.append(_parameter_from(message))
+            parameters.append(_decode_parameter(message))
     return parameters
 
 
-def _parameter_from(message: session_service_pb2.ParameterInit) -> ParameterInit:
+def _decode_parameter(message: session_service_pb2.ParameterInit) -> ParameterInit:
     name = check_tensor_name(message.name)
     source = message.WhichOneof("source")
     if source is None:

@@ -35,7 +35,7 @@ def algorithms_to() -> Iterator[pb.Algorithm]:
     """Every algorithm of every family."""
     for family in FAMILIES.values():
         for name in family:
-            yield _algorithm_to(family.family, name, family[name])
+            yield _encode_algorithm(family.family, name, family[name])
 
 
 def limits_to(limits: Limits) -> pb.Limits:
@@ -44,7 +44,7 @@ def limits_to(limits: Limits) -> pb.Limits:
     return pb.Limits(**{name: getattr(limits, name) for name in names})
 
 
-def _algorithm_to(family: str, name: str, kind: type[Any]) -> pb.Algorithm:
+def _encode_algorithm(family: str, name: str, kind: type[Any]) -> pb.Algorithm:
     types = field_types(kind)
     return pb.Algorithm(
         family=family,
@@ -53,26 +53,26 @@ def _algorithm_to(family: str, name: str, kind: type[Any]) -> pb.Algorithm:
             pb.Hyperparameter(
                 name=field,
                 range=_range_text(types[field], declaration),
-                defaults=list(_defaults_to(declaration)),
+                defaults=list(_encode_defaults(declaration)),
             )
             for field, declaration in declarations(kind).items()
         ],
     )
 
 
-def _defaults_to(declaration: Declaration) -> Iterator[pb.ConventionDefault]:
+def _encode_defaults(declaration: Declaration) -> Iterator[pb.ConventionDefault]:
     for convention in Convention:
         value = declaration.defaults[convention]
         if value is not REQUIRED:
             number = WireConvention.ValueType(enum_number(convention, WireConvention.DESCRIPTOR))
-            yield pb.ConventionDefault(convention=number, value=_text(value))
+            yield pb.ConventionDefault(convention=number, value=_value_text(value))
 
 
-def _text(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(_value_text, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

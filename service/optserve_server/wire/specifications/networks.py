@@ -37,7 +37,7 @@ def network_from(message: NetworkSpec) -> Network:
     layers = []
     for index, layer in enumerate(message.layers):
         with within(f"layers[{index}]"):
-            _check_size(layer)
+            _check_layer_size(layer)
             layers.append(NamedLayer(layer.name, algorithm_from(layer).algorithm))
     return Network(tuple(layers), tuple(message.input_shape[: MAX_RANK + 1]))
 
@@ -67,20 +67,20 @@ def element_type_from(message: pb.EstimateComplexityRequest) -> np.dtype[Any]:
 def estimate_to(estimate: Estimate, network: Network) -> pb.EstimateComplexityResponse:
     """The answer, with the network as it was understood."""
     response = pb.EstimateComplexityResponse(
-        total=_complexity_to(estimate.total), optimizer_state_bytes=estimate.optimizer_state_bytes
+        total=_encode_complexity(estimate.total), optimizer_state_bytes=estimate.optimizer_state_bytes
     )
     response.network.input_shape.extend(network.input_shape)
     for counted, named in zip(estimate.layers, network.layers, strict=True):
         response.layers.add(
             name=counted.name,
             output_shape=counted.output_shape,
-            complexity=_complexity_to(counted.complexity),
+            complexity=_encode_complexity(counted.complexity),
         )
         write_algorithm(response.network.layers.add(name=counted.name), Chosen(named.layer))
     return response
 
 
-def _check_size(layer: LayerSpec) -> None:
+def _check_layer_size(layer: LayerSpec) -> None:
     """Keeps a list of millions of numbers from being read only to be refused."""
     size = layer.ByteSize()
     if size > MAX_LAYER_BYTES:
@@ -91,5 +91,5 @@ def _check_size(layer: LayerSpec) -> None:
         )
 
 
-def _complexity_to(complexity: Complexity) -> pb.Complexity:
+def _encode_complexity(complexity: Complexity) -> pb.Complexity:
     return pb.Complexity(**dataclasses.asdict(complexity))

@@ -23,9 +23,9 @@ def steps_from(message: EvaluateScheduleRequest) -> npt.NDArray[np.int64]:
     at = message.WhichOneof("at")
     if at is None:
         raise DomainError(Reason.FIELD_REQUIRED, "one of steps, range is required")
-    steps = _range_from(message.range) if at == "range" else message.steps.steps
+    steps = _decode_step_range(message.range) if at == "range" else message.steps.steps
     # A range of 2**63 steps has no len().
-    count = _count(steps) if steps else 0
+    count = _count_steps(steps) if steps else 0
     if count > MAX_POINTS:
         raise DomainError(
             Reason.LIMIT_EXCEEDED,
@@ -40,13 +40,13 @@ def steps_from(message: EvaluateScheduleRequest) -> npt.NDArray[np.int64]:
     return array
 
 
-def _count(steps: Sequence[int]) -> int:
+def _count_steps(steps: Sequence[int]) -> int:
     if isinstance(steps, range):
         return (steps.stop - steps.start + steps.step - 1) // steps.step
     return len(steps)
 
 
-def _range_from(message: StepRange) -> range:
+def _decode_step_range(message: StepRange) -> range:
     if message.start < 0:
         raise _out_of_range_error("range.start", "at least 0")
     if message.stride < 0:

@@ -54,7 +54,7 @@ _CONVENTION, _OPTIMIZER = "convention", "optimizer"
 
 def session_spec_from(message: SessionSpecMessage) -> SessionSpec:
     """A session's specification, resolved; fields of errors are paths within ``message``."""
-    spec: SessionSpec = _record_from(message, SessionSpec, Convention.KERAS)
+    spec: SessionSpec = _decode_record(message, SessionSpec, Convention.KERAS)
     return spec
 
 
@@ -85,10 +85,10 @@ def algorithm_from(message: Message, inherited: Convention = Convention.KERAS) -
     name = _get_chosen_variant(message)
     if name not in family:
         raise DomainError(Reason.UNSUPPORTED_VALUE, f"this server has no {name} in {family.family}")
-    convention = _convention(message, inherited)
+    convention = _resolve_convention(message, inherited)
     with within(name):
         algorithm: type[Hyperparameters] = family[name]
-        given = _read_given(getattr(message, name), algorithm, convention)
+        given = _decode_set_fields(getattr(message, name), algorithm, convention)
         return Chosen(algorithm.resolve(given, convention), convention, frozenset(given))
 
 
@@ -121,13 +121,13 @@ def find_oneof(descriptor: Any) -> Any:
     return next((o for o in descriptor.oneofs if len(o.fields) > 1), None)
 
 
-def _record_from(message: Message, kind: type[Hyperparameters], convention: Convention) -> Any:
-    convention = _convention(message, convention)
-    given = _read_given(message, kind, convention)
+def _decode_record(message: Message, kind: type[Hyperparameters], convention: Convention) -> Any:
+    convention = _resolve_convention(message, convention)
+    given = _decode_set_fields(message, kind, convention)
     return kind.resolve(given, convention)
 
 
-def _read_given(message: Message, kind: type[Any], convention: Convention) -> dict[str, object]:
+def _decode_set_fields(message: Message, kind: type[Any], convention: Convention) -> dict[str, object]:
     """The fields that are set, and the records that have no None to stand for unset."""
     given: dict[str, object] = {}
     hints = _field_types(cast(Hashable, kind))
@@ -135,16 +135,16 @@ def _read_given(message: Message, kind: type[Any], convention: Convention) -> di
         hint, optional = hints[field.name]
         if _is_set(message, field) or (_is_record(hint) and not optional):
             with within(field.name):
-                given[field.name] = _value(field, getattr(message, field.name), hint, convention)
+                given[field.name] = _decode_field_value(field, getattr(message, field.name), hint, convention)
     return given
 
 
-def _value(field: Field, raw: Any, hint: Any, convention: Convention) -> Any:
+def _decode_field_value(field: Field, raw: Any, hint: Any, convention: Convention) -> Any:
     """One field's value as the dataclass wants it."""
     if _is_map(field):
         return tuple(sorted(raw.items()))
     if get_origin(hint) is tuple:
-        return tuple(_items(field, raw, get_args(hint)[0], convention))
+        return tuple(_decode_items(field, raw, get_args(hint)[0], convention))
     if field.enum_type is not None:
         return enum_member(hint, field.enum_type, raw)
     if field.message_type is None:
@@ -152,11 +152,11 @@ def _value(field: Field, raw: Any, hint: Any, convention: Convention) -> Any:
     if field.message_type.full_name in FAMILIES:
         return algorithm_from(raw, _inherit_convention(field, convention))
     if isinstance(hint, types.UnionType):
-        return _variant_from(raw, get_args(hint), convention)
-    return _record_from(raw, hint, convention)
+        return _decode_variant(raw, get_args(hint), convention)
+    return _decode_record(raw, hint, convention)
 
 
-def _items(field: Field, raw: Any, hint: Any, convention: Convention) -> list[Any]:
+def _decode_items(field: Field, raw: Any, hint: Any, convention: Convention) -> list[Any]:
     if field.message_type is None:
         return list(raw)
     items = []
@@ -165,7 +165,7 @@ def _items(field: Field, raw: Any, hint: Any, convention: Convention) -> list[An
             if field.message_type.full_name in FAMILIES:
                 items.append(algorithm_from(item, _inherit_convention(field, convention)))
             else:
-                items.append(_record_from(item, hint, convention))
+                items.append(_decode_record(item, hint, convention))
     return items
 
 
@@ -175,13 +175,13 @@ def _inherit_convention(field: Field, convention: Convention) -> Convention:
     return convention if field.containing_type in family else Convention.KERAS
 
 
-def _variant_from(message: Message, kinds: tuple[type[Any], ...], convention: Convention) -> Any:
+def _decode_variant(message: Message, kinds: tuple[type[Any], ...], convention: Convention) -> Any:
     if find_oneof(message.DESCRIPTOR) is None:
-        return _record_from(message, kinds[0], convention)
+        return _decode_record(message, kinds[0], convention)
     name = _get_chosen_variant(message)
     kind = next(k for k in kinds if k.__name__ == _variant_class_name(message.DESCRIPTOR, name))
     with within(name):
-        return _record_from(getattr(message, name), kind, convention)
+        return _decode_record(getattr(message, name), kind, convention)
 
 
 def _variant_class_name(descriptor: Any, field: str) -> str:
@@ -199,7 +199,7 @@ def _get_chosen_variant(message: Message) -> str:
     return str(name)
 
 
-def _convention(message: Message, inherited: Convention) -> Convention:
+def _resolve_convention(message: Message, inherited: Convention) -> Convention:
     """The message's own convention, that of its optimizer, or the one around it."""
     fields = message.DESCRIPTOR.fields_by_name
     if _CONVENTION in fields:
@@ -208,7 +208,7 @@ def _convention(message: Message, inherited: Convention) -> Convention:
             return enum_member(Convention, WireConvention.DESCRIPTOR, number) if number else inherited
     if _OPTIMIZER in fields and message.HasField(_OPTIMIZER):
         with within(_OPTIMIZER):
-            return _convention(getattr(message, _OPTIMIZER), inherited)
+            return _resolve_convention(getattr(message, _OPTIMIZER), inherited)
     return inherited
 
 
@@ -221,16 +221,16 @@ def _fill_from_dataclass(message: Message, value: Any) -> None:
         if _is_map(field):
             getattr(message, field.name).update(item)
         elif isinstance(item, tuple):
-            _fill_items(getattr(message, field.name), item)
+            _encode_items(getattr(message, field.name), item)
         elif isinstance(item, Enum):
             setattr(message, field.name, enum_number(item, cast(EnumDescriptor, field.enum_type)))
         elif field.message_type is None:
             setattr(message, field.name, item)
         else:
-            _fill_message(getattr(message, field.name), item)
+            _encode_field_values(getattr(message, field.name), item)
 
 
-def _fill_message(message: Message, value: Any) -> None:
+def _encode_field_values(message: Message, value: Any) -> None:
     if isinstance(value, Chosen):
         write_algorithm(message, value)
         return
@@ -242,7 +242,7 @@ def _fill_message(message: Message, value: Any) -> None:
     _fill_from_dataclass(message, value)
 
 
-def _fill_items(container: Any, items: tuple[Any, ...]) -> None:
+def _encode_items(container: Any, items: tuple[Any, ...]) -> None:
     for item in items:
         if isinstance(item, Chosen):
             write_algorithm(container.add(), item)
@@ -276,10 +276,10 @@ def _is_record(hint: Any) -> bool:
 @functools.cache
 def _field_types(kind: Hashable) -> dict[str, tuple[Any, bool]]:
     """The declared type of each field, ``X | None`` as X, and whether it may be None."""
-    return {name: _without_none(hint) for name, hint in get_type_hints(cast(type[Any], kind)).items()}
+    return {name: _strip_none_type(hint) for name, hint in get_type_hints(cast(type[Any], kind)).items()}
 
 
-def _without_none(hint: Any) -> tuple[Any, bool]:
+def _strip_none_type(hint: Any) -> tuple[Any, bool]:
     if get_origin(hint) not in (Union, types.UnionType):
         return hint, False
     kinds = [kind for kind in get_args(hint) if kind is not types.NoneType]

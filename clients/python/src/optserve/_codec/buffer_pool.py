@@ -13,14 +13,14 @@ LARGE_BYTES = 1 << 20
 """Smaller buffers come from memory that the allocator has at hand."""
 
 
-def _references(buffers: list[NDArray[np.uint8]]) -> int:
+def _count_references(buffers: list[NDArray[np.uint8]]) -> int:
     """Number of references to the last of a list, as `BufferPool.take` counts them."""
     for buffer in buffers:
         count = sys.getrefcount(buffer)
     return count
 
 
-UNUSED_REFERENCES = _references([np.empty(1, np.uint8)])
+UNUSED_REFERENCES = _count_references([np.empty(1, np.uint8)])
 HAS_REFERENCE_COUNTS = (
     sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
 )

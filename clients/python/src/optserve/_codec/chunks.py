@@ -36,15 +36,15 @@ def cut(
             if size == CHUNK_BYTES:
                 if on_chunk is not None:
                     on_chunk(size)
-                yield _chunk(offset, size, parts)
+                yield _make_chunk(offset, size, parts)
                 offset, size, parts = offset + size, 0, []
     if parts:
         if on_chunk is not None:
             on_chunk(size)
-        yield _chunk(offset, size, parts)
+        yield _make_chunk(offset, size, parts)
 
 
-def _chunk(offset: int, size: int, parts: list[memoryview]) -> ChunkView | ChunkParts:
+def _make_chunk(offset: int, size: int, parts: list[memoryview]) -> ChunkView | ChunkParts:
     return ChunkView(offset, parts[0]) if len(parts) == 1 else ChunkParts(offset, size, parts)
 
 

@@ -54,11 +54,11 @@ def as_array(value: ArrayLike, allowed: Sequence[np.dtype[np.generic]], what: st
     Raises:
         TypeError: its element type is not among the allowed ones, or it cannot be read as an array.
     """
-    array = _read(value, what)
+    array = _to_numpy_array(value, what)
     return np.asarray(array, dtype=check_dtype(array.dtype, allowed, what), order="C")
 
 
-def _read(value: Any, what: str) -> Array:
+def _to_numpy_array(value: Any, what: str) -> Array:
     """The value as an array: of a tensor of PyTorch its values, bfloat16 as float32, which holds them."""
     if isinstance(value, np.ndarray):
         return value

@@ -126,7 +126,7 @@ class Framing(Generic[M]):
 
     def message_buffers(self, head: bytes, chunk: ChunkView | ChunkParts) -> tuple[Any, ...]:
         """The same in pieces (contiguous buffers), so that the payload may stay where it is."""
-        return head, _opening(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
+        return head, _chunk_prefix(self._tag, chunk.byte_offset, chunk.byte_count), *chunk.parts
 
     def contiguous_message_buffers(self, head: bytes, byte_offset: int, data: memoryview) -> tuple[Any, ...]:
         """The same for one run of bytes.
@@ -136,7 +136,7 @@ class Framing(Generic[M]):
             byte_offset: where the chunk's run starts in the sequence.
             data: the chunk's bytes.
         """
-        return head, _opening(self._tag, byte_offset, len(data)), data
+        return head, _chunk_prefix(self._tag, byte_offset, len(data)), data
 
     def decode(self, received: Encoded) -> Framed[M]:
         """The message that ``received`` holds. The payload stays where it is.
@@ -203,12 +203,12 @@ class Framing(Generic[M]):
                 others.append((tag, start, inner, stop))
             else:
                 # A field that comes twice is merged: what the later one states holds.
-                offset, data = _chunk(received, inner, stop, offset, data or (0, 0))
+                offset, data = _locate_chunk_data(received, inner, stop, offset, data or (0, 0))
             start = stop
         return others, data, offset
 
 
-def _chunk(
+def _locate_chunk_data(
     received: Encoded, start: int, end: int, offset: int, data: tuple[int, int]
 ) -> tuple[int, tuple[int, int]]:
     """The offset that a chunk states and where its bytes are; the given ones if it does not say."""
@@ -225,7 +225,7 @@ def _chunk(
 
 
 @lru_cache(maxsize=4096)  # the chunks of equal steps begin alike
-def _opening(tag: int, offset: int, byte_count: int) -> bytes:
+def _chunk_prefix(tag: int, offset: int, byte_count: int) -> bytes:
     """What comes before a chunk's bytes."""
     inner = b""
     if offset:

@@ -133,7 +133,7 @@ class Layout(Mapping[str, TensorInfo]):
             ("values", values, (*indices[:1], *shape[1:])),
         ):
             if actual != expected:
-                facts = {"expected": _shape(expected), "actual": _shape(actual)}
+                facts = {"expected": _shape_text(expected), "actual": _shape_text(actual)}
                 message = (
                     f"{what} of {name!r} have shape {facts['actual']}, but must have {facts['expected']}"
                 )
@@ -152,7 +152,7 @@ def _check_shape(tensor: TensorInfo, value: ArrayLike, what: str) -> Array:
     field = f"{what}[{tensor.name!r}]"
     array = dtypes.as_array(value, dtypes.WIRE_DTYPES, field)
     if array.shape != tensor.shape:
-        facts = {"expected": _shape(tensor.shape), "actual": _shape(array.shape)}
+        facts = {"expected": _shape_text(tensor.shape), "actual": _shape_text(array.shape)}
         message = "{name!r} has shape {actual}, but must have {expected}".format(name=tensor.name, **facts)
         raise _invalid_argument_error(errors.Reason.SHAPE_MISMATCH, message, field, tensor.name, **facts)
     return array
@@ -166,5 +166,5 @@ def _invalid_argument_error(
     return errors.InvalidArgument(message, reason=reason, field=field, metadata=metadata, applied=False)
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "[" + ",".join(str(extent) for extent in shape) + "]"

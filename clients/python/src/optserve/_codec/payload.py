@@ -128,7 +128,7 @@ def pieces(
         start: how many of the first bytes are left out.
     """
     if byte_count > chunks.CHUNK_BYTES or sources:
-        return _encode_messages(framing, head, chunks.cut(_views(arrays, sources), on_sent, start))
+        return _encode_messages(framing, head, chunks.cut(_byte_views(arrays, sources), on_sent, start))
     if on_sent is not None:
         on_sent(byte_count)
     if not byte_count:
@@ -145,7 +145,7 @@ def _encode_messages(
         head = b""
 
 
-def _views(arrays: Sequence[Array], sources: Sequence[Array | None]) -> Iterator[memoryview]:
+def _byte_views(arrays: Sequence[Array], sources: Sequence[Array | None]) -> Iterator[memoryview]:
     """Yields the bytes of arrays; those of converted ones when they are asked for."""
     for array, source in zip_longest(arrays, sources):
         if source is None:

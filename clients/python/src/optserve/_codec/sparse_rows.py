@@ -72,13 +72,13 @@ def split(
     sparse = []
     for name, value in gradients.items():
         if isinstance(value, SparseRows):
-            sparse.append(_rows(layout, name, value, wire_dtype))
+            sparse.append(_convert_rows(layout, name, value, wire_dtype))
         else:
             dense[name] = value
     return dense, sparse
 
 
-def _rows(layout: Layout, name: str, given: SparseRows, wire_dtype: DTypeLike | None) -> Rows:
+def _convert_rows(layout: Layout, name: str, given: SparseRows, wire_dtype: DTypeLike | None) -> Rows:
     field = f"gradients[{name!r}]"
     indices = np.asarray(given.indices)
     if indices.size == 0 and not isinstance(given.indices, np.ndarray):

@@ -24,15 +24,15 @@ def encode(overrides: Overrides) -> list[wire.HyperparameterOverride]:
     for name, value in overrides.items():
         if isinstance(value, Mapping):
             for inner, number in value.items():
-                override = _override(inner, number, f"overrides[{name!r}][{inner!r}]")
+                override = _encode_override(inner, number, f"overrides[{name!r}][{inner!r}]")
                 override.group = name
                 messages.append(override)
         else:
-            messages.append(_override(name, value, f"overrides[{name!r}]"))
+            messages.append(_encode_override(name, value, f"overrides[{name!r}]"))
     return messages
 
 
-def _override(name: str, value: object, field: str) -> wire.HyperparameterOverride:
+def _encode_override(name: str, value: object, field: str) -> wire.HyperparameterOverride:
     try:
         return wire.HyperparameterOverride(name=name, value=float(value))  # type: ignore[arg-type]
     except (TypeError, ValueError):

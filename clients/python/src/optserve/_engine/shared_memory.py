@@ -52,18 +52,18 @@ class SharedMemory:
         if response.HasField("parameters"):
             parts.append(response.parameters)
         self.region = response.region
-        lease, descriptors = _fetch(response)
+        lease, descriptors = _fetch_descriptors(response)
         self.is_open = True
         self._end = weakref.finalize(self, lease.close)
         try:
             if len(descriptors) != len(parts):
                 raise OSError(f"{len(descriptors)} descriptors came where {len(parts)} were due")
             blocks = [
-                _map(d, part.byte_count, i == 0)
+                _map_descriptor(d, part.byte_count, i == 0)
                 for i, (d, part) in enumerate(zip(descriptors, parts, strict=True))
             ]
-            self.gradients = _arrays(response.gradients, blocks[0])
-            self.parameters = _arrays(response.parameters, blocks[1]) if blocks[1:] else {}
+            self.gradients = _tensor_views(response.gradients, blocks[0])
+            self.parameters = _tensor_views(response.parameters, blocks[1]) if blocks[1:] else {}
             self.live = response.parameters.live
             self.is_small = sum(array.nbytes for array in self.parameters.values()) < LARGE_BYTES
             self._counters = blocks[1][:16].data.cast("Q") if self.live else None
@@ -107,7 +107,7 @@ class SharedMemory:
         return arrays if counters is None or before == counters[0] == change else None
 
 
-def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]]:
+def _fetch_descriptors(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]]:
     """Returns the connection that keeps the memory, and the descriptors that came over it."""
     if not sys.platform.startswith("linux"):
         raise OSError("this system has no abstract unix sockets")
@@ -128,7 +128,7 @@ def _fetch(response: wire.ShareMemoryResponse) -> tuple[socket.socket, list[int]
     return connection, descriptors
 
 
-def _map(descriptor: int, byte_count: int, writable: bool) -> NDArray[np.uint8]:
+def _map_descriptor(descriptor: int, byte_count: int, writable: bool) -> NDArray[np.uint8]:
     """Maps a descriptor whose length cannot be changed."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
@@ -143,7 +143,7 @@ def _map(descriptor: int, byte_count: int, writable: bool) -> NDArray[np.uint8]:
     return np.frombuffer(mapping, np.uint8)[:byte_count]
 
 
-def _arrays(part: wire.SharedMemory, block: NDArray[np.uint8]) -> dict[str, Array]:
+def _tensor_views(part: wire.SharedMemory, block: NDArray[np.uint8]) -> dict[str, Array]:
     arrays = {}
     for tensor in part.layout:
         dtype, shape = dtypes.NUMPY_TYPES[tensor.dtype], tuple(tensor.shape)

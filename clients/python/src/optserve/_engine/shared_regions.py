@@ -88,7 +88,7 @@ class SharedRegions:
         text = b"" if message is None else b"\1" + message.SerializeToString(deterministic=True)
         names, data_type = signature_of(self._layout, payload)
         key = (names[0], data_type, text)
-        memory = self._memories.get(key) or self._share(key, message)
+        memory = self._memories.get(key) or self._request_shared_memory(key, message)
         if memory is not None:
             self._memories[key] = memory
             self._memories.move_to_end(key)
@@ -108,7 +108,7 @@ class SharedRegions:
             del self._memories[key]
         self._losses += lost
         if self._losses >= MAX_LOSSES:
-            self._give_up("the server has forgotten what it shared")
+            self._disable_sharing("the server has forgotten what it shared")
 
     def read(self, memory: SharedMemory, pull: Pull, step: int, change: int, into: Into) -> Parameters:
         """Returns the parameters in memory after a step.
@@ -157,7 +157,7 @@ class SharedRegions:
             start += -(-array.nbytes // 64) * 64
         return arrays
 
-    def _share(self, key: _Key, pull: wire.PullOptions | None) -> SharedMemory | None:
+    def _request_shared_memory(self, key: _Key, pull: wire.PullOptions | None) -> SharedMemory | None:
         names, data_type, _ = key
         request = wire.ShareMemoryRequest(
             name=self._name,
@@ -169,15 +169,15 @@ class SharedRegions:
             response = self._connection.call(self._connection.sessions.ShareMemory, request)
             memory = SharedMemory(response)
         except (OSError, ValueError) as error:
-            self._give_up(str(error))
+            self._disable_sharing(str(error))
         except errors.OptserveError as error:
             # Any other error is the step's as well, which the server answers once more.
             if isinstance(error, errors.Unimplemented) or error.reason in _UNAVAILABLE:
-                self._give_up(str(error))
+                self._disable_sharing(str(error))
         else:
             return memory
         return None
 
-    def _give_up(self, why: str) -> None:
+    def _disable_sharing(self, why: str) -> None:
         self.on = self._connection.shares_memory = False
         _log.warning("no memory is shared with the server, so steps are sent: %s", why)

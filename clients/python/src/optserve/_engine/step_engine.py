@@ -107,7 +107,7 @@ class StepEngine:
         if not lock.acquire(timeout=-1 if timeout is None else timeout):
             raise errors.DeadlineExceeded(f"other steps took longer than {timeout:g} s", applied=False)
         try:
-            step = self._prepare(gradients, options, copy=False)
+            step = self._prepare_step(gradients, options, copy=False)
             if expected_step is not None or loss_scale is not None or overrides or options.validate_only:
                 step.start = _make_step_start(options, expected_step, loss_scale, overrides)
             if parameters_step is not None:
@@ -137,18 +137,18 @@ class StepEngine:
     ) -> PendingStep:
         """Hands over a step without waiting for its answer; see `StepStream.submit`."""
         with self._lock:
-            step = self._prepare(gradients, options, copy=True)
+            step = self._prepare_step(gradients, options, copy=True)
             if expected_step is not None or loss_scale is not None or overrides:
                 step.start = _make_step_start(options, expected_step, loss_scale, overrides)
             self._protocol.add(step)
-            channel, watchdog = self._channel or self._open(), self._connection.watchdog
-            watchdog.watch(self, self._deadline(None).at, channel.cancel)
+            channel, watchdog = self._channel or self._open_channel(), self._connection.watchdog
+            watchdog.watch(self, self._answer_deadline(None).at, channel.cancel)
             try:
-                self._send(channel)
+                self._send_unsent(channel)
             except (grpc.RpcError, errors.OptserveError):
-                self._drop()  # it is sent again when its answer is waited for
+                self._cancel_channel()  # it is sent again when its answer is waited for
             except BaseException:
-                self._drop()
+                self._cancel_channel()
                 self._protocol.withdraw(step)
                 raise
             finally:
@@ -168,19 +168,19 @@ class StepEngine:
         """
         with self._lock:
             while not step.is_resolved:
-                self._settle_oldest_step(self._deadline(timeout))
+                self._settle_oldest_step(self._answer_deadline(timeout))
 
     def flush(self) -> None:
         """Waits until every step is done."""
         with self._lock:
             while self._protocol.waiting:
-                self._settle_oldest_step(self._deadline(None))
+                self._settle_oldest_step(self._answer_deadline(None))
             self._raise_unraised()
 
     def region_of(self, gradients: AnyGradients, options: PlanOptions) -> SharedMemory | None:
         """Returns the shared memory that such gradients go to, if there is any."""
         with self._lock:
-            return self._prepare(gradients, options, copy=False).plan.region
+            return self._prepare_step(gradients, options, copy=False).plan.region
 
     def on_error_raised(self, error: errors.OptserveError) -> None:
         """Notes that a failure was raised to a caller."""
@@ -192,7 +192,7 @@ class StepEngine:
         self._closed = True
         if self._lock.acquire(blocking=False):
             try:
-                self._finish()
+                self._finish_channel()
                 self._regions.close()
             finally:
                 self._lock.release()
@@ -202,7 +202,7 @@ class StepEngine:
     def disconnect(self) -> None:
         """Ends channel and memory until the next step."""
         with self._lock:
-            self._finish()
+            self._finish_channel()
             self._regions.close()
 
     def after_fork(self) -> None:
@@ -216,9 +216,9 @@ class StepEngine:
 
     def __del__(self) -> None:
         if hasattr(self, "_closed"):
-            self._drop()
+            self._cancel_channel()
 
-    def _prepare(self, gradients: AnyGradients, options: PlanOptions, copy: bool) -> PendingStep:
+    def _prepare_step(self, gradients: AnyGradients, options: PlanOptions, copy: bool) -> PendingStep:
         """Makes a step when the window admits it."""
         if self._closed:
             raise RuntimeError("the stream, or its client, is closed")
@@ -231,7 +231,7 @@ class StepEngine:
         if protocol.waiting:
             alone = shared or any(step.plan.region is not None for step in protocol.waiting)
             while len(protocol.waiting) >= (1 if alone else self._window):
-                self._settle_oldest_step(self._deadline(None))
+                self._settle_oldest_step(self._answer_deadline(None))
         if self._unraised_error is not None:
             self._raise_unraised()
         for plan in self._plans:
@@ -243,15 +243,15 @@ class StepEngine:
                     if plan is not self._plans[0]:
                         self._move_to_front(plan)
                     return PendingStep(self, plan, collected)
-        return self._prepare_new(gradients, options, copy, shared)
+        return self._prepare_uncollected_step(gradients, options, copy, shared)
 
-    def _prepare_new(
+    def _prepare_uncollected_step(
         self, gradients: AnyGradients, options: PlanOptions, copy: bool, shared: bool
     ) -> PendingStep:
         """Makes a step whose gradients no plan has collected."""
         payload = Payload.of_gradients(self._layout, gradients, options.wire_dtype)
         region = self._regions.region(payload, options.pull) if shared else None
-        plan = self._plan_of(payload, gradients, options, region)
+        plan = self._find_or_make_plan(payload, gradients, options, region)
         if region is not None:
             return PendingStep(self, plan, plan.copy_to_shared_memory(payload.arrays))
         if copy:
@@ -259,7 +259,7 @@ class StepEngine:
             return PendingStep(self, plan, ([array.copy() for array in payload.arrays], ()), rows)
         return PendingStep(self, plan, (payload.arrays, ()), payload.rows)
 
-    def _plan_of(
+    def _find_or_make_plan(
         self, payload: Payload, gradients: AnyGradients, options: PlanOptions, region: SharedMemory | None
     ) -> Plan:
         signature = signature_of(self._layout, payload)
@@ -286,7 +286,7 @@ class StepEngine:
         """Puts a plan in front of the others, and forgets those that are of no more use."""
         self._plans = [plan, *(p for p in self._plans if p is not plan and p.is_usable)][:MAX_PLANS]
 
-    def _deadline(self, timeout: float | None) -> Deadline:
+    def _answer_deadline(self, timeout: float | None) -> Deadline:
         """The deadline of the next answer."""
         if timeout is not None or not self._protocol.waiting:
             return Deadline(self._timeout if timeout is None else timeout)
@@ -301,7 +301,7 @@ class StepEngine:
         except BaseException:
             if not step.is_resolved:
                 # The arrays are the caller's again, and so is the decision whether to go on.
-                self._drop()
+                self._cancel_channel()
                 self._protocol.withdraw(step)
                 if step.plan.region is not None:
                     self._regions.forget(step.plan.region, lost=False)  # the server may still read it
@@ -319,31 +319,31 @@ class StepEngine:
         while True:
             attempts += 1
             try:
-                channel = self._channel or self._open()
+                channel = self._channel or self._open_channel()
                 watchdog.watch(self, deadline.at, channel.cancel)
                 try:
                     if self._protocol.may_resume:
-                        self._read_plan(channel)
-                    self._send(channel)
+                        self._receive_plan_answer(channel)
+                    self._send_unsent(channel)
                     self._read_oldest_result(channel)
                 finally:
                     watchdog.stop_watching(self)
                 if time.monotonic() >= deadline.at:
-                    self._drop()  # the watchdog may have cancelled it just after the answer
+                    self._cancel_channel()  # the watchdog may have cancelled it just after the answer
                 return
             except grpc.RpcError as failure:
                 error = errors.from_call(failure)
             except errors.OptserveError as failure:
                 error = failure
             except BaseException:
-                self._drop()  # an answer may have been read in part
+                self._cancel_channel()  # an answer may have been read in part
                 raise
             if self._handle_error(error, attempts, deadline):
                 return
 
     def _handle_error(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> bool:
         """Whether an error has settled the oldest step; False if it is to be tried again."""
-        self._drop()
+        self._cancel_channel()
         if self._closed:
             raise errors.Cancelled("the stream was closed") from error
         if isinstance(error, NoDataConnection):
@@ -365,13 +365,13 @@ class StepEngine:
             raise error
         return False
 
-    def _open(self) -> Channel:
+    def _open_channel(self) -> Channel:
         if self._closed:
             raise errors.Cancelled("the stream was closed")
         self._channel = self._connection.open_steps(self._protocol.begin_stream())
         return self._channel
 
-    def _send(self, channel: Channel) -> None:
+    def _send_unsent(self, channel: Channel) -> None:
         for messages, idle in self._protocol.take_unsent():
             channel.send(messages, idle)
 
@@ -380,19 +380,19 @@ class StepEngine:
         due = self._protocol.due
         try:
             while isinstance(due[0], Plan):
-                self._read_plan(channel)
-            self._protocol.accept_result(self._read_result(due[0], channel))
+                self._receive_plan_answer(channel)
+            self._protocol.accept_result(self._receive_result(due[0], channel))
         except DecodeError as error:
             raise errors.Internal("the answer is no message of this service") from error
 
-    def _read_plan(self, channel: Channel) -> None:
+    def _receive_plan_answer(self, channel: Channel) -> None:
         """Reads the answer to a plan."""
-        self._protocol.accept_plan(_read_message(_receive(channel))[0].planned)
+        self._protocol.accept_plan(_decode_message(_receive_message(channel))[0].planned)
 
-    def _read_result(self, step: PendingStep, channel: Channel) -> StepResult:
+    def _receive_result(self, step: PendingStep, channel: Channel) -> StepResult:
         """Reads the answer to a step."""
         plan = step.plan
-        head, chunk = _read_message(_receive(channel))
+        head, chunk = _decode_message(_receive_message(channel))
         if not head.HasField("result"):
             raise errors.Internal("the answer to a step has no result")
         if plan.options.pull is None:
@@ -431,7 +431,7 @@ class StepEngine:
                 if step.bar is not None:
                     step.bar.update(size)
             if not reception.is_complete:
-                _, chunk = _read_message(_receive(channel))
+                _, chunk = _decode_message(_receive_message(channel))
         return reception.complete_arrays()
 
     def _switch_oldest_to_chunks(self) -> bool:
@@ -445,13 +445,13 @@ class StepEngine:
         arrays = [region.gradients[tensor.name] for tensor in tensors]
         payload = Payload(tensors, arrays, len(tensors) == len(self._layout))
         self._regions.forget(region)
-        oldest.switch_to_chunks(self._plan_of(payload, region.gradients, oldest.plan.options, None))
+        oldest.switch_to_chunks(self._find_or_make_plan(payload, region.gradients, oldest.plan.options, None))
         return True
 
-    def _finish(self) -> None:
+    def _finish_channel(self) -> None:
         """Ends the channel, with a word to the server if nothing is under way."""
         if self._protocol.waiting or self._channel is None:
-            self._drop()
+            self._cancel_channel()
             return
         channel, self._channel = self._channel, None
         self._protocol.mark_all_unsent()
@@ -460,7 +460,7 @@ class StepEngine:
         channel.finish()
         watchdog.stop_watching(self)
 
-    def _drop(self) -> None:
+    def _cancel_channel(self) -> None:
         """Ends the channel at once; what was sent is to be sent again."""
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -487,14 +487,14 @@ def _make_step_start(
     return start
 
 
-def _receive(channel: Channel) -> Message:
+def _receive_message(channel: Channel) -> Message:
     message = channel.receive()
     if message is None:
         raise errors.Unavailable("the stream ended before its answer")
     return message
 
 
-def _read_message(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
+def _decode_message(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
     """The fields of a message but for its chunk, and the chunk."""
     if isinstance(message, PartialMessage):
         known = RESPONSES.parse_head(message.head, message.size, message.receive_rest)

@@ -87,7 +87,7 @@ class StepProtocol:
             self._next += 1
             if self._unknown_gradients and step.sequence == self._unknown_sequence:
                 # The same gradient again has to have the same id.
-                step.gradient_id = self._unknown_gradients.get(_digest(step), 0)
+                step.gradient_id = self._unknown_gradients.get(_digest_gradients(step), 0)
             if step.plan.region is not None and not step.gradient_id:
                 step.gradient_id = next(self._gradient_ids)
         if self.epoch and step.plan.byte_count > CHUNK_BYTES and not step.plan.options.validate_only:
@@ -112,7 +112,7 @@ class StepProtocol:
 
     def begin_stream(self) -> bytes:
         """Returns the message that begins a stream."""
-        return self._announce(self.waiting[0].plan)
+        return self._announce_plan(self.waiting[0].plan)
 
     def take_unsent(self) -> list[tuple[Iterable[Sequence[Any]], bool]]:
         """Returns what is still to be sent of the waiting steps, which is due from now on.
@@ -125,7 +125,7 @@ class StepProtocol:
             step = self.waiting[self._sent]
             messages = step.messages()
             if step.plan is not self._plan:
-                messages = chain([(self._announce(step.plan),)], messages)
+                messages = chain([(self._announce_plan(step.plan),)], messages)
             self.due.append(step)
             if step.upload_id:
                 self._begun = {step.upload_id}
@@ -196,7 +196,7 @@ class StepProtocol:
             step.resolve(errors.Cancelled("the step belongs to the process that forked this one"))
         self._start_anew(Membership(uuid.uuid4().hex, 0, 1))
 
-    def _announce(self, plan: Plan) -> bytes:
+    def _announce_plan(self, plan: Plan) -> bytes:
         self._plan = plan
         self.due.append(plan)
         return plan.encode(self.worker, self.epoch)
@@ -211,14 +211,14 @@ class StepProtocol:
             self._clear_unknown_outcome()
             self._unknown_sequence = step.sequence
         if step.gradient_id:
-            self._unknown_gradients[_digest(step)] = step.gradient_id
+            self._unknown_gradients[_digest_gradients(step)] = step.gradient_id
 
     def _clear_unknown_outcome(self) -> None:
         self._unknown_sequence = 0
         self._unknown_gradients = {}
 
 
-def _digest(step: PendingStep) -> bytes:
+def _digest_gradients(step: PendingStep) -> bytes:
     """Returns a digest of the step's whole gradients."""
     digest = hashlib.blake2b(digest_size=16)
     region = step.plan.region

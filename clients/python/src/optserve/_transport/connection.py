@@ -117,7 +117,7 @@ class Connection:
         self.watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close)
         self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
-        self._open()
+        self._open_channel()
         fork.register(self)
 
     def call(
@@ -193,9 +193,9 @@ class Connection:
         stubs = self.sessions, self.workers, self.streams, self.functions, self.capabilities
         fork.keep_alive(self.channel, *stubs)
         self.watchdog.after_fork()
-        self._open()
+        self._open_channel()
 
-    def _open(self) -> None:
+    def _open_channel(self) -> None:
         self.channel = (
             grpc.insecure_channel(self._target, options=self._options)
             if self._credentials is None

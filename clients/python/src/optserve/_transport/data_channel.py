@@ -64,7 +64,7 @@ class DataChannel:
             grpc.RpcError: the call failed.
         """
         if idle:
-            connection = self._connection or self._connect()
+            connection = self._connection or self._open_connection()
             try:
                 connection.send(messages)
             except OSError as lost:
@@ -130,7 +130,7 @@ class DataChannel:
             if self._connection is not None:
                 self._connection.close()
 
-    def _connect(self) -> DataConnection:
+    def _open_connection(self) -> DataConnection:
         """Makes the connection, or notes why there is none."""
         try:
             self._planned = self._call.receive()
@@ -171,7 +171,7 @@ class DataChannel:
     def _send_all(self) -> None:
         """Sends what is put into the outbox; the receiving thread learns of a failure."""
         try:
-            connection = self._connection or self._connect()
+            connection = self._connection or self._open_connection()
             for messages in iter(self._outbox.get, None):
                 connection.send(messages)
         except BaseException:

@@ -137,12 +137,12 @@ class DataConnection:
             head = self._buffer[start:end]
             if here < HEAD_BYTES:
                 head += bytes(HEAD_BYTES - here)
-                self._fill(memoryview(head)[here:])
-            return PartialMessage(head, length, self._fill)
+                self._receive_exactly(memoryview(head)[here:])
+            return PartialMessage(head, length, self._receive_exactly)
         if len(self._message) != length:
             self._message = bytearray(length)
         self._message[:here] = self._buffer[start:end]
-        self._fill(memoryview(self._message)[here:])
+        self._receive_exactly(memoryview(self._message)[here:])
         return self._message
 
     def finish(self) -> None:
@@ -167,7 +167,7 @@ class DataConnection:
         self._buffer[: end - start] = self._buffer[start:end]
         return end - start + self._receive_into(memoryview(self._buffer)[end - start :], 0)
 
-    def _fill(self, place: memoryview) -> None:
+    def _receive_exactly(self, place: memoryview) -> None:
         """Fills a buffer within a message."""
         filled = 0
         while filled < len(place):

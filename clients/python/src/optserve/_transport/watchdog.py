@@ -36,7 +36,7 @@ class Watchdog:
         """
         self._waits[key] = at, cancel
         if at < self._sleeps_until:
-            self._wake(at)
+            self._wake_thread(at)
 
     def stop_watching(self, key: object) -> None:
         """Ends a wait. The thread sleeps on, so that equal steps need not wake it."""
@@ -56,15 +56,17 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def _wake(self, at: float) -> None:
+    def _wake_thread(self, at: float) -> None:
         with self._changed:
             self._sleeps_until = min(at, self._sleeps_until)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="optserve-watchdog", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run_thread, name="optserve-watchdog", daemon=True
+                )
                 self._thread.start()
             self._changed.notify()
 
-    def _run(self) -> None:
+    def _run_thread(self) -> None:
         with self._changed:
             while not self._closed:
                 now = time.monotonic()

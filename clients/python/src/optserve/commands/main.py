@@ -21,19 +21,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="optserve", description="A client of optserve servers.")
     plot.add_to(parser.add_subparsers(title="commands", required=True, metavar="COMMAND"))
-    options = _parse(parser, arguments)
+    options = _parse_arguments(parser, arguments)
     try:
         options.run(options)
     except (WrongItem, InvalidArgument) as error:
-        return _complain(error, MISUSED)
+        return _print_error(error, MISUSED)
     except (OptserveError, RuntimeError, OSError) as error:
-        return _complain(error, FAILED)
+        return _print_error(error, FAILED)
     except KeyboardInterrupt:
         return 130
     return OK
 
 
-def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Reads the arguments; words that follow an option belong to those before it."""
     options, rest = parser.parse_known_args(arguments)
     flags = [word for word in rest if word.startswith("-")]
@@ -43,6 +43,6 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     return options
 
 
-def _complain(error: Exception, status: int) -> int:
+def _print_error(error: Exception, status: int) -> int:
     print(f"optserve: {error}", file=sys.stderr)
     return status

@@ -42,34 +42,42 @@ def add_to(commands: Any) -> None:
     """Adds the command to a parser's subcommands."""
     plot = commands.add_parser("plot", help="draw what a server computes", description="Draws PNG or SVG.")
     kinds = plot.add_subparsers(title="what to draw", required=True, metavar="KIND")
-    _add_schedule(kinds)
-    _add_activation(kinds)
-    _add_optimizer(kinds)
+    _add_schedule_command(kinds)
+    _add_activation_command(kinds)
+    _add_optimizer_command(kinds)
 
 
-def _add_schedule(kinds: Any) -> None:
+def _add_schedule_command(kinds: Any) -> None:
     parser = _add_kind_parser(kinds, "schedule", "learning rates over steps", Schedule, draw_schedules)
-    parser.add_argument("--steps", type=_count, default=1000, metavar="N", help="default: 1000")
+    parser.add_argument("--steps", type=_parse_count, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--log", action="store_true", help="a logarithmic axis for the rate")
 
 
-def _add_activation(kinds: Any) -> None:
+def _add_activation_command(kinds: Any) -> None:
     what = "activations with their derivatives; 'all' for every elementwise one"
     parser = _add_kind_parser(kinds, "activation", what, Activation, draw_activations)
-    parser.add_argument("--range", type=_number, nargs=2, default=(-5.0, 5.0), metavar=("FROM", "TO"))
+    parser.add_argument("--range", type=_parse_number, nargs=2, default=(-5.0, 5.0), metavar=("FROM", "TO"))
     parser.add_argument(
-        "--slope", type=_number, default=0.25, help="of those that take one beside their input, as prelu"
+        "--slope",
+        type=_parse_number,
+        default=0.25,
+        help="of those that take one beside their input, as prelu",
     )
 
 
-def _add_optimizer(kinds: Any) -> None:
+def _add_optimizer_command(kinds: Any) -> None:
     what = "paths of optimizers over a surface; 'all' for every one"
     parser = _add_kind_parser(kinds, "optimizer", what, Optimizer, draw_paths)
     parser.add_argument("--surface", choices=sorted(SURFACES), default="beale", help="default: beale")
-    parser.add_argument("--start", type=_number, nargs=2, metavar=("X", "Y"), help="default: the surface's")
-    parser.add_argument("--steps", type=_count, default=300, metavar="N", help="default: 300")
     parser.add_argument(
-        "--learning-rate", type=_number, metavar="R", help="for those that state none; default: the surface's"
+        "--start", type=_parse_number, nargs=2, metavar=("X", "Y"), help="default: the surface's"
+    )
+    parser.add_argument("--steps", type=_parse_count, default=300, metavar="N", help="default: 300")
+    parser.add_argument(
+        "--learning-rate",
+        type=_parse_number,
+        metavar="R",
+        help="for those that state none; default: the surface's",
     )
     parser.add_argument("--sheet", action="store_true", help="a panel for each; always so for 'all'")
 
@@ -89,7 +97,7 @@ def _add_kind_parser(
     where.add_argument("--server", default=ADDRESS, metavar="HOST:PORT", help=f"default: {ADDRESS}")
     where.add_argument("--serve", action="store_true", help="start a server for this picture alone")
     parser.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="S", help="of each call; default: 60"
+        "--timeout", type=_parse_seconds, default=60.0, metavar="S", help="of each call; default: 60"
     )
     parser.set_defaults(run=run, draw=draw, family=family)
     return parser
@@ -105,8 +113,8 @@ def run(options: argparse.Namespace) -> None:
         OSError: the picture cannot be written.
     """
     items = None if options.words == ["all"] else parse_items(options.family, options.words)
-    pictures = _pictures()
-    with _client(options) as client:
+    pictures = _import_pictures()
+    with _open_client(options) as client:
         figure = options.draw(client, pictures, items, options)
     pictures.save(figure, options.output)
     print(options.output)
@@ -157,13 +165,13 @@ def draw_paths(
 
 
 @contextlib.contextmanager
-def _client(options: argparse.Namespace) -> Iterator[Client]:
+def _open_client(options: argparse.Namespace) -> Iterator[Client]:
     server = local_server() if options.serve else contextlib.nullcontext(options.server)
     with server as address, connect(address, timeout=options.timeout, progress=False) as client:
         yield client
 
 
-def _pictures() -> ModuleType:
+def _import_pictures() -> ModuleType:
     """The module that draws, which needs matplotlib."""
     try:
         return importlib.import_module("optserve.plotting.pictures")
@@ -173,20 +181,20 @@ def _pictures() -> ModuleType:
         raise RuntimeError("drawing needs matplotlib: pip install 'optserve[plot]'") from error
 
 
-def _count(text: str) -> int:
+def _parse_count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError("a whole number from 1 to 1000000")
     return int(text)
 
 
-def _seconds(text: str) -> float:
-    seconds = _number(text)
+def _parse_seconds(text: str) -> float:
+    seconds = _parse_number(text)
     if seconds <= 0:
         raise argparse.ArgumentTypeError(f"a number greater than 0, not {text}")
     return seconds
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:

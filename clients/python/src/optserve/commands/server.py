@@ -26,17 +26,17 @@ def local_server() -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         port_file, log = Path(folder, "port"), Path(folder, "log")
-        command = [_executable(), "--host=127.0.0.1", "--port=0", f"--port-file={port_file}"]
+        command = [_find_executable(), "--host=127.0.0.1", "--port=0", f"--port-file={port_file}"]
         with log.open("wb") as log_file:
             # In a session of its own, so that Ctrl-C reaches this command alone, which stops it.
             server = subprocess.Popen(command, stdout=log_file, stderr=log_file, start_new_session=True)
         try:
-            yield f"127.0.0.1:{_port(server, port_file, log)}"
+            yield f"127.0.0.1:{_wait_for_port(server, port_file, log)}"
         finally:
-            _stop(server)
+            _stop_server(server)
 
 
-def _executable() -> str:
+def _find_executable() -> str:
     """The server's command, beside this interpreter or on the path."""
     beside = shutil.which(COMMAND, path=str(Path(sys.executable).parent))
     found = beside or shutil.which(COMMAND)
@@ -47,7 +47,7 @@ def _executable() -> str:
     return found
 
 
-def _port(server: subprocess.Popen[bytes], port_file: Path, log: Path) -> int:
+def _wait_for_port(server: subprocess.Popen[bytes], port_file: Path, log: Path) -> int:
     """The port, which the server writes to a file once it is ready."""
     deadline = time.monotonic() + READY_WITHIN
     while not port_file.exists():
@@ -57,7 +57,7 @@ def _port(server: subprocess.Popen[bytes], port_file: Path, log: Path) -> int:
     return int(port_file.read_text())
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
+def _stop_server(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
     try:
         server.wait(STOPPED_WITHIN)

@@ -63,10 +63,12 @@ def activation_curves(
         InvalidArgument: an activation is wrong.
         OptserveError: the server refused otherwise, or could not be reached.
     """
-    return [_curve(client, item, x, slope) for item in items]
+    return [_compute_curve(client, item, x, slope) for item in items]
 
 
-def _curve(client: Client, item: Item[Activation], x: NDArray[np.float64], slope: float) -> ActivationCurve:
+def _compute_curve(
+    client: Client, item: Item[Activation], x: NDArray[np.float64], slope: float
+) -> ActivationCurve:
     spec, inputs, label = item.spec, x, item.label
     if _works_along_an_axis(type(spec)):
         width = max(2, getattr(spec, "group_size", 2))
@@ -85,15 +87,15 @@ def _value_and_derivative(
     """Both, with a slope where the server asks for one."""
     try:
         y = client.activation(spec, x)
-        return y, client.activation_gradient(spec, x, _ones(y))
+        return y, client.activation_gradient(spec, x, _output_gradient(y))
     except InvalidArgument as error:
         if error.reason is not Reason.FIELD_REQUIRED or error.field != "slope":
             raise
     y = client.activation(spec, x, slope=slope)
-    return y, client.activation_gradient(spec, x, _ones(y), slope=slope)[0]
+    return y, client.activation_gradient(spec, x, _output_gradient(y), slope=slope)[0]
 
 
-def _ones(y: Array) -> Array:
+def _output_gradient(y: Array) -> Array:
     """Ones for the outputs that are drawn: all, or the first column."""
     ones = np.ones_like(y)
     if y.ndim == 2:

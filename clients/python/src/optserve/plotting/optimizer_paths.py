@@ -77,20 +77,20 @@ def optimizer_paths(
         InvalidArgument: an optimizer is wrong.
         OptserveError: the server refused otherwise, or could not be reached.
     """
-    return [_path(client, item, surface, start, steps) for item in items]
+    return [_compute_path(client, item, surface, start, steps) for item in items]
 
 
-def _path(client: Client, item: Item[Optimizer], surface: Surface, start: Floats, steps: int) -> Path:
+def _compute_path(client: Client, item: Item[Optimizer], surface: Surface, start: Floats, steps: int) -> Path:
     session = client.create_session({NAME: start}, item.spec)
     try:
-        points = np.array(_walk(session, surface, start, steps))
+        points = np.array(_walk_surface(session, surface, start, steps))
     finally:
         session.delete()
     diverged = surface.minimum is not None and not is_near(points[-1], surface)
     return Path(item.label, points, surface.values_at(points), diverged)
 
 
-def _walk(session: SessionHandle, surface: Surface, start: Floats, steps: int) -> list[Floats]:
+def _walk_surface(session: SessionHandle, surface: Surface, start: Floats, steps: int) -> list[Floats]:
     """The points from ``start`` on, until they lie far outside."""
     ahead = _looks_ahead(session)
     points = [start]

@@ -51,7 +51,7 @@ def draw_schedules(curves: Sequence[ScheduleCurve], log: bool = False) -> Figure
     """Learning rates over steps, 900 pixels wide and 500 high."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    for curve, color in zip(curves, _colors(len(curves)), strict=True):
+    for curve, color in zip(curves, _choose_colors(len(curves)), strict=True):
         axes.plot(curve.steps, curve.rates, color=color, label=textwrap.fill(curve.label, LABEL_WIDTH))
     title = "Learning rate schedule" + ("s" if len(curves) > 1 else "")
     axes.set(title=title, xlabel="step", ylabel="learning rate", yscale="log" if log else "linear")
@@ -71,7 +71,7 @@ def draw_activations(curves: Sequence[ActivationCurve]) -> Figure:
         figure = Figure(figsize=(7, 5), layout="constrained")
         _draw_activation(figure.subplots(), curves[0], "medium")
     else:
-        figure, panels = _sheet(len(curves), height=2.5)
+        figure, panels = _make_panels(len(curves), height=2.5)
         for axes, curve in zip(panels, curves, strict=True):
             _draw_activation(axes, curve, "small")
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -95,7 +95,7 @@ def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
     contour, descent = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_surface(contour, surface)
     contour.set(title=f"{surface.name}: {surface.formula}", xlabel="x", ylabel="y")
-    for path, color in zip(paths, _colors(len(paths)), strict=True):
+    for path, color in zip(paths, _choose_colors(len(paths)), strict=True):
         label = textwrap.fill(_path_label(path), LABEL_WIDTH // 2)
         _draw_path(contour, path, color, label)
         above_minimum = path.values - _minimum_value(surface)
@@ -118,7 +118,7 @@ def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:
 
 def draw_path_sheet(paths: Sequence[Path], surface: Surface) -> Figure:
     """A contour for each path: 300 pixels wide, in rows of four, 250 high."""
-    figure, panels = _sheet(len(paths), height=2.5)
+    figure, panels = _make_panels(len(paths), height=2.5)
     for axes, path in zip(panels, paths, strict=True):
         _draw_surface(axes, surface, levels=10)
         _draw_path(axes, path, PALETTE[1])
@@ -138,7 +138,7 @@ def _path_label(path: Path) -> str:
     return f"{path.label}: diverged" if path.diverged else path.label
 
 
-def _sheet(count: int, height: float) -> tuple[Figure, list[Axes]]:
+def _make_panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` panels in rows of four."""
     columns = min(count, COLUMNS)
     rows = math.ceil(count / columns)
@@ -151,7 +151,7 @@ def _sheet(count: int, height: float) -> tuple[Figure, list[Axes]]:
 
 def _draw_surface(axes: Axes, surface: Surface, levels: int = 18) -> None:
     """Contours of a surface, closer where it is low, and its minimum."""
-    x, y, z = _grid(surface)
+    x, y, z = _sample_surface(surface)
     if surface.minimum is None:
         at = np.linspace(z.min(), z.max(), levels)
     else:
@@ -161,7 +161,7 @@ def _draw_surface(axes: Axes, surface: Surface, levels: int = 18) -> None:
     axes.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))
 
 
-def _grid(surface: Surface) -> tuple[Floats, Floats, Floats]:
+def _sample_surface(surface: Surface) -> tuple[Floats, Floats, Floats]:
     """Coordinates in the window, and the surface there, [200, 200] each."""
     left, right, bottom, top = surface.window
     x, y = np.meshgrid(np.linspace(left, right, 200), np.linspace(bottom, top, 200))
@@ -180,14 +180,14 @@ def _axis_bounds(paths: Sequence[Path], surface: Surface) -> tuple[float, float]
     values = np.concatenate([path.values for path in paths]) - _minimum_value(surface)
     first = float(paths[0].values[0]) - _minimum_value(surface)
     if surface.minimum is None:
-        z = _grid(surface)[2]
+        z = _sample_surface(surface)[2]
         margin = 0.05 * float(np.ptp(z))
         return max(float(values.min()), float(z.min())) - margin, first + margin
     low = float(np.min(values[values > 0], initial=first))
     return max(low, LEAST_DESCENT) / 2, 3 * max(first, 1e-11)
 
 
-def _colors(count: int) -> list[Color]:
+def _choose_colors(count: int) -> list[Color]:
     """As many colors as there are paths: those of Okabe and Ito, of tab20 when they are not enough."""
     if count <= len(PALETTE):
         return list(PALETTE[:count])

@@ -39,7 +39,9 @@ def make_spec(family: type[C], name: str, fields: Mapping[str, ast.expr]) -> C:
     try:
         cls = family.find(name) or type(family.of(name, family.__name__.lower()))
         known = wire_fields(cls)
-        read = {field: _value(node, f"{name}.{field}", known.get(field)) for field, node in fields.items()}
+        read = {
+            field: _parse_value(node, f"{name}.{field}", known.get(field)) for field, node in fields.items()
+        }
         missing = [field for field in list_required(cls) if field not in fields]
         if missing and fields.keys() <= known.keys():
             raise WrongItem(f"{name} needs {', '.join(missing)}")
@@ -62,15 +64,15 @@ def parse_expression(text: str) -> ast.expr:
         raise WrongItem(f"cannot read {text!r}") from error
 
 
-def _value(node: ast.expr, where: str, field: FieldDescriptor | None) -> object:
+def _parse_value(node: ast.expr, where: str, field: FieldDescriptor | None) -> object:
     """What a node stands for; the specification converts it to the type of the field."""
     match node:
         case ast.List(elts=nodes) | ast.Tuple(elts=nodes):
-            return [_value(one, f"{where}[{i}]", field) for i, one in enumerate(nodes)]
+            return [_parse_value(one, f"{where}[{i}]", field) for i, one in enumerate(nodes)]
         case ast.Name(id=word):
-            return _word(word)
+            return _parse_word(word)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id=word)):
-            return _word(f"-{word}")
+            return _parse_word(f"-{word}")
         case ast.Call(func=ast.Name(id=name), args=[]) if field is not None and field.message_type:
             family = cast("type[Choice]", Spec.BY_MESSAGE[field.message_type.full_name])
             return make_spec(family, name, {word.arg or "**": word.value for word in node.keywords})
@@ -79,7 +81,7 @@ def _value(node: ast.expr, where: str, field: FieldDescriptor | None) -> object:
     raise WrongItem(f"{where} takes a number, a word, or name(field=value, ...)")
 
 
-def _word(word: str) -> object:
+def _parse_word(word: str) -> object:
     """A truth value, a number such as inf, or the name of a member or a specification."""
     with contextlib.suppress(ValueError):
         return float(word)

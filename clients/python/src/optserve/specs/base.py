@@ -231,7 +231,7 @@ def _resolve_argument(
     meant = [normalize_name(name) for name in (key, *ALIASES.get(key, ()))]
     targets = [known[name] for name in meant if name in known]
     if not targets:
-        raise TypeError(_unknown(cls, fields, key))
+        raise TypeError(_unknown_field_text(cls, fields, key))
     if key != "betas":
         return [(targets[0], value)]
     betas = coercion.to_tuple(value, f"{cls.__name__}.betas", coercion.to_float)
@@ -240,7 +240,7 @@ def _resolve_argument(
     return zip(targets, betas, strict=True)
 
 
-def _unknown(cls: type[Spec], fields: Mapping[str, FieldDescriptor], key: str) -> str:
+def _unknown_field_text(cls: type[Spec], fields: Mapping[str, FieldDescriptor], key: str) -> str:
     close = difflib.get_close_matches(key, fields, 1)
     hint = HINTS.get(key) or (f"did you mean {close[0]}?" if close else "")
     known = f"its fields are {', '.join(fields)}" if fields else "it has no fields"

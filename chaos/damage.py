@@ -150,7 +150,8 @@ def damage(damages: int, sessions: int, seed: int) -> Tally:
 def _is_found(root: Path) -> bool:
     try:
         return bool(check(root).findings)
-    except DirectoryError:
+    except DirectoryError as error:
+        assert "in use" not in str(error)
         return True
 
 

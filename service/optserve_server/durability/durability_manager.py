@@ -289,6 +289,18 @@ class DurabilityManager:
         if self.directory_log.outdated:
             self._in_background(self.in_thread(self._checkpoint))
 
+    async def free_journal(self) -> None:
+        """Saves every session, and frees all records that were written before.
+
+        Raises:
+            DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
+        """
+        for durability in tuple(self._watched.values()):
+            await self.save(durability)
+        with self.disk_state.convert_errors():
+            await self.in_thread(self.directory_log.checkpoint)
+            await self.in_thread(partial(self.journal.release, self._list_saved_numbers(), 0))
+
     async def close(self, seconds: float) -> None:
         """Saves every session that has changed, for up to about ``seconds``, and closes the files."""
         deadline = time.monotonic() + seconds

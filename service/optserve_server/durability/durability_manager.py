@@ -61,6 +61,21 @@ class SnapshotPolicy:
     session_bytes: int = 64 << 20
 
 
+@dataclass(frozen=True)
+class RecoveryCounts:
+    """What a recovery did.
+
+    Attributes:
+        restored: sessions that were restored.
+        damaged: sessions that could not be restored exactly.
+        seconds: its duration.
+    """
+
+    restored: int = 0
+    damaged: int = 0
+    seconds: float = 0.0
+
+
 ANSWERS_PER_SNAPSHOT = 64
 """Answered requests that a session's snapshot holds, beside its steps."""
 
@@ -80,6 +95,7 @@ class DurabilityManager:
         saves: snapshots that were written.
         failed_saves: those that were to be written in the background and could not.
         disk_state: whether the disk takes what is written.
+        recovery: what was done at the start.
     """
 
     def __init__(
@@ -97,6 +113,7 @@ class DurabilityManager:
         self.codec = codec
         self.encode = encode
         self.saves = self.failed_saves = 0
+        self.recovery = RecoveryCounts()
         self.disk_state = DiskState(catalog.disk, catalog.root)
         self._durable_positions = catalog.positions
         self._policy = policy

@@ -11,7 +11,12 @@ from pathlib import Path
 
 from optserve_server.durability.change_records import replay
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, names_of
-from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy
+from optserve_server.durability.durability_manager import (
+    DurabilityManager,
+    Encode,
+    RecoveryCounts,
+    SnapshotPolicy,
+)
 from optserve_server.durability.snapshot_codec import decode_metadata, decode_snapshot
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
@@ -180,11 +185,10 @@ class Recovery:
         )
         for found in restored:
             durability_manager.add_session(found.durability)
-        counts = {
-            "sessions": len(restored),
-            "damaged": len(examined) - len(restored),
-            "seconds": round(time.perf_counter() - started, 3),
-        }
+        seconds = round(time.perf_counter() - started, 3)
+        damaged = sum(namespace.store.damaged_count for namespace in self._namespaces)
+        durability_manager.recovery = RecoveryCounts(len(restored), damaged, seconds)
+        counts = {"sessions": len(restored), "damaged": damaged, "seconds": seconds}
         _log.info("recovered", extra={"facts": counts})
         return durability_manager
 

@@ -150,7 +150,9 @@ def damage(damages: int, sessions: int, seed: int) -> Tally:
 def _is_found(root: Path) -> bool:
     try:
         return bool(check(root).findings)
-    except DirectoryError:
+    except DirectoryError as error:
+        if "in use" in str(error):
+            raise
         return True
 
 

@@ -7,9 +7,15 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from optserve_server import __version__, check_command, config, health_command, token_command
+from optserve_server import __version__, check_command, config, health_command, repair_command, token_command
 
 _DEFAULT_COMMAND = "serve"
+_COMMANDS = {
+    "check": check_command,
+    "health": health_command,
+    "repair": repair_command,
+    "token": token_command,
+}
 _FORMS = ("-h", "--help", "--version")
 """Options of the command itself."""
 
@@ -61,7 +67,7 @@ def _make_argument_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     )
     config.add_flags(serve)
     serve.set_defaults(run=_run_server)
-    for name, command in (("check", check_command), ("health", health_command), ("token", token_command)):
+    for name, command in _COMMANDS.items():
         explanation = command.DESCRIPTION.split(".")[0]
         added = commands.add_parser(
             name,

@@ -22,3 +22,18 @@ def test_metrics_count_records_syncs_and_snapshots(tmp_path: Path) -> None:
     assert found["optserve_journal_bytes", ""] > 3 * 4000
     assert found["optserve_snapshots_total", ""] == 1
     assert found["optserve_snapshots_failed_total", ""] == 0
+
+
+def test_metrics_count_damaged_sessions(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, client):
+        for session_id in "ab":
+            client.create(VALUES, session_id=session_id)
+    (tmp_path / "sessions" / "a" / "manifest.json").write_bytes(b"damaged")
+    with running(tmp_path, metrics_port=0) as (server, client):
+        found = samples(server)
+        assert found["optserve_sessions_damaged", ""] == 1
+        assert found["optserve_recovery_sessions", "outcome=restored"] == 1
+        assert found["optserve_recovery_sessions", "outcome=damaged"] == 1
+        assert 0 < found["optserve_recovery_seconds", ""] < 60
+        client.sessions.DeleteSession(pb.DeleteSessionRequest(name="sessions/a"), timeout=20)
+        assert samples(server)["optserve_sessions_damaged", ""] == 0

@@ -61,6 +61,21 @@ class SnapshotPolicy:
     session_bytes: int = 64 << 20
 
 
+@dataclass(frozen=True)
+class RecoveryCounts:
+    """What a recovery did.
+
+    Attributes:
+        restored: sessions that were restored.
+        damaged: sessions that could not be restored exactly.
+        seconds: its duration.
+    """
+
+    restored: int = 0
+    damaged: int = 0
+    seconds: float = 0.0
+
+
 ANSWERS_PER_SNAPSHOT = 64
 """Answered requests that a session's snapshot holds, beside its steps."""
 
@@ -80,6 +95,7 @@ class DurabilityManager:
         saves: snapshots that were written.
         failed_saves: those that were to be written in the background and could not.
         disk_state: whether the disk takes what is written.
+        recovery: what was done at the start.
     """
 
     def __init__(
@@ -97,6 +113,7 @@ class DurabilityManager:
         self.codec = codec
         self.encode = encode
         self.saves = self.failed_saves = 0
+        self.recovery = RecoveryCounts()
         self.disk_state = DiskState(catalog.disk, catalog.root)
         self._durable_positions = catalog.positions
         self._policy = policy
@@ -290,6 +307,18 @@ class DurabilityManager:
                     self.save_soon(self._watched[owner])
         if self.directory_log.outdated:
             self._start_background_task(self.in_thread(self._checkpoint_directory))
+
+    async def free_journal(self) -> None:
+        """Saves every session, and frees all records that were written before.
+
+        Raises:
+            DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
+        """
+        for durability in tuple(self._watched.values()):
+            await self.save(durability)
+        with self.disk_state.convert_errors():
+            await self.in_thread(self.directory_log.checkpoint)
+            await self.in_thread(partial(self.journal.delete_old_segments, self._list_saved_numbers(), 0))
 
     async def close(self, seconds: float) -> None:
         """Saves every session that has changed, for up to about ``seconds``, and closes the files."""

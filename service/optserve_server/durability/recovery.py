@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from optserve_server.durability.change_records import replay
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, parse_folder_name
-from optserve_server.durability.durability_manager import DurabilityManager, Encode, SnapshotPolicy
+from optserve_server.durability.durability_manager import (
+    DurabilityManager,
+    Encode,
+    RecoveryCounts,
+    SnapshotPolicy,
+)
 from optserve_server.durability.snapshot_codec import decode_metadata, decode_snapshot
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.request_ledger import AnsweredRequest
@@ -88,6 +93,7 @@ class Recovery:
         encode: encodes answers again.
         policy: for afterwards.
         disk: how to get at the directory.
+        accept_loss: whether to make another table of positions if it is missing or damaged.
     """
 
     def __init__(
@@ -98,9 +104,11 @@ class Recovery:
         encode: Encode,
         policy: SnapshotPolicy | None = None,
         disk: Disk | None = None,
+        *,
+        accept_loss: bool = False,
     ) -> None:
         self._disk = disk or Disk()
-        self._catalog = Catalog(self._disk, root)
+        self._catalog = Catalog(self._disk, root, accept_loss=accept_loss)
         self._namespaces = namespaces
         self._codec = codec
         self._encode = encode
@@ -131,9 +139,13 @@ class Recovery:
         Raises:
             DirectoryError: as `run`.
         """
-        self._read_journal()
-        self._log.recover(self._history, self._durable_positions)
-        return Examination(self._catalog, self._history, self._log, self._examine_all())
+        try:
+            self._read_journal()
+            self._log.recover(self._history, self._durable_positions)
+            return Examination(self._catalog, self._history, self._log, self._examine_all())
+        except BaseException:
+            self._catalog.close()
+            raise
 
     def _run(self) -> DurabilityManager:
         started = time.perf_counter()
@@ -173,24 +185,26 @@ class Recovery:
         )
         for found in restored:
             durability_manager.add_session(found.durability)
-        counts = {
-            "sessions": len(restored),
-            "damaged": len(examined) - len(restored),
-            "seconds": round(time.perf_counter() - started, 3),
-        }
+        seconds = round(time.perf_counter() - started, 3)
+        damaged = sum(namespace.store.damaged_count for namespace in self._namespaces)
+        durability_manager.recovery = RecoveryCounts(len(restored), damaged, seconds)
+        counts = {"sessions": len(restored), "damaged": damaged, "seconds": seconds}
         _log.info("recovered", extra={"facts": counts})
         return durability_manager
 
     def _read_journal(self) -> None:
         journal = self._catalog.journal
         self._history = read_journal(self._disk, journal, self._catalog.identity)
-        check_segments(journal, self._history.segments, self._durable_positions)
+        self._check_segments()
         for path in self._history.strays:
             _log.warning("%s is no part of the journal, and is ignored", path)
         for path, hole in self._history.holes:
             _log.warning("%s: bytes %d to %d are no record", path, hole.start, hole.end)
         for text in self._durable_positions.damaged:
             _log.warning("%s: %s", journal / POSITIONS, text)
+
+    def _check_segments(self) -> None:
+        check_segments(self._catalog.journal, self._history.segments, self._durable_positions)
 
     def _examine_all(self) -> list[RestoredSession | DamagedSession]:
         """Restores every session that can be restored exactly; changes nothing on the disk."""
@@ -244,20 +258,15 @@ class Recovery:
         """
         if folder.owner not in self._durable_positions:
             raise DamagedError(f"{POSITIONS} has no entry of it, so nothing proves that it is complete")
-        aside = self._catalog.list_quarantined().get(folder.path.name, [])
-        attached = folder.list_own_segments()
-        for place in aside:
-            attached += SessionFolder(place, "", folder.owner).list_own_segments()
-        present = {segment.path.name for segment in self._history.segments}
-        last = 0
-        for path in {path.name: path for path in attached if path.name not in present}.values():
-            segment = self._history.read_segment(self._disk, path, self._catalog.identity, only=folder.owner)
-            last = max(last, segment.last.get(folder.owner, 0))
+        last = self._attach_records(folder)
         problems = []
         damaged: list[SnapshotFile] = []
         for file in folder.snapshots():
             try:
-                durability = self._restore_snapshot(folder, file)
+                payloads = self._history.find_payloads_after(
+                    folder.owner, file.number, self._durable_positions
+                )
+                durability = self._restore_snapshot(folder, file, payloads)
             except UnknownFormatError:
                 raise
             except DamagedError as error:
@@ -268,10 +277,24 @@ class Recovery:
             return RestoredSession(durability, damaged)
         raise DamagedError("; ".join(problems) or "it has no snapshot")
 
-    def _restore_snapshot(self, folder: SessionFolder, file: SnapshotFile) -> SessionDurability[Session]:
+    def _attach_records(self, folder: SessionFolder) -> int:
+        """Reads the records that quarantine has kept of a session; returns the number of the last, or 0."""
+        aside = self._catalog.list_quarantined().get(folder.session_id, [])
+        attached = folder.list_own_segments()
+        for place in aside:
+            attached += SessionFolder(place, "", folder.owner).list_own_segments()
+        present = {segment.path.name for segment in self._history.segments}
+        last = 0
+        for path in {path.name: path for path in attached if path.name not in present}.values():
+            segment = self._history.read_segment(self._disk, path, self._catalog.identity, only=folder.owner)
+            last = max(last, segment.last.get(folder.owner, 0))
+        return last
+
+    def _restore_snapshot(
+        self, folder: SessionFolder, file: SnapshotFile, payloads: Sequence[memoryview]
+    ) -> SessionDurability[Session]:
         contents = self._catalog.read_snapshot(file)
-        payloads = self._history.find_payloads_after(folder.owner, file.number, self._durable_positions)
-        namespace, session_id = parse_folder_name(folder.path.name)
+        namespace, session_id = parse_folder_name(folder.session_id)
         store, requests = self._namespaces[namespace].store, self._namespaces[namespace].requests
         session = decode_snapshot(contents, self._codec, session_id, store.backend, store.budget)
         facts = decode_metadata(contents)

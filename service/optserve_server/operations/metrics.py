@@ -178,6 +178,24 @@ class ServerCollector(Collector):
         durability_manager = self._server.durability_manager
         if durability_manager is None:
             return
+        damaged = GaugeMetricFamily(
+            "optserve_sessions_damaged",
+            "Sessions that are in quarantine, or whose folder is missing.",
+            labels=["namespace"],
+        )
+        for namespace in self._server.namespaces:
+            damaged.add_metric([namespace.name], namespace.store.damaged_count)
+        yield damaged
+        recovery = durability_manager.recovery
+        recovered = GaugeMetricFamily(
+            "optserve_recovery_sessions", "Sessions at the start, by what became of them.", labels=["outcome"]
+        )
+        recovered.add_metric(["restored"], recovery.restored)
+        recovered.add_metric(["damaged"], recovery.damaged)
+        yield recovered
+        yield GaugeMetricFamily(
+            "optserve_recovery_seconds", "Seconds that recovery took at the start.", recovery.seconds
+        )
         journal, name = durability_manager.journal, "optserve_journal"
         yield CounterMetricFamily(f"{name}_records", "Changes that the journal has taken.", journal.records)
         yield CounterMetricFamily(f"{name}_syncs", "Groups of them that were synced.", journal.syncs)

@@ -145,6 +145,11 @@ class Store:
         """Notes that a session is there, but damaged."""
         self._damaged.add(session_id)
 
+    @property
+    def damaged_count(self) -> int:
+        """Sessions that are there, but damaged."""
+        return len(self._damaged)
+
     def is_damaged(self, session_id: str) -> bool:
         """Whether a session is there, but damaged."""
         return session_id in self._damaged

@@ -158,6 +158,8 @@ class Catalog:
     Args:
         disk: how to get at it.
         root: the directory; made where it is not there.
+        accept_loss: whether to make another table of positions if it is missing or damaged. Then nothing
+            proves that a session is complete.
 
     Raises:
         DirectoryError: another server uses it, it is of another format, or parts of it are missing.
@@ -168,7 +170,7 @@ class Catalog:
         positions: how far the sessions' records go, and of which files the journal consists.
     """
 
-    def __init__(self, disk: Disk, root: Path) -> None:
+    def __init__(self, disk: Disk, root: Path, *, accept_loss: bool = False) -> None:
         self.disk = disk
         self.root = root
         self.sessions = root / "sessions"
@@ -185,8 +187,7 @@ class Catalog:
             for folder in (self.sessions, self.journal, self.quarantine, self._trash):
                 disk.make_folder(folder)
             disk.sync_folder(root)
-            positions = self.journal / POSITIONS
-            self.positions = DurablePositions(disk, positions, self.identity, is_new=found is None)
+            self.positions = self._open_positions(is_new=found is None, accept_loss=accept_loss)
             try:
                 if found is None:
                     disk.sync_folder(self.journal)
@@ -198,6 +199,15 @@ class Catalog:
         except BaseException:
             self.disk.close(self._lock)
             raise
+
+    def _open_positions(self, *, is_new: bool, accept_loss: bool) -> DurablePositions:
+        path = self.journal / POSITIONS
+        try:
+            return DurablePositions(self.disk, path, self.identity, is_new=is_new)
+        except DirectoryError:
+            if not accept_loss:
+                raise
+        return DurablePositions(self.disk, path, self.identity, is_new=True)
 
     def close(self) -> None:
         """Lets another server use the directory."""
@@ -348,6 +358,18 @@ class Catalog:
             DamagedError: it is damaged.
         """
         return _identity_of(snapshot.read(self.disk.read(file.path)), file.path).earlier
+
+    def write_manifest(self, folder: SessionFolder) -> None:
+        """Writes the manifest of a session again."""
+        write_file_atomically(self.disk, folder.path / _MANIFEST, [_manifest(self.identity, folder)])
+
+    def find_owner(self, path: Path) -> int | None:
+        """The owner that the snapshots of a folder name, if all that are sound name one."""
+        owners = set()
+        for file in SessionFolder(path, "", 0).snapshots():
+            with contextlib.suppress(DamagedError):
+                owners.add(_identity_of(snapshot.read(self.disk.read(file.path)), file.path).owner)
+        return owners.pop() if len(owners) == 1 else None
 
     def _read_owner(self, path: Path) -> int:
         try:

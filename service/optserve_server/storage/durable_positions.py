@@ -70,6 +70,7 @@ class DurablePositions:
 
     Attributes:
         damaged: descriptions of entries that are damaged.
+        is_new: whether the file was made.
 
     Raises:
         DirectoryError: it is missing, damaged, of a newer format or of another directory.
@@ -83,6 +84,8 @@ class DurablePositions:
                 " optserve-server repair, which states what may be lost"
             )
         self.damaged: list[str] = []
+        self._damaged_slots: list[int] = []
+        self.is_new = is_new
         self._lock = threading.Lock()
         self._disk = disk
         self._path = path
@@ -94,11 +97,12 @@ class DurablePositions:
                 disk.allocate(self._fd, _GROWTH)
                 disk.write(self._fd, [_make_header(directory)], 0)
                 disk.sync(self._fd)
-            size = os.fstat(self._fd).st_size
+            size = _GROWTH if is_new else os.fstat(self._fd).st_size
             if size % _GROWTH:
                 self.damaged.append(f"its length is {size} bytes, no multiple of {_GROWTH}")
-            data = os.pread(self._fd, size, 0)
-            _check_header(path, data, directory)
+            data = b"" if is_new else os.pread(self._fd, size, 0)
+            if not is_new:
+                _check_header(path, data, directory)
             self._size = max(_GROWTH, size - size % _GROWTH)
             if not is_new:
                 # The blocks of a copy may be missing where the original had zeros. On a full disk, a server
@@ -209,6 +213,24 @@ class DurablePositions:
                 self._disk.write(self._fd, [bytes(_SLOT)], slot.index * _SLOT)
                 self._free.append(slot.index)
 
+    def rewrite_damaged(self) -> None:
+        """Writes all entries again that were damaged; returns when they are durable.
+
+        Raises:
+            OSError: they could not be written.
+        """
+        with self._lock:
+            owners = {slot.index: owner for owner, slot in self._slots.items()}
+            for index in self._damaged_slots:
+                entry = bytes(_ENTRY.size)
+                if index in owners:
+                    entry = _make_entry(owners[index], *self._positions[owners[index]])
+                    self._slots[owners[index]].latest = 0
+                self._disk.write(self._fd, [entry, bytes(_ENTRY.size)], index * _SLOT)
+            self._disk.truncate(self._fd, self._size)
+            self._disk.sync(self._fd)
+            self._damaged_slots, self.damaged = [], []
+
     def close(self) -> None:
         """Writes the table to the disk."""
         try:
@@ -250,6 +272,7 @@ class DurablePositions:
         sound = [entry for entry in entries if entry[0] and entry[3] == _check(*entry[:3])]
         if len(sound) < sum(any(entry) for entry in entries):
             self.damaged.append(f"entry {index} is damaged")
+            self._damaged_slots.append(index)
         if len({entry[0] for entry in sound}) != 1:
             return bool(sound)
         latest = max(sound, key=lambda entry: entry[1:3])

@@ -71,6 +71,17 @@ class JournalHistory:
             )
         return payloads
 
+    def find_sound_payloads_after(self, owner: int, number: int) -> list[memoryview]:
+        """The payloads of an owner's records after ``number``, up to the first that is damaged or missing."""
+        payloads: list[memoryview] = []
+        for found in self.find_records(owner):
+            if found.number <= number:
+                continue
+            if found.number != number + len(payloads) + 1 or found.payload is None:
+                break
+            payloads.append(found.payload)
+        return payloads
+
     def list_segments_of(self, owner: int | None) -> list[Segment]:
         """The segments that may hold records of an owner; all if it is not known."""
         return [segment for segment in self.segments if owner is None or owner in segment.last]

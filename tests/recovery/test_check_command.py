@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from optserve_server.__main__ import main
+from optserve_server.state.session_change import Request
 from tests.recovery.keeping import house, run
-from tests.recovery.test_evidence import Used, used
+from tests.recovery.test_evidence import POLICY, Used, used
 
 __all__ = ["used"]
 
@@ -25,6 +27,23 @@ def test_a_directory_of_a_killed_server(used: Used, capsys: pytest.CaptureFixtur
     assert used.tree() == before
     used.live(steps=30)
     assert check(used.root, capsys)[0] == 0
+
+
+def test_an_automatic_snapshot_that_a_client_deleted_is_not_missed(
+    used: Used, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def live() -> None:
+        async with house(used.root, policy=POLICY) as made:
+            durability = made.namespaces[""].store.get("b").durability
+            assert durability is not None
+            files = [file for file in durability.folder.snapshots() if file.step == 0]
+            assert [file.kept for file in files] == [False]
+            await made.durability_manager.delete_snapshots(durability, files, Request("drop", b"content"))
+            shutil.copytree(used.root, used.root.with_name("dropped"))
+
+    assert used.snapshots("b")[-1].name == "auto-000000000000-0.safetensors"
+    run(live())
+    assert check(used.root.with_name("dropped"), capsys)[0] == 0
 
 
 def test_what_is_wrong_is_named(used: Used, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,8 +123,9 @@ def _check_snapshots(
     saved = catalog.positions.get_saved(folder.owner)
     if max(numbers) < saved:
         yield Finding(folder.path, f"the snapshot after change {saved} is missing")
+    dropped = " ".join(log.dropped.get(folder.session_id, ()))
     for earlier in catalog.read_earlier(files[0]) if files[0] in sound else ():
-        if earlier not in automatic:
+        if earlier not in automatic and f"/auto-{earlier:012}-" not in dropped:
             yield Finding(folder.path, f"the snapshot after change {earlier} is missing")
     there = {str(file.path.relative_to(catalog.root)) for file in files if file.kept}
     listed = {path for path in log.kept if path.split("/")[1] == folder.session_id}

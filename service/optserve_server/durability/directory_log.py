@@ -34,6 +34,9 @@ DIRECTORY = 2
 MAX_CHECKPOINT_ANSWERS = 1024
 """Answered requests of each namespace that a checkpoint holds."""
 
+MAX_DROPPED = 64
+"""Deleted snapshots of each session that are remembered: more than stay beside the latest."""
+
 _CHECKPOINT = "checkpoint"
 _log = logging.getLogger(__name__)
 
@@ -62,6 +65,7 @@ class DirectoryLog:
     Attributes:
         folders: owners of the sessions that were created and not deleted, by the names of their folders.
         kept: paths of the snapshots that clients asked for, from the root of the directory.
+        dropped: automatic snapshots that clients deleted lately, by the names of their sessions' folders.
         is_complete: whether all records were read; otherwise there may be other sessions and snapshots.
         saved_number: how many records the last checkpoint covers.
         pending_moves: what the last record moves and is still where it was.
@@ -75,6 +79,7 @@ class DirectoryLog:
         self._number = self.saved_number = 0
         self.folders: dict[str, int] = {}
         self.kept: set[str] = set()
+        self.dropped: dict[str, list[str]] = {}
         self.is_complete = True
         self.pending_moves: list[Move] = []
         self.outdated = False
@@ -166,6 +171,7 @@ class DirectoryLog:
         # Of the same number as a record whose change was not made, which it supersedes.
         folders = {name: f"{owner:016x}" for name, owner in sorted(self.folders.items())}
         facts = {"kind": _CHECKPOINT, "folders": folders, "kept": sorted(self.kept), "answers": answers}
+        facts["dropped"] = self.dropped
         self._append_record(facts)
         self.saved_number = self._number
         self._number += 1
@@ -200,16 +206,20 @@ class DirectoryLog:
     def _restore_record(self, facts: Mapping[str, Any]) -> None:
         if facts["kind"] == _CHECKPOINT:
             self.folders = {name: int(owner, 16) for name, owner in facts["folders"].items()}
-            self.kept, answers = set(facts["kept"]), facts["answers"]
+            self.kept, self.dropped = set(facts["kept"]), facts["dropped"]
+            answers = facts["answers"]
         else:
             name = facts["folder"]
             if facts["kind"] == ChangeKind.DELETE:
                 self.folders.pop(name, None)
                 self.kept = {path for path in self.kept if path.split("/")[1] != name}
+                self.dropped.pop(name, None)
             elif "owner" in facts:
                 self.folders[name] = int(facts["owner"], 16)
             for source, target in facts["moves"]:
                 self.kept.discard(source)
+                if facts["kind"] == ChangeKind.DROP and target.startswith(f"{TRASH}/"):
+                    self.dropped[name] = [*self.dropped.get(name, []), source][-MAX_DROPPED:]
                 if is_kept_snapshot(target):
                     self.kept.add(target)
             answers = {

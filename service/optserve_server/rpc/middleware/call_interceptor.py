@@ -26,6 +26,7 @@ from optserve_server.rpc.middleware.admission import Admission
 from optserve_server.rpc.middleware.log_limiter import LogLimiter
 from optserve_server.rpc.middleware.message_codecs import Codec, codecs_of
 from optserve_server.wire.errors import APPLIED_KEY, DETAILS_KEY, PUSHBACK_KEY, code_of, status_of
+from optserve_server.wire.fields.field_count import check_field_count
 
 COPIES_PER_UNARY_REQUEST = 2
 """Copies of a unary request in memory: its bytes, and the decoded message."""
@@ -77,10 +78,14 @@ class CallInterceptor(aio.ServerInterceptor):
         admission: admits calls.
         meters: count calls and bytes.
         tracer: traces calls; None to trace none.
+        max_tensors: elements of one field of a request; 0 for no limit.
     """
 
-    def __init__(self, admission: Admission, meters: Meters, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, admission: Admission, meters: Meters, tracer: Tracer | None = None, max_tensors: int = 0
+    ) -> None:
         self._admission, self._meters, self._tracer = admission, meters, tracer
+        self._max_tensors = max_tensors
         self._log_limiter = LogLimiter()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -210,7 +215,15 @@ class CallInterceptor(aio.ServerInterceptor):
         elif len(data) > MAX_HEALTH_REQUEST_BYTES:
             raise _health_request_error(len(data))
         if len(data) > LONG_REQUEST_BYTES:
-            return await asyncio.to_thread(parse_message, data, decode)
+            return await asyncio.to_thread(self._parse_long, data, decode)
+        return parse_message(data, decode)
+
+    def _parse_long(self, data: bytes, decode: Codec) -> Any:
+        # Of the classes that the contract's code is generated for, and of framing's codecs.
+        message = getattr(decode, "__self__", None)
+        descriptor = getattr(message, "DESCRIPTOR", None)
+        if descriptor is not None:
+            check_field_count(data, descriptor, self._max_tensors)
         return parse_message(data, decode)
 
     async def _fail(self, call: Call, context: Context, error: BaseException) -> None:

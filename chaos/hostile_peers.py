@@ -48,7 +48,11 @@ class Attacker:
         self._kept: list[Http2] = []
 
     def run(self, over: threading.Event) -> Counter[str]:
-        """Attacks until it is over, each kind before any comes again; returns how often by kind."""
+        """Attacks until it is over, each kind before any comes again, and at least once.
+
+        Returns:
+            How often by kind.
+        """
         done: Counter[str] = Counter()
         all_kinds: list[Callable[[], None]] = [
             self.reset_calls,
@@ -59,7 +63,8 @@ class Attacker:
             self.send_endless_request,
         ]
         kinds: list[Callable[[], None]] = []
-        while not over.wait(self.random.uniform(0, PAUSE_S)):
+        while len(done) < len(all_kinds) or not over.is_set():
+            over.wait(self.random.uniform(0, PAUSE_S))
             kinds = kinds or self.random.sample(all_kinds, len(all_kinds))
             kind = kinds.pop()
             with contextlib.suppress(OSError):  # the server has closed the connection, or takes no more

@@ -99,7 +99,7 @@ class Conditions:
     """
 
     max_concurrent_rpcs: int = 2000
-    max_calls_per_connection: int = 256
+    max_calls_per_connection: int = 1000
     max_connections: int = 0
     max_data_connections: int = 0
     handshake_seconds: float = 10.0

@@ -37,6 +37,7 @@ def main() -> int:
     print(table(found))
     seconds = time.monotonic() - began
     print(f"{found.messages} messages in {seconds:.0f} s, {found.steps} honest steps among them")
+    print(", ".join(f"{count} times {kind}" for kind, count in sorted(found.attacks.items())))
     print(f"{found.over_data} of those over a data connection, the slowest in {found.slowest:.3f} s")
     warm, end = (size / 2**20 for size in found.memory)
     print(f"memory {warm:.0f} MiB after a fifth, {end:.0f} MiB at the end; exit status {stopped}")

@@ -18,11 +18,15 @@ from chaos.fuzz.connections import Door, any_visit, patient
 from chaos.fuzz.findings import EXPECTED, SECONDS, Findings
 from chaos.fuzz.hostile import SENTINEL, HostileCall, any_call
 from chaos.fuzz.requests import IMPORTED, SESSIONS, create
+from chaos.hostile_peers import hostile_peers
 from optserve.v1 import session_service_pb2 as pb
 from tests.integration.client import Client, sgd, step_messages
 from tests.integration.raw_stream import RawStream
 from tests.support.server import RunningServer
 from tests.support.watching import descriptors_of, resident
+
+PEERS = 4
+"""Hostile peers."""
 
 IN_FLIGHT = 24
 """Hostile callers at once."""
@@ -35,10 +39,18 @@ CALLS, VISITS = 160, 40
 
 
 async def run(server: RunningServer, messages: int, seed: int) -> Findings:
-    """Sends at least so many hostile messages, and takes honest steps meanwhile."""
+    """Sends at least so many hostile messages, and takes honest steps meanwhile.
+
+    Hostile peers attack the transport at the same time.
+    """
     found, random = Findings(), Random(seed)
     options = [("grpc.max_send_message_length", -1)]
-    with Client(server.address) as client, HonestStream(client, server.address) as stream:
+    with (
+        Client(server.address) as client,
+        HonestStream(client, server.address) as stream,
+        contextlib.ExitStack() as attack,
+    ):
+        found.attacks = attack.enter_context(hostile_peers(server.address, PEERS, seed, SENTINEL))
         honest, before = Honest(client), descriptors_of(server.process.pid)
         async with aio.insecure_channel(server.address, options) as channel:
             door = Door(channel, *stream.data_address, found)
@@ -53,6 +65,7 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
                 found.steps += sum(honest.step() for _ in range(5))
                 if not warm and found.messages >= messages // 5:
                     warm = resident(server.process.pid)
+            await asyncio.to_thread(attack.close)
             patience.cancel()  # which a long campaign is not in time for
             with contextlib.suppress(asyncio.CancelledError):
                 await patience

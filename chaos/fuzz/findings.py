@@ -44,6 +44,7 @@ class Findings:
         wrong: descriptions of answers that may not be.
         memory: resident bytes of the server after a fifth of the calls, and at the end.
         descriptors: how many files and sockets the server had open before, and at the end.
+        attacks: of hostile peers on the transport, by kind.
         steps: honest steps taken meanwhile.
         over_data: those of them that a data connection carried.
         slowest: seconds that the longest of those took.
@@ -54,6 +55,7 @@ class Findings:
     wrong: list[str] = field(default_factory=list)
     memory: tuple[int, int] = (0, 0)
     descriptors: tuple[int, int] = (0, 0)
+    attacks: Counter[str] = field(default_factory=Counter)
     steps: int = 0
     over_data: int = 0
     slowest: float = 0.0

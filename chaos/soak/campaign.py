@@ -14,8 +14,10 @@ from statistics import median
 import numpy as np
 
 from chaos.actors import VALUES, export
+from chaos.hostile_peers import hostile_peers
 from chaos.model import Arrays
 from chaos.soak.ledger import Ledger
+from chaos.soak.probe import running_probe
 from chaos.soak.trainee import PATIENCE, WAYS, Trainee
 from chaos.soak.weather import Weather
 from optserve.v1.session_pb2 import DurabilityMode, SessionSpec
@@ -30,6 +32,12 @@ LARGE: Arrays = {"w": np.linspace(-1, 1, 300_000, dtype=np.float32)}
 
 LONGEST_FAULT = 5.0
 """Seconds; an eighth of a soak where that is less."""
+
+HOSTILE_SHARE = 0.2
+"""Of hostile peers among all clients."""
+
+CALM_SHARE = 1 / 6
+"""Of the time, before hostile peers attack."""
 
 SAMPLE = 0.25
 """Seconds between two looks at the server's memory."""
@@ -55,7 +63,9 @@ class Findings:
         replayed: answers that the server had kept and gave again.
         repeats: calls that clients had given up and made again.
         stall: the longest that a client waited for the answer to a step, in seconds.
-        memory: median resident bytes of the server in the second fifth, and in the last.
+        memory: median resident bytes of the server in the third fifth, and in the last.
+        attacks: of hostile peers, by kind.
+        p99: of an honest client's steps beside the others, in seconds: before the attacks, and during them.
         wrong: what may not be, for people.
     """
 
@@ -70,17 +80,24 @@ class Findings:
     repeats: int = 0
     stall: float = 0.0
     memory: tuple[float, float] = (0.0, 0.0)
+    attacks: Counter[str] = field(default_factory=Counter)
+    p99: tuple[float, float] = (0.0, 0.0)
     wrong: list[str] = field(default_factory=list)
 
 
-def soak(server: RunningServer, clients: int, seconds: float, seed: int) -> Findings:
+def soak(
+    server: RunningServer, clients: int, seconds: float, seed: int, hostile: float = HOSTILE_SHARE
+) -> Findings:
     """Trains over a failing network, half of the clients with data connections where they use them.
+
+    After a sixth of the time hostile peers attack the server itself.
 
     Args:
         server: with a data directory.
         clients: how many; every fourth shares its session with the one before it.
         seconds: how long.
         seed: of faults, gradients and specifications; the moments are the machine's own.
+        hostile: share of hostile peers among all clients.
     """
     found, random = Findings(), Random(seed)
     with Client(server.address) as direct, _network(server, direct) as proxies:
@@ -92,14 +109,24 @@ def soak(server: RunningServer, clients: int, seconds: float, seed: int) -> Find
             for number, trainee in enumerate(trainees)
         ]
         threads.append(_start(_sample, server, over, samples))
-        weather.run(began + seconds)
+        direct.create(VALUES, session_id="soak-probe")
+        peers = round(clients * hostile / (1 - hostile))
+        with running_probe(server.address, "sessions/soak-probe") as probe:
+            calm = time.monotonic()
+            weather.run(calm + seconds * CALM_SHARE)
+            attacked = time.monotonic()
+            with hostile_peers(server.address, peers, seed, trainees[1].ledger.name) as found.attacks:
+                weather.run(began + seconds)
+        found.p99 = probe.p99(calm, attacked), probe.p99(attacked, began + seconds)
+        if not probe.steps:
+            found.wrong.append("the honest client without faults ended")
         over.set()
         found.seconds = time.monotonic() - began
         if not _join(threads):
             found.wrong.append("a client hangs")
             return found
         fifth = max(1, len(samples) // 5)
-        found.memory = (median(samples[fifth : 2 * fifth]), median(samples[-fifth:]))
+        found.memory = (median(samples[2 * fifth : 3 * fifth]), median(samples[-fifth:]))
         found.faults, found.longest_fault = weather.faults, weather.longest_fault
         _conclude(direct, trainees, found)
     found.wrong += [f"logged: {line}" for line in server.log() if line["level"] in ("error", "critical")]

@@ -81,6 +81,7 @@ def build_server(
     conditions = Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
+        max_calls_per_connection=settings.max_calls_per_connection,
         max_connections=_max_connections(settings),
         max_data_connections=int(_descriptor_limit() * _DATA_CONNECTIONS_SHARE),
         handshake_seconds=settings.handshake_seconds,

@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     )
     grace_seconds: Seconds = Field(10.0, description="seconds that calls in flight get after SIGTERM")
     max_concurrent_rpcs: int = Field(1000, ge=1, le=1_000_000, description="calls in flight at once")
+    max_calls_per_connection: int = Field(
+        1000, ge=1, le=1_000_000, description="calls at once on one connection; more wait in the client"
+    )
     max_connections: int = Field(
         0,
         ge=0,

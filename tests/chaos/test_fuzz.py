@@ -22,6 +22,7 @@ def test_hostile_messages_change_nothing_and_learn_nothing() -> None:
     assert found.memory[1] - found.memory[0] < MOST_GROWTH
     assert found.descriptors[1] <= found.descriptors[0]
     assert found.over_data > 50
+    assert len(found.attacks) == 6
     kinds = {kind for kind, _ in found.codes}
     assert kinds >= {"noise", "mutated", "shapes", "expressions", "frames", "snapshots", "imported"}
     assert kinds >= {"stranger", "bad ticket", "used ticket", "data lengths", "data mutations"}

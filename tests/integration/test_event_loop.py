@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 
 from optserve.v1 import session_service_pb2 as pb
-from tests.integration.client import Client, plan_message, step_messages
+from optserve.v1 import tensor_pb2
+from tests.integration.client import Client, expect_refusal, plan_message, step_messages
 from tests.support.server import running_server
 
 TENSORS = 20_000
@@ -42,6 +44,22 @@ def test_nothing_holds_the_loop(tmp_path: Path) -> None:
         busy = [line["callback"] for line in server.log() if line["message"] == "busy"]
     # The server's own start is one callback, before anybody is answered.
     assert [callback for callback in busy if "coro=<serve()" not in callback] == []
+
+
+def test_a_request_of_too_many_tensors_is_refused_before_it_is_decoded() -> None:
+    """Of a million, which take 15 seconds to decode and half a second of it at once."""
+    one = pb.CreateSessionRequest()
+    parameter = one.parameters.add(name="w")
+    parameter.upload.dtype = tensor_pb2.DATA_TYPE_FLOAT32
+    parameter.upload.shape.append(1)
+    with running_server() as server, Client(server.address) as client:
+        create = client.channel.unary_unary("/optserve.v1.SessionService/CreateSession")
+        began = time.monotonic()
+        with expect_refusal() as told:
+            create(one.SerializeToString() * 1_000_000, timeout=60)
+        assert time.monotonic() - began < 5
+    assert (told.reason, told.fields) == ("LIMIT_EXCEEDED", ["parameters"])
+    assert told.metadata == {"limit": "max_tensors", "value": "100000"}
 
 
 def test_the_loops_lag_is_in_the_metrics() -> None:

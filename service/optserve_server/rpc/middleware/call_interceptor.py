@@ -32,6 +32,7 @@ from optserve_server.wire.errors import (
     error_status,
     error_status_code,
 )
+from optserve_server.wire.fields.field_count import check_field_count
 
 COPIES_PER_UNARY_REQUEST = 2
 """Copies of a unary request in memory: its bytes, and the decoded message."""
@@ -83,10 +84,14 @@ class CallInterceptor(aio.ServerInterceptor):
         admission: admits calls.
         meters: count calls and bytes.
         tracer: traces calls; None to trace none.
+        max_tensors: elements of one field of a request; 0 for no limit.
     """
 
-    def __init__(self, admission: Admission, meters: Meters, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, admission: Admission, meters: Meters, tracer: Tracer | None = None, max_tensors: int = 0
+    ) -> None:
         self._admission, self._meters, self._tracer = admission, meters, tracer
+        self._max_tensors = max_tensors
         self._log_limiter = LogLimiter()
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -216,7 +221,15 @@ class CallInterceptor(aio.ServerInterceptor):
         elif len(data) > MAX_HEALTH_REQUEST_BYTES:
             raise _health_request_error(len(data))
         if len(data) > LONG_REQUEST_BYTES:
-            return await asyncio.to_thread(parse_message, data, decode)
+            return await asyncio.to_thread(self._parse_long, data, decode)
+        return parse_message(data, decode)
+
+    def _parse_long(self, data: bytes, decode: Codec) -> Any:
+        # Of the classes that the contract's code is generated for, and of framing's codecs.
+        message = getattr(decode, "__self__", None)
+        descriptor = getattr(message, "DESCRIPTOR", None)
+        if descriptor is not None:
+            check_field_count(data, descriptor, self._max_tensors)
         return parse_message(data, decode)
 
     async def _abort_call(self, call: Call, context: Context, error: BaseException) -> None:

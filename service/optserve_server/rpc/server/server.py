@@ -84,6 +84,8 @@ class Conditions:
 
     Attributes:
         max_concurrent_rpcs: calls in flight beyond which gRPC itself refuses, without details.
+        max_calls_per_connection: calls at once on one connection. Further ones wait in the client, and gRPC
+            drops a connection whose cancelled calls pile up to this number.
         max_connections: gRPC connections beyond which new ones are closed; 0 for no limit.
         max_data_connections: data connections beyond which no more are offered; 0 for no limit.
         handshake_seconds: within which a new connection has to be ready for calls.
@@ -97,6 +99,7 @@ class Conditions:
     """
 
     max_concurrent_rpcs: int = 2000
+    max_calls_per_connection: int = 1000
     max_connections: int = 0
     max_data_connections: int = 0
     handshake_seconds: float = 10.0
@@ -153,10 +156,11 @@ class Server:
         self._execution = execution = Execution(executor, self.durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
-        max_message_bytes = namespaces.limits.max_message_bytes
+        limits = namespaces.limits
+        max_message_bytes = limits.max_message_bytes
         self._arrivals = Arrivals(max_message_bytes, namespaces.budget)
         self._server = aio.server(
-            interceptors=[CallInterceptor(self._admission, self.meters, tracer)],
+            interceptors=[CallInterceptor(self._admission, self.meters, tracer, limits.max_tensors)],
             options=_options(conditions, max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
@@ -339,8 +343,9 @@ class Server:
             return False
 
 
-MAX_STREAMS_PER_CONNECTION = 1000
-"""Calls at once on one connection. gRPC drops a connection whose cancelled calls pile up to this number."""
+MAX_UNTAKEN_CALLS = 8000
+"""Calls that wait until the event loop takes them, cancelled ones included; gRPC cancels more without a
+reason. Its own number is 3000, from 1000 on by chance, which a few connections reset at once."""
 
 KEEPALIVE_S = 60.0
 """Seconds of silence after which the server asks whether a connection's client is there."""
@@ -360,7 +365,9 @@ def _options(conditions: Conditions, max_message_bytes: int) -> list[tuple[str, 
         limits.append(("grpc.max_connection_idle_ms", int(conditions.connection_idle_seconds * 1000)))
     return [
         *limits,
-        ("grpc.max_concurrent_streams", min(MAX_STREAMS_PER_CONNECTION, conditions.max_concurrent_rpcs)),
+        ("grpc.max_concurrent_streams", conditions.max_calls_per_connection),
+        ("grpc.server.max_pending_requests", MAX_UNTAKEN_CALLS // 2),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_UNTAKEN_CALLS),
         ("grpc.server_handshake_timeout_ms", int(conditions.handshake_seconds * 1000)),
         ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
         ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),

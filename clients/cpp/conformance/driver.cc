@@ -21,6 +21,8 @@
 #include "optserve/conformance/v1/driver.pb.h"
 #include "optserve/conformance/v1/echo_service.grpc.pb.h"
 #include "optserve/optserve.h"
+#include "optserve/v1/function_service.grpc.pb.h"
+#include "optserve/v1/session_service.grpc.pb.h"
 
 namespace {
 
@@ -48,9 +50,9 @@ optserve::TensorViews views(const driver::Tensors& message) {
 }
 
 optserve::Tensors pull(Session& session, v1::ParameterPoint point) {
-  optserve::ReadOptions options;
-  options.pull.set_point(point);
-  return session.pull(options).tensors;
+  v1::PullParametersRequest request;
+  request.mutable_pull()->set_point(point);
+  return session.pull(request).tensors;
 }
 
 /// Deletes a session at the end of a scope.
@@ -77,10 +79,9 @@ std::vector<v1::ParameterInit> list(const google::protobuf::RepeatedPtrField<v1:
 
 optserve::StepOptions options_of(const driver::TrainCall& call, int step) {
   optserve::StepOptions options;
-  options.pull.emplace();
+  options.plan.mutable_pull();
   if (call.overrides_size() > 0) {
-    const auto& overrides = call.overrides(step).overrides();
-    options.overrides.assign(overrides.begin(), overrides.end());
+    *options.start.mutable_overrides() = call.overrides(step).overrides();
   }
   if (call.sparse_gradients_size() > 0) {
     for (const v1::SparseRows& rows : call.sparse_gradients(step).tensors()) {
@@ -119,7 +120,7 @@ void schedule(Client& client, const driver::ScheduleCall& call, driver::Schedule
   v1::EvaluateScheduleRequest request;
   *request.mutable_schedule() = call.schedule();
   *request.mutable_steps()->mutable_steps() = call.steps();
-  *answer.mutable_values() = client.evaluate_schedule(request).values();
+  *answer.mutable_values() = client.call(&v1::FunctionService::Stub::EvaluateSchedule, request).values();
 }
 
 void loss(Client& client, const driver::LossCall& call, driver::LossAnswer& answer) {
@@ -130,7 +131,7 @@ void loss(Client& client, const driver::LossCall& call, driver::LossAnswer& answ
   if (call.has_sample_weight()) *request.mutable_sample_weight() = call.sample_weight();
   request.set_per_example(true);
   request.set_gradient(true);
-  v1::ComputeLossResponse found = client.compute_loss(request);
+  v1::ComputeLossResponse found = client.call(&v1::FunctionService::Stub::ComputeLoss, request);
   if (found.has_value()) answer.set_value(found.value());
   *answer.mutable_per_example() = found.per_example();
   *answer.mutable_gradient() = found.gradient();
@@ -143,8 +144,9 @@ void activation(Client& client, const driver::ActivationCall& call, driver::Acti
   *forward.mutable_input() = *backward.mutable_input() = call.input();
   if (call.has_slope()) *forward.mutable_slope() = *backward.mutable_slope() = call.slope();
   *backward.mutable_output_gradient() = call.output_gradient();
-  *answer.mutable_output() = client.compute_activation(forward).output();
-  const v1::ComputeActivationGradientResponse found = client.compute_activation_gradient(backward);
+  *answer.mutable_output() = client.call(&v1::FunctionService::Stub::ComputeActivation, forward).output();
+  const v1::ComputeActivationGradientResponse found =
+      client.call(&v1::FunctionService::Stub::ComputeActivationGradient, backward);
   *answer.mutable_input_gradient() = found.input_gradient();
   if (found.has_slope_gradient()) *answer.mutable_slope_gradient() = found.slope_gradient();
 }
@@ -152,7 +154,7 @@ void activation(Client& client, const driver::ActivationCall& call, driver::Acti
 void complexity(Client& client, const driver::ComplexityCall& call, driver::ComplexityAnswer& answer) {
   v1::EstimateComplexityRequest request;
   *request.mutable_network() = call.network();
-  *answer.mutable_layers() = client.estimate_complexity(request).layers();
+  *answer.mutable_layers() = client.call(&v1::FunctionService::Stub::EstimateComplexity, request).layers();
 }
 
 void metrics(Client& client, const driver::MetricsCall& call, driver::MetricsAnswer& answer) {
@@ -163,7 +165,12 @@ void metrics(Client& client, const driver::MetricsCall& call, driver::MetricsAns
   for (const double value : call.values()) {
     driver::MetricsReport& row = *answer.add_reports();
     if (!call.report_first()) row.set_learning_rate(session.step(gradients)->learning_rate());
-    const v1::ReportMetricsResponse report = session.report_metrics({{call.metric(), value}});
+    v1::ReportMetricsRequest request;
+    request.set_name(session.name());
+    v1::Metric& metric = *request.add_metrics();
+    metric.set_name(call.metric());
+    metric.set_value(value);
+    const v1::ReportMetricsResponse report = client.call(&v1::SessionService::Stub::ReportMetrics, request);
     if (call.report_first() && !report.stopped()) row.set_learning_rate(session.step(gradients)->learning_rate());
     if (report.has_reduce_on_plateau()) *row.mutable_reduce_on_plateau() = report.reduce_on_plateau();
     if (report.has_early_stopping()) *row.mutable_early_stopping() = report.early_stopping();
@@ -224,8 +231,8 @@ class Transcript {
     try {
       for (int i = 0; i < call.gradients_size(); ++i) {
         optserve::StepOptions options;
-        options.pull.emplace();  // a member's next gradient is computed of them
-        if (call.has_expected_step()) options.expected_step = call.expected_step() + i;
+        options.plan.mutable_pull();  // a member's next gradient is computed of them
+        if (call.has_expected_step()) options.start.set_expected_step(call.expected_step() + i);
         optserve::Deadline deadline;
         if (call.has_timeout_seconds()) deadline = std::chrono::duration<double>(call.timeout_seconds());
         const optserve::TensorViews gradients = views(call.gradients(i));
@@ -250,9 +257,9 @@ class Transcript {
   }
 
   void read(const driver::ReadCall& call, driver::ReadAnswer& answer) {
-    optserve::ReadOptions options;
-    if (call.has_newer_than()) options.newer_than = call.newer_than();
-    const optserve::Parameters found = session_.value().pull(options);
+    v1::PullParametersRequest request;
+    if (call.has_newer_than()) request.set_newer_than_step(call.newer_than());
+    const optserve::Parameters found = session_.value().pull(request);
     fill(*answer.mutable_parameters(), found.tensors);
     answer.set_step(found.step);
   }

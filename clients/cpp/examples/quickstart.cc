@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "optserve/optserve.h"
+#include "optserve/v1/function_service.grpc.pb.h"
 
 namespace {
 
@@ -73,9 +74,7 @@ class Model {
   Model(optserve::Client& client, const v1::OptimizerSpec& optimizer)
       : client_(client), session_(create(client, optimizer)) {
     step_.into = {{"weights", weights_}, {"bias", bias_}};
-    optserve::ReadOptions read;
-    read.into = step_.into;
-    session_.pull(read);
+    session_.pull({}, step_.into);
   }
 
   /// Takes a step with each batch, and returns the mean loss.
@@ -140,15 +139,16 @@ class Model {
     *softmax.mutable_input() = optserve::TensorView(outputs, shape).message();
     v1::ComputeLossRequest loss;
     loss.mutable_loss()->mutable_mean_squared_error();
-    *loss.mutable_prediction() = client_.compute_activation(softmax).output();
+    *loss.mutable_prediction() = client_.call(&v1::FunctionService::Stub::ComputeActivation, softmax).output();
     *loss.mutable_target() = optserve::TensorView(target, shape).message();
     loss.set_gradient(true);
-    const v1::ComputeLossResponse computed = client_.compute_loss(loss);
+    const v1::ComputeLossResponse computed = client_.call(&v1::FunctionService::Stub::ComputeLoss, loss);
     v1::ComputeActivationGradientRequest backward;
     *backward.mutable_activation() = softmax.activation();
     *backward.mutable_input() = softmax.input();
     *backward.mutable_output_gradient() = computed.gradient();
-    const auto gradient = optserve::to_vector<float>(client_.compute_activation_gradient(backward).input_gradient());
+    const auto gradient = optserve::to_vector<float>(
+        client_.call(&v1::FunctionService::Stub::ComputeActivationGradient, backward).input_gradient());
 
     std::array<float, kFeatures * kClasses> weights{};
     std::array<float, kClasses> bias{};

@@ -43,11 +43,9 @@ void run(const std::string& id, int number, const std::string& server, int steps
   optserve::Session session = open(client, id, "worker-" + std::to_string(number));
   session.join(kLease);
   std::array<double, 2> line{};  // slope and intercept, filled by every step
-  optserve::ReadOptions read;
-  read.into = {{"line", line}};
-  std::int64_t step = session.pull(read).step;
   optserve::StepOptions options;
-  options.into = read.into;
+  options.into = {{"line", line}};
+  std::int64_t step = session.pull({}, options.into).step;
   while (step < steps) {
     // The gradient of the squared distance from this worker's points of y = 2x + 1.
     std::array<double, 2> gradient{};

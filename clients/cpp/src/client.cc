@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <istream>
+#include <ostream>
 
 #include "connection.h"
 #include "numbers.h"
+#include "optserve/v1/session_service.grpc.pb.h"
 
 namespace optserve {
 namespace {
 
-using Functions = v1::FunctionService::Stub;
 using Sessions = v1::SessionService::Stub;
 
 /// Values of a new session in more bytes are uploaded after it is created.
@@ -44,7 +45,6 @@ Session Client::create_session(const v1::SessionSpec& spec, std::vector<v1::Para
   for (const v1::ParameterInit& init : parameters) byte_count += init.value().data().size();
   Tensors uploads;
   v1::CreateSessionRequest request;
-  request.set_request_id(internal::random_name());
   request.set_session_id(options.id);
   *request.mutable_spec() = spec;
   request.set_seed(options.seed);
@@ -57,7 +57,7 @@ Session Client::create_session(const v1::SessionSpec& spec, std::vector<v1::Para
     *request.add_parameters() = std::move(init);
   }
   const Deadline end = connection_->end_of(deadline, byte_count);
-  Session session(connection_, connection_->call(&Sessions::CreateSession, request, end).session(), options.worker, 1);
+  Session session(connection_, call(&Sessions::CreateSession, request, end).session(), options.worker, 1);
   try {
     if (!uploads.empty()) session.push({uploads.begin(), uploads.end()}, {}, end);
   } catch (const Error&) {
@@ -74,7 +74,7 @@ Session Client::open_session(const std::string& name, const std::string& worker,
   v1::GetSessionRequest request;
   request.set_name(name.rfind("sessions/", 0) == 0 ? name : "sessions/" + name);
   request.set_worker(worker);
-  const auto answer = connection_->call(&Sessions::GetSession, request, deadline);
+  const auto answer = call(&Sessions::GetSession, request, deadline);
   return {connection_, answer.session(), worker, std::max<std::uint64_t>(answer.next_sequence(), 1)};
 }
 
@@ -103,44 +103,25 @@ Session Client::import_session(std::istream& file, const std::string& id, Deadli
   return {connection_, response.session(), "", 1};
 }
 
-std::vector<v1::Session> Client::list_sessions(Deadline deadline) const {
-  const Deadline end = connection_->end_of(deadline);
-  std::vector<v1::Session> found;
-  v1::ListSessionsRequest request;
-  do {
-    const auto page = connection_->call(&Sessions::ListSessions, request, end);
-    found.insert(found.end(), page.sessions().begin(), page.sessions().end());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return found;
-}
-
-v1::GetCapabilitiesResponse Client::capabilities(Deadline deadline) const {
-  return connection_->call(&v1::CapabilitiesService::Stub::GetCapabilities, v1::GetCapabilitiesRequest(), deadline);
-}
-
-v1::EvaluateScheduleResponse Client::evaluate_schedule(const v1::EvaluateScheduleRequest& request,
-                                                       Deadline deadline) const {
-  return connection_->call(&Functions::EvaluateSchedule, request, deadline);
-}
-
-v1::ComputeLossResponse Client::compute_loss(const v1::ComputeLossRequest& request, Deadline deadline) const {
-  return connection_->call(&Functions::ComputeLoss, request, deadline);
-}
-
-v1::ComputeActivationResponse Client::compute_activation(const v1::ComputeActivationRequest& request,
-                                                         Deadline deadline) const {
-  return connection_->call(&Functions::ComputeActivation, request, deadline);
-}
-
-v1::ComputeActivationGradientResponse Client::compute_activation_gradient(
-    const v1::ComputeActivationGradientRequest& request, Deadline deadline) const {
-  return connection_->call(&Functions::ComputeActivationGradient, request, deadline);
-}
-
-v1::EstimateComplexityResponse Client::estimate_complexity(const v1::EstimateComplexityRequest& request,
-                                                           Deadline deadline) const {
-  return connection_->call(&Functions::EstimateComplexity, request, deadline);
+std::int64_t Client::export_session(const std::string& name, std::ostream& file, Deadline deadline) const {
+  grpc::ClientContext context;
+  connection_->prepare(context, connection_->end_of(deadline));
+  v1::ExportSnapshotRequest request;
+  request.set_name(name);
+  v1::ExportSnapshotResponse answer;
+  std::vector<char> buffer(internal::kChunkBytes);
+  connection_->download(context, "/optserve.v1.SessionService/ExportSnapshot", request, internal::kChunkField,
+                        [&](internal::ChunkReader& reader) {
+                          reader.read(answer);
+                          for (std::size_t left = answer.header().byte_count(); left > 0;) {
+                            const std::size_t some = std::min(left, buffer.size());
+                            reader.read(buffer.data(), some);
+                            file.write(buffer.data(), static_cast<std::streamsize>(some));
+                            left -= some;
+                          }
+                        });
+  if (!file) throw internal::rejection(v1::ERROR_REASON_UNSPECIFIED, "file", "the file cannot be written");
+  return answer.header().step();
 }
 
 std::shared_ptr<grpc::Channel> Client::channel() const { return connection_->channel(); }

@@ -7,6 +7,7 @@
 #include <random>
 #include <thread>
 
+#include "optserve/call.h"
 #include "service_config.h"
 
 namespace optserve::internal {
@@ -61,7 +62,7 @@ grpc::ChannelArguments arguments() {
   found.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   // Instead of windows that grow with the network's speed, and with them the bytes that wait to be read.
   found.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  found.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 2 * static_cast<int>(kChunkBytes));
+  found.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, static_cast<int>(kChunkBytes));
   // Soon, because calls are repeated soon.
   found.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(kFirstPause.count()));
   found.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(kLongestPause.count()));
@@ -107,8 +108,6 @@ Connection::Connection(const std::string& target, const ClientOptions& options)
     throw rejection(v1::ERROR_REASON_FIELD_REQUIRED, "target", "the target is empty, and OPTSERVE_SERVER is not set");
   }
   channel_ = grpc::CreateCustomChannel(target_, credentials(options), arguments());
-  stubs_ = {v1::SessionService::NewStub(channel_), v1::FunctionService::NewStub(channel_),
-            v1::WorkerService::NewStub(channel_), v1::CapabilitiesService::NewStub(channel_)};
 }
 
 Clock::time_point Connection::end_of(const Deadline& deadline, std::size_t byte_count) const {
@@ -140,6 +139,17 @@ void Connection::retry(const Deadline& deadline, std::size_t byte_count,
       std::this_thread::sleep_for(pause);
     }
   }
+}
+
+std::shared_ptr<grpc::Channel> channel_of(const Connection& connection) { return connection.channel(); }
+
+void repeat(const Connection& connection, google::protobuf::Message& request, const Deadline& deadline,
+            const std::function<grpc::Status(grpc::ClientContext*)>& attempt) {
+  const auto* id = request.GetDescriptor()->FindFieldByName("request_id");
+  if (id != nullptr && request.GetReflection()->GetString(request, id).empty()) {
+    request.GetReflection()->SetString(&request, id, random_name());
+  }
+  connection.retry(deadline, 0, [&](grpc::ClientContext& context) { check(attempt(&context), context); });
 }
 
 }  // namespace optserve::internal

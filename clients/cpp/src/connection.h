@@ -1,20 +1,16 @@
 #pragma once
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/support/sync_stream.h>
 
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
-#include <tuple>
 
 #include "failures.h"
 #include "messages.h"
 #include "optserve/client.h"
-#include "optserve/v1/capabilities_service.grpc.pb.h"
-#include "optserve/v1/function_service.grpc.pb.h"
-#include "optserve/v1/session_service.grpc.pb.h"
-#include "optserve/v1/worker_service.grpc.pb.h"
 
 namespace optserve::internal {
 
@@ -52,21 +48,6 @@ class Connection {
   /// Makes attempts until one does not throw, or a repeat has no prospect.
   void retry(const Deadline& deadline, std::size_t byte_count,
              const std::function<void(grpc::ClientContext&)>& attempt) const;
-
-  template <class Stub>
-  Stub& stub() const {
-    return *std::get<std::unique_ptr<Stub>>(stubs_);
-  }
-
-  /// Makes a unary call that may be repeated: a read, or a change with a request id.
-  template <class Stub, class Request, class Response>
-  Response call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
-                const Deadline& deadline) const {
-    Response response;
-    retry(deadline, 0,
-          [&](grpc::ClientContext& context) { check((stub<Stub>().*method)(&context, request, &response), context); });
-    return response;
-  }
 
   // The following calls are made as the generated stubs do, but for messages that are encoded here: chunks are copied
   // once, from the caller's arrays and to them.
@@ -109,9 +90,6 @@ class Connection {
   std::string target_, token_;
   std::chrono::milliseconds timeout_;
   std::shared_ptr<grpc::Channel> channel_;
-  std::tuple<std::unique_ptr<v1::SessionService::Stub>, std::unique_ptr<v1::FunctionService::Stub>,
-             std::unique_ptr<v1::WorkerService::Stub>, std::unique_ptr<v1::CapabilitiesService::Stub>>
-      stubs_;
 };
 
 }  // namespace optserve::internal

@@ -98,6 +98,8 @@ class Receiver {
   /// @throws Error if the call has ended
   template <class Call>
   google::protobuf::io::ZeroCopyInputStream& next(Call& call, const grpc::ClientContext& context) {
+    reader_.reset();
+    buffer_.Clear();  // not held while the next message arrives
     if (!call.Read(&buffer_)) {
       check(call.Finish(), context);
       throw Error(failure_with(grpc::StatusCode::UNAVAILABLE, "the answer ended early"));

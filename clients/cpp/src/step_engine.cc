@@ -154,10 +154,10 @@ void StepEngine::close() {
 std::shared_ptr<PendingStep> StepEngine::prepare(const TensorViews& gradients, const StepOptions& options,
                                                  const Deadline& deadline) {
   auto step = std::make_shared<PendingStep>();
-  v1::StepPlan plan;
-  v1::StepStart& start = step->start;
+  v1::StepPlan plan = options.plan;
+  v1::StepStart& start = step->start = options.start;
   plan.set_session(session_);
-  for (std::string& name : layout_.collect(gradients, options.wire_dtype, step->payload)) {
+  for (std::string& name : layout_.collect(gradients, plan.gradient_dtype(), step->payload)) {
     plan.add_tensors(std::move(name));
   }
   for (const auto& [name, rows] : options.sparse) {
@@ -167,7 +167,7 @@ std::shared_ptr<PendingStep> StepEngine::prepare(const TensorViews& gradients, c
     shape[0] = static_cast<std::int64_t>(rows.indices.size());
     check_shape(name, rows.values, shape);
     step->payload.add(name, rows.values,
-                      options.wire_dtype == v1::DATA_TYPE_UNSPECIFIED ? own.dtype() : options.wire_dtype);
+                      plan.gradient_dtype() == v1::DATA_TYPE_UNSPECIFIED ? own.dtype() : plan.gradient_dtype());
     plan.add_sparse_tensors(name);
     *start.add_row_indices() = rows.indices.message();
   }
@@ -176,30 +176,19 @@ std::shared_ptr<PendingStep> StepEngine::prepare(const TensorViews& gradients, c
   }
   layout_.check_fillable(options.into);
   step->into = options.into;
-  const bool pulls = options.pull || !options.into.empty();
-  if (pulls) *plan.mutable_pull() = options.pull.value_or(v1::PullOptions());
-  plan.set_gradient_dtype(options.wire_dtype);
-  plan.set_per_tensor_norms(options.per_tensor_norms);
-  if (!options.validate_only) {  // such a step has no sequence
+  if (!options.into.empty()) plan.mutable_pull();
+  if (!start.validate_only()) {  // such a step has no sequence
     plan.set_worker(worker_);
     plan.set_worker_epoch(epoch_);
     start.set_sequence(next_);
   }
   if (std::string encoded = encode_field(kPlanField, plan); plan_ == nullptr || plan_->encoded != encoded) {
-    plan_ = std::make_shared<Plan>(Plan{std::move(encoded), pulls, {}});
+    plan_ = std::make_shared<Plan>(Plan{std::move(encoded), plan.has_pull(), {}});
   }
   step->plan = plan_;
   start.set_byte_count(step->payload.byte_count());
-  if (options.expected_step) start.set_expected_step(*options.expected_step);
-  if (options.loss_scale) start.set_loss_scale(*options.loss_scale);
-  start.mutable_overrides()->Add(options.overrides.begin(), options.overrides.end());
-  start.set_validate_only(options.validate_only);
-  if (options.example_count) start.set_example_count(*options.example_count);
-  if (options.parameters_step || epoch_ > 0) {
-    start.set_parameters_step(options.parameters_step.value_or(parameters_step_));
-  }
-  start.mutable_completed_shards()->Add(options.completed_shards.begin(), options.completed_shards.end());
-  step->end = connection_->end_of(deadline, (pulls ? 2 : 1) * step->payload.byte_count());
+  if (epoch_ > 0 && !start.has_parameters_step()) start.set_parameters_step(parameters_step_);
+  step->end = connection_->end_of(deadline, (plan.has_pull() ? 2 : 1) * step->payload.byte_count());
   return step;
 }
 

@@ -53,7 +53,7 @@ TEST_F(DataConnections, ErrorsAreThoseOfTheCall) {
   Server server({data_});
   open(server.address(), sgd(1), 1);
   StepOptions options;
-  options.expected_step = 7;
+  options.start.set_expected_step(7);
   const std::vector<float> gradient{1};
   for (int i = 0; i < 2; ++i) {
     try {

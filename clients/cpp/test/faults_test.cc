@@ -72,7 +72,7 @@ TEST(Errors, ByReason) {
   Session session = new_session(client, sgd(1), std::vector<double>{1, 2});
   const std::vector<double> gradient{1, 1};
   StepOptions options;
-  options.expected_step = 5;
+  options.start.set_expected_step(5);
   error = expect_reason(v1::ERROR_REASON_STEP_MISMATCH, [&] { session.step({{"w", gradient}}, options); });
   EXPECT_EQ(error.failure().metadata.at("current"), "0");
   expect_reason(v1::ERROR_REASON_SHAPE_MISMATCH, [&] { session.step({{"w", kOne}}); });
@@ -94,7 +94,7 @@ TEST(Errors, StepsBehindARejectedOneAreAbandoned) {
   Session session = new_session(client, sgd(1), kOne);
   StepStream stream = session.stream();
   StepOptions wrong;
-  wrong.expected_step = 9;
+  wrong.start.set_expected_step(9);
   auto first = stream.submit({{"w", kOne}});
   auto second = stream.submit({{"w", kOne}}, wrong);
   auto third = stream.submit({{"w", kOne}}, wrong);
@@ -109,7 +109,7 @@ TEST(Errors, UnreachableServer) {
   const std::string address = Proxy(Server::shared().address()).address();  // closed at once
   ClientOptions options;
   options.timeout = seconds(1);
-  const Error error = error_of([&] { Client(address, options).capabilities(); });
+  const Error error = error_of([&] { capabilities(Client(address, options)); });
   EXPECT_EQ(error.code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(error.applied(), Applied::unknown);
   EXPECT_NE(std::string(error.what()).find("tried"), std::string::npos) << error.what();
@@ -156,7 +156,7 @@ authority, folder = Authority(), Path(sys.argv[1])
   setenv("OPTSERVE_CA", options.ca_file.c_str(), 1);
   ClientOptions without;
   without.timeout = seconds(1);
-  EXPECT_EQ(error_of([&] { Client(server.address(), without).capabilities(); }).code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(error_of([&] { capabilities(Client(server.address(), without)); }).code(), grpc::StatusCode::UNAVAILABLE);
   unsetenv("OPTSERVE_CA");
   options.certificate_file = folder / "own.pem";
   options.key_file = folder / "own.key";
@@ -281,7 +281,7 @@ TEST(Faults, ServerThatHasLostTheLastSteps) {
   Client client(proxy.address());
   Session session = new_session(client, sgd(1), kOne);
   session.step({{"w", kOne}});
-  session.create_snapshot();
+  save(client, session);
   for (int i = 0; i < 3; ++i) session.step({{"w", kOne}});
   first.kill();
   Server second(flags);

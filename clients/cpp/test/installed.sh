@@ -12,19 +12,20 @@ cmake --install "$build" --prefix "$prefix" >/dev/null
 mkdir -p "$source"
 cat >"$source/main.cc" <<'PROGRAM'
 #include <optserve/optserve.h>
+#include <optserve/v1/capabilities_service.grpc.pb.h>
 
 #include <iostream>
 #if __cplusplus >= 202002L
 #include <span>
 static_assert(std::is_convertible_v<std::span<const float>, optserve::TensorView>);
 static_assert(std::is_convertible_v<std::span<float>, optserve::MutableTensorView>);
-static_assert(std::is_convertible_v<std::span<float>, optserve::span<const float>>);
+static_assert(!std::is_convertible_v<std::span<const float>, optserve::MutableTensorView>);
 #endif
 
 int main() {
   try {
     optserve::Client client("127.0.0.1:1");
-    client.capabilities(std::chrono::milliseconds(1));
+    client.call(&optserve::v1::CapabilitiesService::Stub::GetCapabilities, {}, std::chrono::milliseconds(1));
   } catch (const optserve::Error& error) {
     std::cout << error.what() << '\n';
     return error.applied() == optserve::Applied::unknown ? 0 : 1;

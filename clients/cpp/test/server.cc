@@ -17,6 +17,9 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "optserve/v1/capabilities_service.grpc.pb.h"
+#include "optserve/v1/session_service.grpc.pb.h"
+
 extern char** environ;
 
 namespace optserve::test {
@@ -221,6 +224,16 @@ void Proxy::cut_next_after(std::int64_t byte_count) {
 void Proxy::route(const std::string& upstream) {
   const std::lock_guard lock(mutex_);
   upstream_ = upstream;
+}
+
+v1::GetCapabilitiesResponse capabilities(const Client& client, Deadline deadline) {
+  return client.call(&v1::CapabilitiesService::Stub::GetCapabilities, {}, deadline);
+}
+
+v1::Snapshot save(const Client& client, const Session& session) {
+  v1::CreateSnapshotRequest request;
+  request.set_name(session.name());
+  return client.call(&v1::SessionService::Stub::CreateSnapshot, request).snapshot();
 }
 
 v1::SessionSpec sgd(double rate) {

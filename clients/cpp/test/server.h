@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "optserve/optserve.h"
+#include "optserve/v1/capabilities_service.pb.h"
 
 namespace optserve::test {
 
@@ -118,8 +119,11 @@ Session new_session(Client& client, const v1::SessionSpec& spec, const std::vect
 /// A pull of all parameters.
 inline StepOptions pulling() {
   StepOptions options;
-  options.pull.emplace();
+  options.plan.mutable_pull();
   return options;
 }
+
+v1::GetCapabilitiesResponse capabilities(const Client& client, Deadline deadline = {});
+v1::Snapshot save(const Client& client, const Session& session);
 
 }  // namespace optserve::test

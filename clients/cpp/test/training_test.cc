@@ -6,10 +6,15 @@
 #include <sstream>
 
 #include "numbers.h"
+#include "optserve/v1/function_service.grpc.pb.h"
+#include "optserve/v1/session_service.grpc.pb.h"
+#include "optserve/v1/worker_service.grpc.pb.h"
 #include "server.h"
 
 namespace optserve::test {
 namespace {
+
+using Sessions = v1::SessionService::Stub;
 
 Client shared_client() { return Client(Server::shared().address()); }
 
@@ -63,8 +68,8 @@ TEST(Training, SmallTypesOnTheWire) {
   for (const v1::DataType dtype : {v1::DATA_TYPE_FLOAT16, v1::DATA_TYPE_BFLOAT16, v1::DATA_TYPE_FLOAT64}) {
     Session session = new_session(client, sgd(1), std::vector<float>{0, 0, 0});
     StepOptions options = pulling();
-    options.wire_dtype = dtype;
-    options.pull->set_wire_dtype(dtype);
+    options.plan.set_gradient_dtype(dtype);
+    options.plan.mutable_pull()->set_wire_dtype(dtype);
     const std::array<float, 3> gradient{1, -2, 0.5F};
     const StepResult result = session.step({{"w", gradient}}, options);
     if (dtype == v1::DATA_TYPE_FLOAT64) {
@@ -73,10 +78,9 @@ TEST(Training, SmallTypesOnTheWire) {
       EXPECT_EQ(to_vector<float>(result.parameters.at("w")), (std::vector<float>{-1, 2, -0.5F}));
     }
     std::vector<double> into(3);
-    ReadOptions read;
-    read.pull.set_wire_dtype(dtype);
-    read.into.emplace("w", into);
-    EXPECT_EQ(session.pull(read).step, 1);
+    v1::PullParametersRequest read;
+    read.mutable_pull()->set_wire_dtype(dtype);
+    EXPECT_EQ(session.pull(read, {{"w", into}}).step, 1);
     EXPECT_EQ(into, (std::vector<double>{-1, 2, -0.5}));
   }
 }
@@ -118,9 +122,9 @@ TEST(Training, SparseRowsAndOverrides) {
   const std::vector<std::int32_t> rows{2, 0};
   const std::vector<float> values{1, 2, 3, 4};
   options.sparse["e"] = {rows, values};
-  options.overrides.emplace_back();
-  options.overrides[0].set_name("learning_rate");
-  options.overrides[0].set_value(2);
+  v1::HyperparameterOverride& rate = *options.start.add_overrides();
+  rate.set_name("learning_rate");
+  rate.set_value(2);
   EXPECT_EQ(to_vector<float>(session.step({}, options).parameters.at("e")), (std::vector<float>{-6, -8, 0, 0, -2, -4}));
 }
 
@@ -128,7 +132,7 @@ TEST(Training, ValidationChangesNothing) {
   Client client = shared_client();
   Session session = new_session(client, sgd(1), std::vector<float>{0});
   StepOptions options;
-  options.validate_only = true;
+  options.start.set_validate_only(true);
   const std::vector<float> gradient{1};
   EXPECT_EQ(session.step({{"w", gradient}}, options)->outcome(), v1::STEP_OUTCOME_VALIDATED);
   EXPECT_EQ(session.step({{"w", gradient}})->sequence(), 1);
@@ -186,23 +190,34 @@ TEST(Sessions, PushPullMetricsAndUpdate) {
   session.push({{"w", values}});
   const Parameters pulled = session.pull();
   EXPECT_EQ(to_vector<float>(pulled.tensors.at("w")), values);
-  ReadOptions newer;
-  newer.if_newer_than = pulled.step;
+  v1::PullParametersRequest newer;
+  newer.set_if_newer_than_step(pulled.step);
   EXPECT_FALSE(session.pull(newer).is_modified);
-  newer = {};
-  newer.newer_than = 0;
+  newer.Clear();
+  newer.set_newer_than_step(0);
   auto waiting = std::async(std::launch::async, [&] { return session.pull(newer); });
   session.step({{"w", values}});
   EXPECT_EQ(to_vector<float>(waiting.get().tensors.at("w")), (std::vector<float>{0, 0}));
 
-  EXPECT_FALSE(session.report_metrics({{"val_loss", 1}}).reduced());
-  EXPECT_TRUE(session.report_metrics({{"val_loss", 2}}).reduced());
-  ChangeOptions at_one;
-  at_one.expected_step = 1;
-  session.update(sgd(3), at_one);
-  EXPECT_EQ(session.get().spec().optimizer().sgd().learning_rate(), 3);
-  const auto sessions = client.list_sessions();
-  EXPECT_TRUE(std::any_of(sessions.begin(), sessions.end(), [&](const auto& s) { return s.name() == session.name(); }));
+  v1::ReportMetricsRequest report;
+  report.set_name(session.name());
+  v1::Metric& loss = *report.add_metrics();
+  loss.set_name("val_loss");
+  loss.set_value(1);
+  EXPECT_FALSE(client.call(&Sessions::ReportMetrics, report).reduced());
+  loss.set_value(2);
+  EXPECT_TRUE(client.call(&Sessions::ReportMetrics, report).reduced());
+  v1::UpdateSessionRequest update;
+  update.set_name(session.name());
+  *update.mutable_spec() = sgd(3);
+  update.set_expected_step(1);
+  client.call(&Sessions::UpdateSession, update);
+  EXPECT_EQ(client.open_session(session.name()).info().spec().optimizer().sgd().learning_rate(), 3);
+  v1::ListSessionsRequest all;
+  all.set_page_size(1000);
+  const auto listed = client.call(&Sessions::ListSessions, all);
+  EXPECT_TRUE(std::any_of(listed.sessions().begin(), listed.sessions().end(),
+                          [&](const auto& one) { return one.name() == session.name(); }));
 }
 
 TEST(Sessions, LargeValuesAreUploaded) {
@@ -219,20 +234,32 @@ TEST(Sessions, SnapshotsForksAndFiles) {
   Session session = new_session(client, sgd(1), std::vector<float>{0});
   const std::vector<float> one{1};
   session.step({{"w", one}});
-  EXPECT_EQ(session.create_snapshot().step(), 1);
+  const v1::Snapshot snapshot = save(client, session);
+  EXPECT_EQ(snapshot.step(), 1);
   session.step({{"w", one}});
-  session.create_snapshot();
-  EXPECT_EQ(session.list_snapshots()[1].step(), 1);
-  Session fork = session.fork("", 1);
+  const v1::Snapshot later = save(client, session);
+  v1::ListSnapshotsRequest list;
+  list.set_name(session.name());
+  EXPECT_EQ(client.call(&Sessions::ListSnapshots, list).snapshots(1).step(), 1);
+  v1::ForkSessionRequest of_snapshot;
+  of_snapshot.set_name(snapshot.name());
+  Session fork = session.fork(of_snapshot);
   EXPECT_EQ(fork.step({{"w", one}})->step(), 2);
   std::stringstream file;
-  EXPECT_EQ(session.export_to(file, 1), 1);
+  EXPECT_EQ(client.export_session(snapshot.name(), file), 1);
   Session import = client.import_session(file);
   EXPECT_EQ(to_vector<float>(import.pull().tensors.at("w")), std::vector<float>{-1});
-  session.delete_snapshot(1);
-  for (const v1::Snapshot& snapshot : session.list_snapshots()) EXPECT_FALSE(snapshot.kept() && snapshot.step() == 1);
+  v1::DeleteSnapshotRequest deletion;
+  deletion.set_name(snapshot.name());
+  client.call(&Sessions::DeleteSnapshot, deletion);
+  const v1::ListSnapshotsResponse left = client.call(&Sessions::ListSnapshots, list);
+  for (const v1::Snapshot& other : left.snapshots()) {
+    EXPECT_FALSE(other.kept() && other.step() == 1);
+  }
   session.step({{"w", one}});
-  EXPECT_EQ(session.restore_snapshot(2).step(), 2);
+  v1::RestoreSnapshotRequest restore;
+  restore.set_name(later.name());
+  EXPECT_EQ(client.call(&Sessions::RestoreSnapshot, restore).session().step(), 2);
 }
 
 TEST(Sessions, WatchUntilTheSessionIsDeleted) {
@@ -266,8 +293,14 @@ TEST(Sessions, MembersOfASyncSession) {
     EXPECT_EQ(to_vector<float>(result.parameters.at("w")), std::vector<float>{-2.F * static_cast<float>(step)});
     EXPECT_EQ(other.get().result.step(), step);
   }
-  second.renew_lease();
-  EXPECT_EQ(first.list_workers().size(), 2);
+  v1::RenewLeaseRequest renewal;
+  renewal.set_session(first.name());
+  renewal.set_worker(first.worker());
+  renewal.set_worker_epoch(joined.epoch());
+  EXPECT_EQ(client.call(&v1::WorkerService::Stub::RenewLease, renewal).step(), 3);
+  v1::ListWorkersRequest members;
+  members.set_session(first.name());
+  EXPECT_EQ(client.call(&v1::WorkerService::Stub::ListWorkers, members).workers_size(), 2);
   second.leave();
   EXPECT_EQ(first.step({{"w", one}})->contributions(), 1);
 }
@@ -277,8 +310,9 @@ TEST(Functions, WithoutASession) {
   v1::EvaluateScheduleRequest schedule;
   schedule.mutable_schedule()->mutable_constant()->set_value(0.5);
   schedule.mutable_steps()->add_steps(3);
-  EXPECT_EQ(to_vector<double>(client.evaluate_schedule(schedule).values()), std::vector<double>{0.5});
-  EXPECT_GT(client.capabilities().features_size(), 0);
+  const auto rates = client.call(&v1::FunctionService::Stub::EvaluateSchedule, schedule);
+  EXPECT_EQ(to_vector<double>(rates.values()), std::vector<double>{0.5});
+  EXPECT_GT(capabilities(client).features_size(), 0);
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 //! The handle of a session.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use crate::call::Inbox;
 use crate::client::Client;
@@ -134,11 +133,6 @@ impl Session {
     /// The name of the handle's worker.
     pub fn worker(&self) -> &str {
         &self.worker.name
-    }
-
-    /// Bounds the calls of this handle; see [`crate::Settings::timeout`].
-    pub fn set_timeout(&mut self, timeout: Duration) {
-        self.client.timeout = timeout;
     }
 
     /// Takes a step of any size and waits for its result.

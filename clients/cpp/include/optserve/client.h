@@ -7,17 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "optserve/call.h"
 #include "optserve/deadline.h"
 #include "optserve/session.h"
 #include "optserve/tensor.h"
-#include "optserve/v1/capabilities_service.pb.h"
-#include "optserve/v1/function_service.pb.h"
-
-/// @cond
-namespace grpc {
-class Channel;
-}  // namespace grpc
-/// @endcond
 
 namespace optserve {
 
@@ -70,30 +63,23 @@ class Client {
   /// @param name the resource name, sessions/{id}, or the id
   /// @param worker see SessionOptions; a name that has taken steps continues with its next sequence
   Session open_session(const std::string& name, const std::string& worker = "", Deadline deadline = {});
-  /// Creates a session from a file that Session::export_to wrote, on any server.
+  /// Creates a session from a file that export_session wrote, on any server.
   ///
   /// @param file is read from its beginning
   /// @param id last part of the session's name; chosen by the server if empty
   Session import_session(std::istream& file, const std::string& id = "", Deadline deadline = {});
-  /// Lists the server's sessions by name.
-  std::vector<v1::Session> list_sessions(Deadline deadline = {}) const;
-  /// What the server can do.
-  v1::GetCapabilitiesResponse capabilities(Deadline deadline = {}) const;
+  /// Writes a session, sessions/{id}, or one of its snapshots as a safetensors file; a part of it after an error.
+  ///
+  /// @returns the step in the file
+  std::int64_t export_session(const std::string& name, std::ostream& file, Deadline deadline = Deadline::never()) const;
 
-  /// Computes the learning rates of steps; the first update is step 0.
-  v1::EvaluateScheduleResponse evaluate_schedule(const v1::EvaluateScheduleRequest& request,
-                                                 Deadline deadline = {}) const;
-  /// Computes a loss and its gradient.
-  v1::ComputeLossResponse compute_loss(const v1::ComputeLossRequest& request, Deadline deadline = {}) const;
-  /// Computes an activation.
-  v1::ComputeActivationResponse compute_activation(const v1::ComputeActivationRequest& request,
-                                                   Deadline deadline = {}) const;
-  /// Computes the gradient with respect to an activation's input, from that with respect to its output.
-  v1::ComputeActivationGradientResponse compute_activation_gradient(const v1::ComputeActivationGradientRequest& request,
-                                                                    Deadline deadline = {}) const;
-  /// Computes the operations and the memory of a network, layer by layer.
-  v1::EstimateComplexityResponse estimate_complexity(const v1::EstimateComplexityRequest& request,
-                                                     Deadline deadline = {}) const;
+  /// Makes any call of the contract that has one request and one answer, such as
+  /// `call(&v1::FunctionService::Stub::ComputeLoss, request)` with optserve/v1/function_service.grpc.pb.h. A change
+  /// gets a request id, unless it has one.
+  template <class Stub, class Request, class Response>
+  Response call(internal::Method<Stub, Request, Response> method, Request request, Deadline deadline = {}) const {
+    return internal::call(*connection_, method, std::move(request), deadline);
+  }
 
   /// The gRPC channel, for services that this client does not cover.
   std::shared_ptr<grpc::Channel> channel() const;

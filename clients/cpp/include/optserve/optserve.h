@@ -7,5 +7,4 @@
 #include "optserve/deadline.h"
 #include "optserve/error.h"
 #include "optserve/session.h"
-#include "optserve/span.h"
 #include "optserve/tensor.h"

@@ -34,24 +34,16 @@ struct SparseRows {
 
 /// Options of a step.
 struct StepOptions {
-  /// Parameters that are returned with the result; none if it is unset and `into` is empty.
-  std::optional<v1::PullOptions> pull;
-  /// Arrays that are filled with the parameters; others are returned as tensors. They must not overlap the gradients.
-  /// After an error they may hold a part of the new values.
+  /// Of this step alone: expected_step, loss_scale, overrides, validate_only, and of a member example_count,
+  /// completed_shards and parameters_step, which is that of the parameters that the handle received last if it is
+  /// unset. The client sets the other fields.
+  v1::StepStart start;
+  /// Of steps in general: gradient_dtype, pull and per_tensor_norms. The client sets the other fields.
+  v1::StepPlan plan;
+  /// Arrays that are filled with the parameters, which are pulled then; others are returned as tensors. They must not
+  /// overlap the gradients. After an error they may hold a part of the new values.
   MutableTensorViews into;
   std::map<std::string, SparseRows> sparse;  ///< Gradients of some rows of tensors, by name.
-  /// Element type in which gradients are sent: float16 to float64; that of the session's tensors if unspecified.
-  v1::DataType wire_dtype = v1::DATA_TYPE_UNSPECIFIED;
-  std::optional<std::int64_t> expected_step;          ///< The step that the session must have.
-  std::optional<double> loss_scale;                   ///< The factor of the loss, by which gradients are divided.
-  std::vector<v1::HyperparameterOverride> overrides;  ///< Hyperparameters that have other values in this step alone.
-  bool validate_only = false;                         ///< Checks and measures the step, and applies nothing.
-  bool per_tensor_norms = false;                      ///< Requests the norm of each tensor's gradient.
-  std::optional<std::uint64_t> example_count;         ///< Number of examples that the gradient was computed of.
-  /// Of a member: the step of the parameters at which the gradient was computed; that of the parameters which the
-  /// handle received last if it is unset.
-  std::optional<std::int64_t> parameters_step;
-  std::vector<std::int64_t> completed_shards;  ///< Shards of the session's data plan that the gradient was computed of.
 };
 
 /// The result of a step.
@@ -85,32 +77,11 @@ class StepStream {
   std::uint64_t failures_;  // of the engine when the stream was made
 };
 
-/// Options of Session::pull.
-struct ReadOptions {
-  v1::PullOptions pull;  ///< Tensors, point and element type; all parameters in their own type by default.
-  std::optional<std::int64_t> if_newer_than;  ///< Sends no values unless the session's step is greater.
-  std::optional<std::int64_t> newer_than;     ///< Waits until the session's step is greater.
-  MutableTensorViews into;                    ///< Arrays that are filled; others are returned as tensors.
-};
-
 /// Parameters of a session.
 struct Parameters {
-  Tensors tensors;          ///< The values, without those of ReadOptions::into.
+  Tensors tensors;          ///< The values, without those of arrays that were filled.
   std::int64_t step = 0;    ///< The step that they belong to.
-  bool is_modified = true;  ///< Whether there are values; false only with ReadOptions::if_newer_than.
-};
-
-/// Options of a change of a session.
-struct ChangeOptions {
-  std::optional<std::int64_t> expected_step;  ///< The step that the session must have.
-  std::string request_id;  ///< Name of the change, so that another process can repeat it; a random one if empty.
-};
-
-/// Options of Session::push.
-struct PushOptions : ChangeOptions {
-  /// Element type in which values are sent; that of the session's tensors if unspecified.
-  v1::DataType wire_dtype = v1::DATA_TYPE_UNSPECIFIED;
-  bool reset_state = false;  ///< Whether the tensors' optimizer state is initialized.
+  bool is_modified = true;  ///< Whether there are values; false only with if_newer_than_step.
 };
 
 /// A handle of a session on a server.
@@ -142,64 +113,40 @@ class Session {
   /// Ends the handle's stream at once; the next step opens another. Whether steps in flight are applied is unknown.
   void close();
 
-  /// Reads the session's description.
-  v1::Session get(Deadline deadline = {}) const;
   /// Reads parameters.
-  Parameters pull(const ReadOptions& options = {}, Deadline deadline = {});
+  ///
+  /// @param request which ones, of which point, in which type, and whether to wait for a later step; all by default.
+  /// Its
+  ///   name is the session's.
+  /// @param into arrays that are filled; others are returned as tensors
+  Parameters pull(v1::PullParametersRequest request = {}, const MutableTensorViews& into = {}, Deadline deadline = {});
   /// Writes parameters: all given ones, or none.
-  v1::Session push(const TensorViews& values, const PushOptions& options = {}, Deadline deadline = {});
-  /// Reports metrics of the current model, such as the loss on a validation set.
-  v1::ReportMetricsResponse report_metrics(const std::map<std::string, double>& metrics,
-                                           const ChangeOptions& options = {}, Deadline deadline = {});
-  /// Replaces the specification between two steps. The answer has the transfer of each group's state.
-  v1::UpdateSessionResponse update(const v1::SessionSpec& spec, const ChangeOptions& options = {},
-                                   Deadline deadline = {});
+  ///
+  /// @param header options: wire_dtype, reset_state, expected_step and request_id; the client sets the other fields
+  v1::Session push(const TensorViews& values, v1::PushHeader header = {}, Deadline deadline = {});
   /// Calls `on_event` with the session's events, first its state, until that returns false or the session is deleted.
   void watch(const std::function<bool(const v1::WatchSessionResponse&)>& on_event,
              Deadline deadline = Deadline::never()) const;
   /// Deletes the session and everything it holds.
   void delete_session(Deadline deadline = {});
 
-  /// Saves the session on the server's disk, until the snapshot or the session is deleted.
-  v1::Snapshot create_snapshot(Deadline deadline = {});
-  /// Lists the snapshots, the latest first.
-  std::vector<v1::Snapshot> list_snapshots(Deadline deadline = {}) const;
-  /// Deletes the snapshot of a step.
-  void delete_snapshot(std::int64_t step, Deadline deadline = {});
-  /// Restores the session from the snapshot of a step: all of it, or its parameters alone.
-  v1::Session restore_snapshot(std::int64_t step, bool weights_only = false, const ChangeOptions& options = {},
-                               Deadline deadline = {});
-  /// Creates a copy of the session, or of the snapshot of a step.
-  ///
-  /// @param id last part of the copy's name; chosen by the server if empty
-  Session fork(const std::string& id = "", std::optional<std::int64_t> step = std::nullopt, Deadline deadline = {});
-  /// Writes the session, or the snapshot of a step, as a safetensors file; a part of it after an error.
-  ///
-  /// @returns the session's step in the file
-  std::int64_t export_to(std::ostream& file, std::optional<std::int64_t> step = std::nullopt,
-                         Deadline deadline = Deadline::never()) const;
+  /// Creates a copy of the session, or of the snapshot that the request names.
+  Session fork(v1::ForkSessionRequest request = {}, Deadline deadline = {});
 
   /// Makes the handle's worker a member: its steps carry the epoch. It pulls parameters with them, and renews its lease
-  /// by steps or renew_lease three times within a lease.
+  /// by steps or other calls three times within a lease.
   ///
   /// @param lease time without a call after which the membership ends; the server's default if unset
   /// @returns epoch, rank, lease and the session
   v1::JoinSessionResponse join(std::optional<std::chrono::duration<double>> lease = std::nullopt,
                                Deadline deadline = {});
-  /// Renews the lease.
-  void renew_lease(Deadline deadline = {});
   /// Ends the membership.
   void leave(Deadline deadline = {});
-  /// Lists the members, and those that were members.
-  std::vector<v1::Worker> list_workers(Deadline deadline = {}) const;
 
  private:
   friend class Client;
   Session(std::shared_ptr<internal::Connection> connection, v1::Session info, const std::string& worker,
           std::uint64_t next_sequence);
-  std::string snapshot_name(std::optional<std::int64_t> step) const;
-  template <class Request>
-  Request member_request() const;
 
   std::shared_ptr<internal::Connection> connection_;
   v1::Session info_;

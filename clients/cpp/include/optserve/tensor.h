@@ -3,12 +3,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
-#include "optserve/span.h"
 #include "optserve/v1/tensor.pb.h"
 
 namespace optserve {
@@ -70,9 +72,8 @@ class TensorView {
 class MutableTensorView : public TensorView {
  public:
   /// A view of a vector, array or span that is not const.
-  template <
-      class Container,
-      class = std::enable_if_t<std::is_constructible_v<span<typename std::decay_t<Container>::value_type>, Container>>>
+  template <class Container,
+            class = std::enable_if_t<std::is_convertible_v<decltype(std::data(std::declval<Container&>())), void*>>>
   MutableTensorView(Container&& values) : TensorView(values), mutable_(std::data(values)) {}
   /// A view of elements of any type.
   MutableTensorView(void* data, std::size_t size, v1::DataType dtype) : TensorView(data, size, dtype), mutable_(data) {}

@@ -69,10 +69,10 @@ def make_directory(root: Path, sessions: int) -> State:
                     if (number + place) % 4 == 0:
                         assert session.durability is not None
                         asked = Request() if place % 5 == 0 else None
-                        await made.durability_manager.save(session.durability, asked=asked)
+                        await made.durability_manager.save_session(session.durability, asked=asked)
             for session in found[3::4]:
                 assert session.durability is not None
-                await made.durability_manager.save(session.durability)
+                await made.durability_manager.save_session(session.durability)
             shutil.copytree(home, root)
             return {session.id: bits(session) for session in found}
 
@@ -161,7 +161,7 @@ def _is_restored(root: Path, state: State) -> bool:
 
     async def live(home: Path) -> State:
         async with house(home, policy=POLICY) as made:
-            return {session.id: bits(session) for session in made.namespaces[""].store.all()}
+            return {session.id: bits(session) for session in made.namespaces[""].store.list_sessions()}
 
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(root, Path(folder, "data"))

@@ -53,7 +53,7 @@ class Model:
         return result
 
     def push(self, values: Arrays, reset_state: bool) -> None:
-        self._session.assign(self._stage(values), reset_state=reset_state)
+        self._session.assign_parameters(self._stage(values), reset_state=reset_state)
 
     def update(self, spec: SessionSpec) -> None:
         self._session.update_spec(session_spec_from(spec))
@@ -65,14 +65,16 @@ class Model:
         """A snapshot."""
         frozen = encode_snapshot(self._session, SPEC_TEXT)
         pieces: list[bytes] = []
-        snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
+        snapshot.write_snapshot(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
         return b"".join(pieces)
 
     def restore(self, saved: bytes, weights_only: bool) -> None:
-        contents = snapshot.read(memoryview(saved))
+        contents = snapshot.read_snapshot(memoryview(saved))
         if weights_only:
             names = [entry.name for entry in self._session.layout.entries]
-            self._session.assign(self._stage({name: contents.tensors[f"parameter/{name}"] for name in names}))
+            self._session.assign_parameters(
+                self._stage({name: contents.tensors[f"parameter/{name}"] for name in names})
+            )
         else:
             RestoreChange(contents, SPEC_TEXT).prepare(self._session).commit()
 
@@ -82,7 +84,7 @@ class Model:
         Raises:
             AssertionError: saying where they differ.
         """
-        expected, found = (snapshot.read(memoryview(data)) for data in (self.snapshot(), exported))
+        expected, found = (snapshot.read_snapshot(memoryview(data)) for data in (self.snapshot(), exported))
         assert found.tensors.keys() == expected.tensors.keys()
         facts = [json.loads(contents.metadata["optserve"]) for contents in (expected, found)]
         for name in _FACTS:

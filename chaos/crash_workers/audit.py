@@ -21,7 +21,7 @@ from optserve_server.storage.directory_format import parse_version
 from optserve_server.storage.durable_positions import POSITIONS, DurablePositions
 from optserve_server.storage.files import Disk
 from optserve_server.storage.journal_history import read_journal
-from optserve_server.storage.record_payload import unpack
+from optserve_server.storage.record_payload import unpack_payload
 from tests.service.sessions.support import parameters, session_of, spec_of, step
 
 
@@ -70,7 +70,7 @@ class Replay:
         Raises:
             AssertionError: it should not have been committed.
         """
-        facts, buffers = unpack(payload)
+        facts, buffers = unpack_payload(payload)
         kind = facts["kind"]
         if kind == ChangeKind.JOIN:
             self._epochs[facts["worker"]] = self._next_epoch

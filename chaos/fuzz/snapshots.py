@@ -75,7 +75,7 @@ def templates() -> tuple[bytes, ...]:
         session = Store(NumpyBackend()).create("template", spec, inits)
         if spec is rounds:
             session.coordinator.membership.join("left", 60.0)
-            session.coordinator.require_data_plan().lease("left", [0, 1])
+            session.coordinator.require_data_plan().lease_shards("left", [0, 1])
         else:
             for sequence in (1, 2, 3):
                 staging = session.stage_arrays([NamedArray(name, a) for name, a in values.items()])
@@ -84,7 +84,7 @@ def templates() -> tuple[bytes, ...]:
                 )
         encoded = encode_snapshot(session, SPEC_TEXT, requests=[])
         pieces: list[bytes] = []
-        snapshot.write(lambda piece: pieces.append(bytes(piece)), encoded.tensors, encoded.metadata)  # noqa: B023
+        snapshot.write_snapshot(lambda piece: pieces.append(bytes(piece)), encoded.tensors, encoded.metadata)  # noqa: B023
         made.append(b"".join(pieces))
     return tuple(made)
 

@@ -87,7 +87,7 @@ def _run_server(parsed: argparse.Namespace) -> int:
         ConfigError: a setting is wrong.
         RuntimeError: an address cannot be bound, or the backend is not installed.
     """
-    settings = config.load(vars(parsed))
+    settings = config.load_settings(vars(parsed))
     # Imported here: they take a second of processor time, and health runs every few seconds.
     from optserve_server.resources.malloc_settings import configure_malloc
     from optserve_server.rpc.server.event_engine import load_grpc

@@ -33,7 +33,7 @@ from optserve_server.rpc.transport.tls import CertificateError, CertificateFiles
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.store import Limits
 from optserve_server.spec.session_spec import DurabilityMode
-from optserve_server.wire.messages.answers import encode
+from optserve_server.wire.messages.answers import encode_answer
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def _recover_sessions(settings: Settings, namespaces: Namespaces) -> DurabilityM
         # Whole files are freed, so there have to be several.
         segment_bytes=min(64 << 20, settings.journal_bytes // 4),
     )
-    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encode, policy).run()
+    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encode_answer, policy).run()
 
 
 def _make_limits(settings: Settings) -> Limits:

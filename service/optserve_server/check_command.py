@@ -49,7 +49,7 @@ def find_data_dir(parsed: argparse.Namespace) -> Path:
     Raises:
         ConfigError: a setting is wrong, or there is no such directory.
     """
-    data_dir = config.load(vars(parsed)).data_dir
+    data_dir = config.load_settings(vars(parsed)).data_dir
     if not data_dir:
         raise config.ConfigError("data_dir is not set, but must name the directory")
     if not Path(data_dir).is_dir():
@@ -70,7 +70,7 @@ def check(root: Path) -> CheckReport:
     from optserve_server.sessions.namespaces import Namespaces
     from optserve_server.sessions.store import Limits
     from optserve_server.storage.files import ReadOnlyDisk
-    from optserve_server.wire.messages.answers import encode
+    from optserve_server.wire.messages.answers import encode_answer
     from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
     namespaces = Namespaces(NumpyBackend(), Limits(durable=True))
@@ -78,7 +78,7 @@ def check(root: Path) -> CheckReport:
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # the report says what a server would log
     try:
-        examination = Recovery(root, namespaces, SPEC_TEXT, encode, disk=ReadOnlyDisk()).examine()
+        examination = Recovery(root, namespaces, SPEC_TEXT, encode_answer, disk=ReadOnlyDisk()).examine()
         try:
             return check_directory(examination)
         finally:

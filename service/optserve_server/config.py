@@ -201,7 +201,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     CliSettingsSource(Settings, root_parser=parser)
 
 
-def load(flags: Mapping[str, object]) -> Settings:
+def load_settings(flags: Mapping[str, object]) -> Settings:
     """Settings from flags, environment variables and file.
 
     Args:

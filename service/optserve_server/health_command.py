@@ -32,7 +32,7 @@ def run(parsed: argparse.Namespace) -> int:
     Raises:
         ConfigError: a setting is wrong, or the server has no metrics port.
     """
-    settings = config.load(vars(parsed))
+    settings = config.load_settings(vars(parsed))
     if settings.metrics_port == "off":
         raise config.ConfigError("metrics_port is off, but health needs the page /readyz at that port")
     host = _LOOPBACK.get(settings.metrics_host, settings.metrics_host)

@@ -95,7 +95,7 @@ def _make_repair(root: Path, disk: Disk | None = None) -> Repair:
     from optserve_server.durability.directory_repair import Repair
     from optserve_server.sessions.namespaces import Namespaces
     from optserve_server.sessions.store import Limits
-    from optserve_server.wire.messages.answers import encode
+    from optserve_server.wire.messages.answers import encode_answer
     from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
-    return Repair(root, Namespaces(NumpyBackend(), Limits(durable=True)), SPEC_TEXT, encode, disk)
+    return Repair(root, Namespaces(NumpyBackend(), Limits(durable=True)), SPEC_TEXT, encode_answer, disk)

@@ -11,7 +11,7 @@ from chaos.crash_workers.audit import Committed, Ledger, Replay, check_acknowled
 from chaos.crash_workers.campaign import DISTURBANCES, SERVER, Campaign
 from chaos.crash_workers.contributions import VALUES, gradient
 from optserve_server.state.session_change import ChangeKind
-from optserve_server.storage.record_payload import pack
+from optserve_server.storage.record_payload import pack_payload
 
 LEASE = 1.0
 
@@ -29,7 +29,7 @@ def test_killed_workers_and_servers_lose_and_double_nothing(mode: str, tmp_path:
 
 
 def record(facts: dict[str, object], *buffers: bytes) -> memoryview:
-    return memoryview(b"".join(bytes(piece) for piece in pack(facts, buffers)))
+    return memoryview(b"".join(bytes(piece) for piece in pack_payload(facts, buffers)))
 
 
 def contribution(sequence: int, epoch: int, number: int) -> memoryview:

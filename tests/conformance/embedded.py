@@ -9,8 +9,8 @@ import numpy as np
 
 from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD, SessionSpec
 from optserve_server.arrays.backend import Backend
-from optserve_server.complexity.network import NamedLayer, Network, estimate
-from optserve_server.losses.base import reduce
+from optserve_server.complexity.network import NamedLayer, Network, estimate_complexity
+from optserve_server.losses.base import reduce_losses
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import ParameterInit, Store
 from optserve_server.state.read_parameters import Point
@@ -94,7 +94,7 @@ class Embedded:
         loss = algorithm_from(message).algorithm
         found = loss.evaluate(**given, reduction=reduction, with_gradient=True, backend=self.backend)
         total = loss.total_weight(given["target"], given.get("sample_weight"))
-        value = reduce(found.per_example, reduction, total)
+        value = reduce_losses(found.per_example, reduction, total)
         answer = {"per_example": found.per_example, "gradient": found.gradient}
         return answer if value is None else {**answer, "value": value}
 
@@ -147,7 +147,7 @@ def layer(task: Task) -> Answer:
     """What a layer takes, as a network of its own and a batch of one."""
     chosen = algorithm_from(parse("layers", task.case)).algorithm
     network = Network((NamedLayer("", chosen),), tuple(task.case.inputs["shape"]))
-    found = estimate(network, batch_size=1, element_size=4).layers[0]
+    found = estimate_complexity(network, batch_size=1, element_size=4).layers[0]
     return {
         "output_shape": list(found.output_shape),
         "trainable": found.complexity.trainable_parameters,

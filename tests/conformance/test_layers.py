@@ -10,7 +10,7 @@ import pytest
 
 from optserve_server.complexity import REGISTRY
 from optserve_server.complexity.base import Layer
-from optserve_server.complexity.network import NamedLayer, Network, estimate
+from optserve_server.complexity.network import NamedLayer, Network, estimate_complexity
 from optserve_server.errors import DomainError
 from optserve_server.hyperparameters import declarations
 from tests.conformance import corpus
@@ -22,7 +22,7 @@ PROPERTIES = [(name, field) for name in REGISTRY for field in declarations(REGIS
 
 def answer(layer: Layer, case: Case) -> dict[str, Any]:
     network = Network((NamedLayer("", layer),), tuple(case.inputs["shape"]))
-    found = estimate(network, batch_size=1, element_size=4).layers[0]
+    found = estimate_complexity(network, batch_size=1, element_size=4).layers[0]
     return {
         "output_shape": list(found.output_shape),
         "trainable": found.complexity.trainable_parameters,

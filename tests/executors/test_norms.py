@@ -13,7 +13,7 @@ import pytest
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.kernel import Segments
-from optserve_server.arrays.norms import LARGE, SMALL, norm, segment_norms
+from optserve_server.arrays.norms import LARGE, SMALL, norm_from_sums, segment_norms
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.optimizers.sgd import SGD
@@ -70,18 +70,21 @@ def test_norms_and_their_bits(case: str, ends: str) -> None:
         pieces = bound.start_pass({})
         for stop in (1, 8192, 8200, 16_000):
             pieces.compute_until(stop)
-        sums[f"{name}, in pieces"] = pieces.end()
+        sums[f"{name}, in pieces"] = pieces.finish()
     found = {name: segment_norms(of, "squares") for name, of in sums.items()}
     np.testing.assert_allclose(found["numpy"], compute_expected(values, ENDS[ends]), 1e-14, 5e-324)
     assert {array.tobytes() for array in found.values()} == {found["numpy"].tobytes()}
     joint = {name: float(of[name].sum()) for of in (sums["numpy"],) for name in of}
-    assert norm(joint, "squares") == pytest.approx(math.hypot(*values), rel=1e-14, abs=5e-324)
+    assert norm_from_sums(joint, "squares") == pytest.approx(math.hypot(*values), rel=1e-14, abs=5e-324)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_what_is_not_finite_has_such_a_norm(value: float) -> None:
     sums = NumpyBackend().compile(MEASURE, FLOAT64, {}).bind({GRADIENT: np.array([1.0, value])}, 2)({})
-    found = segment_norms(sums, "squares")[0], norm({name: of[0] for name, of in sums.items()}, "squares")
+    found = (
+        segment_norms(sums, "squares")[0],
+        norm_from_sums({name: of[0] for name, of in sums.items()}, "squares"),
+    )
     assert all(math.isnan(x) if math.isnan(value) else x == math.inf for x in found)
 
 

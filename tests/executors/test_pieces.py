@@ -14,7 +14,7 @@ from optserve_server.arrays import workers
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.kernel import BoundKernel, Sums
-from optserve_server.arrays.narrow_floats import encode
+from optserve_server.arrays.narrow_floats import encode_narrow_floats
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
@@ -69,7 +69,7 @@ def in_pieces(
     under_way = bound.start_pass(scalars, given, of_segments)
     for stop in cuts:
         under_way.compute_until(stop)
-    return under_way.end()
+    return under_way.finish()
 
 
 @pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)
@@ -105,7 +105,7 @@ def test_a_pass_computes_with_what_has_arrived() -> None:
             g[start : start + 1000] = 0.5
             under_way.compute_until(start + 1000)
             g[: start // 8192 * 8192] = np.nan  # what was summed is not read again
-        assert under_way.end() == {"non_finite": [0.0], "squares": [size / 4]}
+        assert under_way.finish() == {"non_finite": [0.0], "squares": [size / 4]}
 
 
 def test_passes_under_way_at_once_do_not_mix() -> None:
@@ -118,7 +118,7 @@ def test_passes_under_way_at_once_do_not_mix() -> None:
             for under_way in passes:
                 under_way.compute_until(stop)
         assert bound({}, {GRADIENT: values[0]})["squares"] == [size]
-        assert [under_way.end()["squares"][0] for under_way in passes] == [size, 4 * size]
+        assert [under_way.finish()["squares"][0] for under_way in passes] == [size, 4 * size]
 
 
 def test_a_call_counts_nothing_of_the_one_before() -> None:
@@ -134,7 +134,7 @@ def test_a_call_counts_nothing_of_the_one_before() -> None:
 def reply_of(parameters: npt.NDArray[Any], wire: np.dtype[Any]) -> npt.NDArray[Any]:
     reply = np.empty(len(parameters), wire)
     with np.errstate(over="ignore"):
-        encode(parameters, reply)
+        encode_narrow_floats(parameters, reply)
     return reply
 
 
@@ -210,13 +210,13 @@ def test_pieces_and_replies_on_a_gpu(guard: str, dtype: np.dtype[Any]) -> None:
         for low, high in itertools.pairwise([0, *cuts, size]):
             mirror.copy_to_device(low, high)
             measuring.compute_until(high)
-        assert not differences(sums, measuring.end())
+        assert not differences(sums, measuring.finish())
         bound = gpu.compile(update, dtype, {GRADIENT: wire}).bind(own, size, ends)
         updating = bound.start_pass(scalars, given, of_segments)
         for low, high in itertools.pairwise([0, *cuts, size]):
             updating.compute_until(high)
             mirror.copy_to_host(low, high)
-        updating.end()
+        updating.finish()
         mirror.wait()
         found = {name: gpu.to_host(array) for name, array in own.items()}
         assert not differences(expected, {**found, GRADIENT: host}), (wire, cuts)

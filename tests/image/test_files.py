@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optserve_server.config import METRICS_PORT, PREFIX, Settings, load
+from optserve_server.config import METRICS_PORT, PREFIX, Settings, load_settings
 from tests.image.engines import DATA, OWNER
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_what_is_stated_is_found() -> None:
 @pytest.mark.parametrize(("name", "value"), STATED)
 def test_settings_have_allowed_values(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    settings = load({}).model_dump()
+    settings = load_settings({}).model_dump()
     assert str(settings[name.removeprefix(PREFIX).lower()]) in (value, f"{value}.0", str(value == "yes"))
 
 

@@ -34,7 +34,7 @@ from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
 from optserve_server.storage import snapshot
 from optserve_server.storage.files import Disk
-from optserve_server.wire.messages.answers import encode
+from optserve_server.wire.messages.answers import encode_answer
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -92,7 +92,7 @@ async def house(
 ) -> AsyncIterator[House]:
     """Recovers what is there, and ends as a server does after SIGTERM."""
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
-    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode, policy, disk).run()
+    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode_answer, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
         yield House(namespaces, durability_manager, Execution(threads, durability_manager))
         await durability_manager.close(10)
@@ -112,5 +112,5 @@ def snapshot_bytes(session: Session) -> bytes:
     """A snapshot of a session."""
     frozen = encode_snapshot(session, SPEC_TEXT)
     pieces: list[bytes] = []
-    snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
+    snapshot.write_snapshot(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
     return b"".join(pieces)

@@ -41,12 +41,14 @@ def directory() -> tuple[dict[str, bytes], dict[tuple[str, str], dict[str, bytes
                         await made.step(session, number, worker="w", sequence=number)
                 for session in found:
                     assert session.durability is not None
-                    await made.durability_manager.save(session.durability)
+                    await made.durability_manager.save_session(session.durability)
                     if session is not found[1]:
                         for number in range(8, 11):
                             await made.step(session, number)
                 assert found[2].durability is not None
-                await made.durability_manager.save(found[2].durability, asked=Request("one", b"content"))
+                await made.durability_manager.save_session(
+                    found[2].durability, asked=Request("one", b"content")
+                )
                 for path in root.rglob("*"):
                     if path.is_file() and path.stat().st_size:
                         files[str(path.relative_to(root))] = path.read_bytes()

@@ -49,7 +49,7 @@ class Used:
                     await made.step(session, number)
                     if number % 10 == 9:
                         assert session.durability is not None
-                        await made.durability_manager.save(session.durability)
+                        await made.durability_manager.save_session(session.durability)
                 return found
 
         return run(work())
@@ -85,12 +85,14 @@ def used(tmp_path: Path) -> Used:
                     await made.step(session, number, worker="w", sequence=number + 1)
                     if number == STEPS // 2:
                         assert session.durability is not None
-                        await made.durability_manager.save(session.durability)
+                        await made.durability_manager.save_session(session.durability)
             assert sessions["c"].durability is not None
-            await made.durability_manager.save(sessions["c"].durability)
+            await made.durability_manager.save_session(sessions["c"].durability)
             assert sessions["a"].durability is not None
-            await made.durability_manager.save(sessions["a"].durability, asked=Request("kept", b"content"))
-            await made.durability_manager.save(sessions["a"].durability)
+            await made.durability_manager.save_session(
+                sessions["a"].durability, asked=Request("kept", b"content")
+            )
+            await made.durability_manager.save_session(sessions["a"].durability)
             for number in range(3):
                 await made.step(sessions["a"], number)
             shutil.copytree(live, root)
@@ -359,7 +361,7 @@ def bump_snapshot(used: Used) -> None:
     from optserve_server.storage import snapshot
 
     path = used.snapshots("b")[0]
-    contents = snapshot.read(memoryview(path.read_bytes()))
+    contents = snapshot.read_snapshot(memoryview(path.read_bytes()))
     metadata = dict(contents.metadata)
     metadata["session"] = metadata["session"].replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}')
     sources = [
@@ -367,7 +369,7 @@ def bump_snapshot(used: Used) -> None:
         for name, array in contents.tensors.items()
     ]
     with path.open("wb") as file:
-        snapshot.write(file.write, sources, metadata)
+        snapshot.write_snapshot(file.write, sources, metadata)
 
 
 @pytest.mark.parametrize("bump", [bump_version, bump_manifest, bump_positions, bump_segment, bump_snapshot])

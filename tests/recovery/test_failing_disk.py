@@ -122,12 +122,12 @@ def test_a_snapshot_that_fails_is_tried_again(tmp_path: Path) -> None:
                 await made.step(session, seed)
             disk.failing = {"write": errno.ENOSPC}
             with pytest.raises(DomainError) as caught:
-                await made.durability_manager.save(session.durability)
+                await made.durability_manager.save_session(session.durability)
             assert caught.value.reason is Reason.STORAGE_FULL
             assert session.durable_step == 0
             assert list(session.durability.folder.path.glob(".*")) == []
             disk.failing = {}
-            await made.durability_manager.save(session.durability)
+            await made.durability_manager.save_session(session.durability)
             assert session.durable_step == 3
             return bits(session)
 
@@ -152,10 +152,10 @@ def test_a_refused_report_is_not_counted(tmp_path: Path) -> None:
                 await made.change(session, ReportChange({"loss": 1.0}, request=Request("key", b"content")))
             assert session.durability is not None
             asked, requests = Request("key", b"content"), session.durability.requests
-            assert requests.lookup(asked) is None
+            assert requests.find_answer(asked) is None
             disk.failing = {}
             await made.change(session, ReportChange({"loss": 1.0}, request=Request("key", b"content")))
-            assert requests.lookup(asked) is not None
+            assert requests.find_answer(asked) is not None
 
     run(live())
 
@@ -183,7 +183,7 @@ def test_a_slow_snapshot_takes_nothing_back(tmp_path: Path) -> None:
             assert session.durability is not None
             await made.step(session, 1)
             disk.gated = True
-            slow = asyncio.create_task(made.durability_manager.save(session.durability))
+            slow = asyncio.create_task(made.durability_manager.save_session(session.durability))
             await asyncio.to_thread(disk.reached.wait, 10)
             await made.step(session, 2)
             spec = replace(session.spec, durability=DurabilitySpec(mode=DurabilityMode.JOURNAL))

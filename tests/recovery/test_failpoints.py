@@ -117,7 +117,7 @@ def test_a_change_is_there_once_or_not_at_all(
             session = made.namespaces[""].store.get("a")
             found = snapshot_bytes(session)
             assert session.durability is not None
-            known = session.durability.requests.lookup(REQUEST) is not None
+            known = session.durability.requests.find_answer(REQUEST) is not None
             if kind == "step":
                 result = await made.step(session, 7, worker="w", sequence=2)
                 known = result.replayed
@@ -144,7 +144,7 @@ async def delete(made: House, session: Session) -> None:
 
 async def save(made: House, session: Session) -> None:
     assert session.durability is not None
-    await made.durability_manager.save(session.durability, asked=REQUEST)
+    await made.durability_manager.save_session(session.durability, asked=REQUEST)
 
 
 async def drop(made: House, session: Session) -> None:
@@ -173,7 +173,7 @@ def test_a_change_of_the_directory_is_there_once_or_not_at_all(
             session = await begin_session(made)
             if kind == "drop":
                 assert session.durability is not None
-                await made.durability_manager.save(session.durability)
+                await made.durability_manager.save_session(session.durability)
             before = files_of(root)
             die_at(place, root, at_death, monkeypatch)
             await change(made, session)
@@ -183,7 +183,7 @@ def test_a_change_of_the_directory_is_there_once_or_not_at_all(
     async def again() -> tuple[list[str], list[str], bool]:
         async with house(at_death) as made:
             found = files_of(at_death)
-            known = made.namespaces[""].requests.lookup(REQUEST) is not None
+            known = made.namespaces[""].requests.find_answer(REQUEST) is not None
             if not known:
                 await change(made, made.namespaces[""].store.get("a"))
             return found, files_of(at_death), known

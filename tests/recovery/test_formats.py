@@ -26,8 +26,8 @@ def test_a_released_format_is_read(tmp_path: Path, number: int) -> None:
                 for session_id, namespace in SESSIONS.items():
                     assert describe(made.namespaces[namespace].store.get(session_id)) == expected[session_id]
                 requests = made.namespaces[""].requests
-                assert requests.lookup(Request("create", b"content")) is not None
-                assert requests.lookup(Request("everything7", b"content")) is not None
+                assert requests.find_answer(Request("create", b"content")) is not None
+                assert requests.find_answer(Request("everything7", b"content")) is not None
                 kept = list((tmp_path / "data" / "sessions").glob("*/kept-*"))
                 assert len(kept) == len(SESSIONS)
 

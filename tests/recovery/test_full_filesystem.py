@@ -78,7 +78,7 @@ def test_thirty_times_full_and_free(kind: str) -> None:
                     taken += 1
                     made.create(f"free{cycle}")
                 assert session.durability is not None
-                await made.durability_manager.save(session.durability)
+                await made.durability_manager.save_session(session.durability)
                 return bits(session)
 
         before = run(live(root / "data"))

@@ -69,7 +69,7 @@ class Life:
             del sessions[name], self.acknowledged[session.id]
             self.deleting = ""
         elif self.rng.random() < 0.1:
-            await made.durability_manager.save(session.durability, asked=Request())
+            await made.durability_manager.save_session(session.durability, asked=Request())
         else:
             await made.step(session, number)
             self._acknowledge(session.id, session)
@@ -100,5 +100,5 @@ async def _compare(folder: Path, told: dict[str, int], life: Life) -> None:
             # One step at most was on its way beside those that were answered.
             assert session.step in (step, step + 1)
             assert bits(session) == life.history[name][session.step]
-        for session in store.all():
+        for session in store.list_sessions():
             assert bits(session) == life.history[session.id][session.step]

@@ -27,7 +27,7 @@ from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.namespaces import Namespaces
 from optserve_server.sessions.store import Limits
 from optserve_server.spec.session_spec import DurabilityMode
-from optserve_server.wire.messages.answers import encode
+from optserve_server.wire.messages.answers import encode_answer
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.integration.client import name_arrays, sgd
 from tests.recovery.keeping import BACKEND, VALUES, run
@@ -72,7 +72,7 @@ class Serving:
 @asynccontextmanager
 async def serving(root: Path, disk: FailingDisk) -> AsyncIterator[Serving]:
     namespaces = Namespaces(BACKEND, Limits(durability=DurabilityMode.JOURNAL, durable=True))
-    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode, disk=disk).run()
+    durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode_answer, disk=disk).run()
     with ThreadPoolExecutor(2) as threads:
         server = Server(namespaces, threads, durability_manager=durability_manager)
         pages = make_http_server(server)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optserve_server.spec.override import Override
 from optserve_server.state.step_result import StepOptions
 from optserve_server.stepping.step_record import encode_step_record
-from optserve_server.storage.record_payload import unpack
+from optserve_server.storage.record_payload import unpack_payload
 from tests.service.sessions.support import session_of, spec_of
 
 SESSION = session_of(spec_of(), {'a"\\': np.ones(3, np.float32), "b": np.ones(2, np.float32)})
@@ -38,7 +38,7 @@ OPTIONS = st.builds(
 def test_a_record_says_what_was_asked(options: StepOptions) -> None:
     STAGING.array(STAGING.tensors[0])[:] = [1, 2, 3]
     payload = b"".join(bytes(piece) for piece in encode_step_record(STAGING, options))
-    facts, buffers = unpack(memoryview(payload))
+    facts, buffers = unpack_payload(memoryview(payload))
     asked = dataclasses.asdict(options)
     del asked["member"]  # records of contributions have it
     asked["overrides"] = [[override.group, override.name, override.value] for override in options.overrides]

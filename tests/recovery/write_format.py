@@ -85,9 +85,9 @@ def write(root: Path) -> dict[str, Any]:
                     for session in sessions:
                         assert session.durability is not None
                         kept = Request(f"{session.id}{number}", b"content") if number == 7 else None
-                        await made.durability_manager.save(session.durability, asked=kept)
+                        await made.durability_manager.save_session(session.durability, asked=kept)
             assert sessions[1].durability is not None
-            await made.durability_manager.save(sessions[1].durability)
+            await made.durability_manager.save_session(sessions[1].durability)
             shutil.copytree(home, root)
             return {session.id: describe(session) for session in sessions}
 

@@ -12,7 +12,7 @@ import pytest
 
 from optserve_server.app import build_server
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.config import ConfigError, Settings, add_flags, load
+from optserve_server.config import ConfigError, Settings, add_flags, load_settings
 
 Load = Callable[[Sequence[str], Mapping[str, str]], Settings]
 
@@ -28,7 +28,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Load:
             monkeypatch.setenv(name, value)
         parser = argparse.ArgumentParser(allow_abbrev=False)
         add_flags(parser)
-        return load(vars(parser.parse_args(arguments)))
+        return load_settings(vars(parser.parse_args(arguments)))
 
     return loads
 

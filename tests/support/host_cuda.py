@@ -85,10 +85,10 @@ class HostKernel:
         given = {} if segments is None else segments.scalars
         numbers = np.array([scalars[name] for name in self.program.scalars], np.float64)
         runs = np.array([given[name] for name in self.program.segment_scalars], np.float64)
-        sums = np.zeros((len(self.program.reductions), cut.count))
+        sums = np.zeros((len(self.program.reductions), cut.block_count))
         addresses = (ctypes.c_void_p * len(own))(*[array.ctypes.data for array in own])
         pointers = [ctypes.c_void_p(x.ctypes.data) for x in (cut.starts, cut.ends, numbers, runs, sums)]
-        self.run(ctypes.c_longlong(len(cut.ends)), *pointers, addresses, ctypes.c_longlong(cut.count))
+        self.run(ctypes.c_longlong(len(cut.ends)), *pointers, addresses, ctypes.c_longlong(cut.block_count))
         return {r.name: fold_blocks(sums[i], cut) for i, r in enumerate(self.program.reductions)}
 
 

@@ -20,7 +20,7 @@ from worker import Worker, refusal_of
 
 import optserve
 from optserve._codec.dtypes import Array, from_tensor, to_tensor
-from optserve.spec import decode
+from optserve.spec import decode_spec
 from optserve.v1 import function_service_pb2, session_pb2
 
 PREFIX_BYTES = 4
@@ -70,7 +70,7 @@ def answer(calls: Mapping[str, Call], request: pb.DriverRequest) -> pb.DriverRes
 def train(client: optserve.Client, call: pb.TrainCall) -> pb.DriverResponse:
     """Takes steps in a session of their own."""
     parameters = {init.name: first_value(init) for init in call.parameters}
-    session = client.create_session(parameters, **list_fields(decode(call.spec)), seed=call.seed)
+    session = client.create_session(parameters, **list_fields(decode_spec(call.spec)), seed=call.seed)
     try:
         found = pb.TrainAnswer(initial=tensors(session.pull()))
         for result in take_steps(session, call, found):
@@ -174,7 +174,7 @@ def metrics(client: optserve.Client, call: pb.MetricsCall) -> pb.DriverResponse:
     """Takes steps and reports a metric beside each."""
     first = {call.parameter.name: from_tensor(call.parameter.tensor)}
     gradient = {call.gradient.name: from_tensor(call.gradient.tensor)}
-    session = client.create_session(first, **list_fields(decode(call.spec)))
+    session = client.create_session(first, **list_fields(decode_spec(call.spec)))
     found = pb.MetricsAnswer()
     try:
         for value in call.values:

@@ -10,7 +10,7 @@ from stubs import driver_pb2 as pb
 
 import optserve
 from optserve._codec.dtypes import Array, from_tensor, to_tensor
-from optserve.spec import Spec, decode
+from optserve.spec import Spec, decode_spec
 from optserve.v1 import session_service_pb2, tensor_pb2
 
 
@@ -36,7 +36,7 @@ def first_value(init: session_service_pb2.ParameterInit) -> Array | optserve.Ini
 
 def specification(message: Any) -> Any:
     """The client's own value for a specification."""
-    return decode(message)
+    return decode_spec(message)
 
 
 def list_fields(spec: Spec) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from values import arrays, first_value, list_fields, tensors
 import optserve
 from optserve import errors
 from optserve._codec.dtypes import Array
-from optserve.spec import decode
+from optserve.spec import decode_spec
 
 CODES = {kind: code.value[0] for code, kind in reversed(errors.BY_CODE.items())}
 """gRPC's status codes by class of error."""
@@ -45,7 +45,7 @@ class Worker:
         name = call.session
         if not name:
             parameters = {init.name: first_value(init) for init in call.parameters}
-            name = self._client.create_session(parameters, **list_fields(decode(call.spec))).name
+            name = self._client.create_session(parameters, **list_fields(decode_spec(call.spec))).name
         self._session = self._client.session(name, worker=self._worker)
         return pb.DriverResponse(open=pb.OpenAnswer(session=name, step=self._session.step_number))
 

@@ -32,7 +32,7 @@ class Activation(Algorithm):
 
     takes_slope: ClassVar[bool] = False
 
-    def check(self, rank: int) -> None:
+    def check_rank(self, rank: int) -> None:
         """Checks what the hyperparameters ask of an input of ``rank`` dimensions.
 
         Raises:
@@ -45,9 +45,9 @@ class Activation(Algorithm):
         """The shape of the output for an input of ``shape``.
 
         Raises:
-            DomainError: SHAPE_MISMATCH with the field ``input``, and what `check` raises.
+            DomainError: SHAPE_MISMATCH with the field ``input``, and what `check_rank` raises.
         """
-        self.check(len(shape))
+        self.check_rank(len(shape))
         return shape
 
     def evaluate(self, x: Floats, slope: Floats | None = None) -> Floats:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from optserve_server.activations.gated import GatedActivation
-from optserve_server.activations.normal_tail import density, upper_tail
+from optserve_server.activations.normal_tail import normal_density, upper_tail
 from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyperparameters import hyper
 
@@ -29,7 +29,7 @@ class GELU(GatedActivation):
 
     def compute_gate_tail_and_slope(self, ops: Ops, a: Value) -> tuple[Value, Value]:
         if not self.approximate:
-            return upper_tail(ops, a), density(ops, a)
+            return upper_tail(ops, a), normal_density(ops, a)
         square = a * a
         e = ops.exp(-(RATE * a * (1 + CUBIC * square)))
         s = e / (1 + e)

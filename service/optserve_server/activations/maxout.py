@@ -29,7 +29,7 @@ class Maxout(Activation):
 
     def _locate_groups(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """The axis counted from the front, and how many groups lie along it."""
-        self.check(len(shape))
+        self.check_rank(len(shape))
         axis = self.axis % len(shape)
         if shape[axis] % self.group_size:
             text = f"axis {axis} has {shape[axis]} elements, which makes no groups of {self.group_size}"

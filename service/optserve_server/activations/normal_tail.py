@@ -57,6 +57,6 @@ def upper_tail(ops: Ops, a: Value) -> Value:
     return ops.exp(-0.5 * (a * a)) * (sum_ / (a + CENTRE))
 
 
-def density(ops: Ops, a: Value) -> Value:
+def normal_density(ops: Ops, a: Value) -> Value:
     """The density of the standard normal distribution."""
     return ops.exp(-0.5 * (a * a)) * (1 / math.sqrt(2 * math.pi))

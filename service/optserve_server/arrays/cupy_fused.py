@@ -54,7 +54,7 @@ class CupyPass(Pass):
 
         super().__init__(bound)
         self.kernel = kernel
-        self._sums = cupy.zeros((len(self.program.reductions), self.blocks.count), np.float64)
+        self._sums = cupy.zeros((len(self.program.reductions), self.blocks.block_count), np.float64)
         self._arguments: tuple[Any, ...] = ()
 
     def set_arguments(
@@ -67,7 +67,7 @@ class CupyPass(Pass):
         program, bound = self.program, self.bound
         runs = np.array([of_segments[name] for name in program.segment_scalars], np.float64)
         given = bound.arrays | {name: bound.check_array(name, arrays[name]) for name in bound.missing}
-        counts = [np.int64(self.blocks.count), np.int64(len(self.blocks.ends))]
+        counts = [np.int64(self.blocks.block_count), np.int64(len(self.blocks.ends))]
         own, numbers = [given[name] for name in program.arrays], [scalars[name] for name in program.scalars]
         self._arguments = (
             *counts, *_copy_blocks_to_device(self.blocks), cupy.asarray(runs), self._sums,

@@ -48,7 +48,7 @@ PARTIALS: Mapping[Op, tuple[Partial, ...]] = {
 """The smooth operations, and abs. The others are in `_instruction_tangent`."""
 
 
-def differentiate(program: Program, of: str, by: str, into: str) -> Program:
+def differentiate_program(program: Program, of: str, by: str, into: str) -> Program:
     """``program``, which also stores the derivative of one array by another, element by element.
 
     Args:

@@ -34,7 +34,7 @@ def apply_operation(ops: Ops, op: Op, *values: Value) -> Value:
     return getattr(ops, "where" if op is Op.SELECT else op.value)(*values)
 
 
-def interpret(program: Program, ops: Ops, values: Values) -> dict[str, Value]:
+def interpret_program(program: Program, ops: Ops, values: Values) -> dict[str, Value]:
     """What a program without segment scalars stores, by array.
 
     Args:

@@ -148,7 +148,7 @@ class BoundKernel:
             # A reference back would keep what a session held until the garbage collector comes.
             self._pass = self.kernel.make_pass(cast(BoundKernel, weakref.proxy(self)))
         self._pass.set_arguments(scalars, arrays, of_segments)
-        sums = self._pass.end()
+        sums = self._pass.finish()
         self._pass.release_arrays()
         return sums
 
@@ -228,7 +228,7 @@ class Pass(abc.ABC):
         """Computes the elements that come before ``stop``, as far as it has not yet.
 
         Where the program reduces, elements of a block of sums wait for the whole block,
-        so an element may still be read until `end`.
+        so an element may still be read until `finish`.
 
         Args:
             stop: not less than it was before, at most the call's length.
@@ -238,7 +238,7 @@ class Pass(abc.ABC):
             self.compute(self.done, high, SMALLEST_PIECE)
             self.done = high
 
-    def end(self) -> Sums:
+    def finish(self) -> Sums:
         """Computes what is left, and returns the sums: the bits of one undivided call."""
         if self.done < self.size:
             self.compute(self.done, self.size)

@@ -17,7 +17,7 @@ COMPUTE = (FLOAT32, FLOAT64)
 """The dtypes that programs compute in."""
 
 
-def decode(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+def decode_narrow_floats(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """Converts ``source`` to the dtype of ``out``."""
     if source.dtype == FLOAT16 and out.dtype == FLOAT32 and source.flags.aligned:
         _decode_halves(source, out)
@@ -41,7 +41,7 @@ def _decode_halves(source: npt.NDArray[np.float16], out: npt.NDArray[np.float32]
         np.copyto(out, source, where=exponents == 0x7C00)
 
 
-def encode(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+def encode_narrow_floats(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """Rounds ``source`` to the dtype of ``out``, to nearest even."""
     if source.dtype == FLOAT64 and out.dtype == BFLOAT16:  # the cast would round twice
         source = round_to_odd(source)

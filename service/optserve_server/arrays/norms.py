@@ -34,7 +34,7 @@ LARGE, SMALL = ":large", ":small"
 
 
 def trace_norm_sums(t: Tracer, name: str, value: Any, *, wide: bool) -> None:
-    """Adds to a program the sums that `norm` needs.
+    """Adds to a program the sums that `norm_from_sums` needs.
 
     Args:
         t: traces the program.
@@ -48,7 +48,7 @@ def trace_norm_sums(t: Tracer, name: str, value: Any, *, wide: bool) -> None:
         t.reduce(name + SMALL, ReductionKind.SUM_OF_SQUARES, value * ENLARGE)
 
 
-def norm(sums: Mapping[str, float], name: str) -> float:
+def norm_from_sums(sums: Mapping[str, float], name: str) -> float:
     """The Euclidean norm from sums over all of its elements; 0 without elements.
 
     Sums of several calls may be added up by name before, those of narrower types included: beside

@@ -148,10 +148,10 @@ class NumbaBoundKernel(BoundKernel):
         super().__init__(kernel, arrays, size, ends)
         cut, names = self.blocks, kernel.program.arrays
         self.table = np.zeros(CUT + len(names), np.int64)
-        self.table[:4] = [*map(address, (cut.starts, cut.ends, cut.firsts)), len(cut.ends)]
-        self.table[7] = cut.count
+        self.table[:4] = [*map(array_address, (cut.starts, cut.ends, cut.firsts)), len(cut.ends)]
+        self.table[7] = cut.block_count
         for name, array in self.arrays.items():
-            self.table[CUT + names.index(name)] = address(array)
+            self.table[CUT + names.index(name)] = array_address(array)
         self._single_thread_run: SingleThreadRun | None = None
 
     def run_single_segment(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
@@ -174,12 +174,12 @@ class NumbaPass(Pass):
         program, segments = self.program, len(self.blocks.ends)
         scalars = len(program.scalars)
         first_sum = scalars + len(program.segment_scalars) * segments
-        numbers = np.zeros(first_sum + len(program.reductions) * self.blocks.count)
+        numbers = np.zeros(first_sum + len(program.reductions) * self.blocks.block_count)
         self._packed = numbers[:scalars].data
         self._runs = numbers[scalars:first_sum].reshape(-1, segments)
-        self._sums = numbers[first_sum:].reshape(len(program.reductions), self.blocks.count)
+        self._sums = numbers[first_sum:].reshape(len(program.reductions), self.blocks.block_count)
         self._table = bound.table.copy()
-        self._table[4:7] = address(numbers) + numbers.itemsize * np.array([0, scalars, first_sum])
+        self._table[4:7] = array_address(numbers) + numbers.itemsize * np.array([0, scalars, first_sum])
         self._missing = [(name, CUT + program.arrays.index(name)) for name in bound.missing]
         self._last: dict[str, Callable[[], object]] = dict.fromkeys(bound.missing, lambda: None)
 
@@ -192,7 +192,7 @@ class NumbaPass(Pass):
         for name, entry in self._missing:
             array = arrays[name]
             if self._last[name]() is not array:  # a session's buffers are filled again and again
-                self._table[entry] = address(self.bound.check_array(name, array))
+                self._table[entry] = array_address(self.bound.check_array(name, array))
                 self._last[name] = weakref.ref(array)
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
@@ -252,7 +252,7 @@ def make_scalar_getter(names: Sequence[str]) -> Callable[[Mapping[str, float]], 
     return lambda numbers: (numbers[name],)
 
 
-def address(array: HostArray) -> int:
+def array_address(array: HostArray) -> int:
     """Where an array's elements lie."""
     where: int = array.__array_interface__["data"][0]
     return where

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.kernel import BoundKernel, HostArray, Kernel, Pass, Sums
-from optserve_server.arrays.narrow_floats import decode, encode
+from optserve_server.arrays.narrow_floats import decode_narrow_floats, encode_narrow_floats
 from optserve_server.arrays.ops import NUMPY
 from optserve_server.arrays.program import (
     Constant,
@@ -183,7 +183,7 @@ class NumpyPass(Pass):
         self._arrays = [bound.arrays.get(name, NOTHING) for name in self.program.arrays]
         self._values: Values = []
         self._runs: list[npt.NDArray[Any]] = []
-        self._sums = np.zeros((len(self.program.reductions), self.blocks.count))
+        self._sums = np.zeros((len(self.program.reductions), self.blocks.block_count))
 
     def set_arguments(
         self, scalars: Mapping[str, float], arrays: Mapping[str, HostArray], of_segments: Mapping[str, Floats]
@@ -250,7 +250,7 @@ class NumpyPass(Pass):
             compute_summands(reduction.kind, value, scratch.summands[: stop - start])
             _sum_span_blocks(scratch.summands, self.blocks, start, stop, row)
         for name, x in kernel.plan.copies:
-            encode(np.asarray(values[kernel.slots[x]]), places[self.program.arrays.index(name)])
+            encode_narrow_floats(np.asarray(values[kernel.slots[x]]), places[self.program.arrays.index(name)])
 
     def _load_operands(self, values: Values, places: list[npt.NDArray[Any]], start: int, stop: int) -> None:
         """Adds what arrays hold, and segments have, to the values of a span."""
@@ -259,7 +259,7 @@ class NumpyPass(Pass):
         for register, name in enumerate(kernel.loads, others):
             view = places[self.program.arrays.index(name)]
             if name in kernel.copied or not view.flags.aligned:
-                decode(view, places[register])
+                decode_narrow_floats(view, places[register])
                 view = places[register]
             values[kernel.slots[Load(name)]] = view
         for register, name in enumerate(self.program.segment_scalars, others + len(kernel.loads)):
@@ -300,7 +300,7 @@ def _sum_span_blocks(
     first, last = cut.block_at(start), cut.block_at(stop)
     low, segments = start, np.searchsorted(cut.ends, [start, stop - 1], side="right")
     if segments[1] - segments[0] >= MANY:
-        starts, ends = cut.bounds(first, last)
+        starts, ends = cut.block_bounds(first, last)
         sum_short_blocks(summands, starts - start, ends - start, out[first:last])
         return
     for segment in range(segments[0], segments[1] + 1):

@@ -51,16 +51,16 @@ class SegmentBlocks:
         return cls(starts, ends, firsts)
 
     @functools.cached_property
-    def size(self) -> int:
+    def element_count(self) -> int:
         """How many elements there are."""
         return int(self.ends[-1])
 
     @functools.cached_property
-    def count(self) -> int:
+    def block_count(self) -> int:
         """How many blocks there are."""
         return int(self.firsts[-1])
 
-    def bounds(self, first: int, last: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def block_bounds(self, first: int, last: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Where the blocks from number ``first`` to before ``last`` start and end."""
         blocks = np.arange(first, last)
         segments = np.searchsorted(self.firsts, blocks, side="right") - 1
@@ -69,14 +69,14 @@ class SegmentBlocks:
 
     def block_at(self, element: int) -> int:
         """The number of the block that holds ``element``; the count, at the end."""
-        if element in (0, self.size):
-            return self.count if element else 0
+        if element in (0, self.element_count):
+            return self.block_count if element else 0
         segment = int(np.searchsorted(self.ends, element, side="right"))
         return int(self.firsts[segment] + (element - self.starts[segment]) // BLOCK)
 
     def block_start(self, element: int) -> int:
         """Where the block that holds ``element`` starts; ``element`` itself at the end."""
-        if element == self.size:
+        if element == self.element_count:
             return element
         segment = int(np.searchsorted(self.ends, element, side="right"))
         start = int(self.starts[segment])
@@ -94,7 +94,7 @@ def make_segment_blocks(size: int, ends: npt.NDArray[np.int64] | None) -> Segmen
         if ends is None
         else _decode_segment_blocks(np.ascontiguousarray(ends, np.int64).tobytes())
     )
-    if cut.size != size:
+    if cut.element_count != size:
         raise ValueError("arrays and segments differ in length")
     return cut
 

@@ -15,7 +15,7 @@ from types import ModuleType
 import numba
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """Where generated modules lie: NUMBA_CACHE_DIR, or the user's cache."""
     chosen = str(getattr(numba.config, "CACHE_DIR", ""))
     if chosen:
@@ -31,7 +31,7 @@ def load_module(source: str) -> tuple[ModuleType, bool]:
     """
     name = _module_name(source)
     try:
-        path = _write_once(folder() / f"{name}.py", source)
+        path = _write_once(cache_folder() / f"{name}.py", source)
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return compile_module(source, {}), False
     spec = importlib.util.spec_from_file_location(name, path)

@@ -41,7 +41,7 @@ class Cost:
     is_view: bool = False
 
     @property
-    def trainable(self) -> int:
+    def trainable_parameters(self) -> int:
         """How many parameters an optimizer changes."""
         return sum(map(math.prod, self.tensors))
 

@@ -96,7 +96,7 @@ def zero_state_size(shape: Shape) -> int:
     return 0
 
 
-def estimate(
+def estimate_complexity(
     network: Network,
     batch_size: int,
     element_size: int,
@@ -155,9 +155,9 @@ def _estimate_layers(network: Network, batch_size: int, element_size: int) -> It
 def _batch_complexity(cost: Cost, batch_size: int, element_size: int) -> Complexity:
     outputs = 0 if cost.is_view else math.prod(cost.output)
     return Complexity(
-        trainable_parameters=cost.trainable,
+        trainable_parameters=cost.trainable_parameters,
         non_trainable_parameters=cost.non_trainable,
-        parameter_bytes=(cost.trainable + cost.non_trainable) * element_size,
+        parameter_bytes=(cost.trainable_parameters + cost.non_trainable) * element_size,
         multiply_adds=cost.multiply_adds * batch_size,
         flops=(2 * cost.multiply_adds + cost.operations) * batch_size,
         feature_map_bytes=outputs * batch_size * element_size,

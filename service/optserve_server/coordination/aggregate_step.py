@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from optserve_server.coordination.aggregation import aggregate
+from optserve_server.coordination.aggregation import aggregate_contributions
 from optserve_server.coordination.contribution import make_aggregate_staging
 from optserve_server.coordination.coordinator import CoordinatedSession, Held
 from optserve_server.errors import DomainError, Reason
@@ -19,7 +19,7 @@ from optserve_server.state.step_result import MemberOptions, StepOptions, StepOu
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.storage.files import Piece
-from optserve_server.storage.record_payload import dumps, pack
+from optserve_server.storage.record_payload import dumps, pack_payload
 
 NO_MEMBER = MemberOptions(0)
 """Of a step that coordination itself takes."""
@@ -108,7 +108,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
                 weight=share.weight,
             )
             digest = bytes.fromhex(share.digest)
-            session.step_deduplication.remember(share.worker, digest, own, session.list_member_names)
+            session.step_deduplication.remember_result(share.worker, digest, own, session.list_member_names)
             membership.active[share.worker].count_contribution(own.step, own.staleness, now)
             if result.outcome is not StepOutcome.SKIPPED:
                 session.coordinator.complete_shards(share.worker, share.completed_shards)
@@ -124,7 +124,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         spec = session.coordinator.spec
         assert isinstance(spec, CoordinationSync)
         given = [one.weighted for one in held if one.weighted is not None]
-        aggregate(given, staging, spec)
+        aggregate_contributions(given, staging, spec)
         weights = [one.weight if spec.weight_by_examples else 1.0 for one in given]
         total = 1.0 if spec.aggregation is Aggregation.SUM else sum(weights)
         return [
@@ -175,7 +175,7 @@ class CloseRound(Change[Any, "CloseRound"]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record: the contributions have records of their own."""
-        return pack({"kind": self.kind})
+        return pack_payload({"kind": self.kind})
 
     def roll_back(self) -> None:
         """Does nothing: `prepare` takes nothing."""

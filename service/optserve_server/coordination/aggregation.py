@@ -48,7 +48,9 @@ class Weighted:
 
 
 @np.errstate(all="ignore")  # what overflows becomes infinite, as in every kernel
-def aggregate(contributions: Sequence[Weighted], target: Staging, spec: CoordinationSync) -> None:
+def aggregate_contributions(
+    contributions: Sequence[Weighted], target: Staging, spec: CoordinationSync
+) -> None:
     """Writes the aggregate of contributions into ``target``, whose tensors have the parameters' types."""
     arrays = [_arrays_by_name(one.staging) for one in contributions]
     factors = [1.0] * len(arrays)
@@ -68,13 +70,13 @@ def aggregate(contributions: Sequence[Weighted], target: Staging, spec: Coordina
             _compute_trimmed_mean(gradients, result, spec)
             continue
         for position, (gradient, weight) in enumerate(zip(gradients, scaled, strict=True)):
-            add(result, gradient, weight, is_first=not position)
+            add_weighted_gradient(result, gradient, weight, is_first=not position)
         if spec.aggregation is not Aggregation.SUM:
             np.divide(result, result.dtype.type(math.fsum(weights)), out=result)
 
 
 @np.errstate(all="ignore")
-def add(total: Array, gradient: Array, weight: float, *, is_first: bool) -> None:
+def add_weighted_gradient(total: Array, gradient: Array, weight: float, *, is_first: bool) -> None:
     """Adds weight*gradient to a sum, in the sum's type; the first one takes its place."""
     term = gradient
     if weight != 1.0:

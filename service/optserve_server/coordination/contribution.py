@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, Self
 
-from optserve_server.coordination.aggregation import Weighted, add
+from optserve_server.coordination.aggregation import Weighted, add_weighted_gradient
 from optserve_server.coordination.coordinator import CoordinatedSession, Coordinator, Held, Round
 from optserve_server.coordination.mode import Action, Decision, Offer
 from optserve_server.errors import DomainError, Reason, conflict_error
@@ -19,7 +19,7 @@ from optserve_server.state.step_result import MemberOptions, StepOptions, StepOu
 from optserve_server.stepping.step import Step, fill_reply_and_report
 from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.storage.files import Piece
-from optserve_server.storage.record_payload import dumps, pack
+from optserve_server.storage.record_payload import dumps, pack_payload
 
 AGGREGATED = (Action.HOLD, Action.ACCUMULATE)
 
@@ -99,7 +99,7 @@ class Contribution(Step):
         stated = None if decision is None else [decision.action, decision.staleness, decision.factor]
         facts = {"member": astuple(self._options_of_member), "decision": stated}
         if decision is not None and decision.action is Action.DROP:
-            return pack({"kind": ChangeKind.DROPPED, **facts, **self._drop_record_fields()})
+            return pack_payload({"kind": ChangeKind.DROPPED, **facts, **self._drop_record_fields()})
         return encode_step_record(self.staging, self.options, self.kind, dumps(facts)[1:-1] + ",")
 
     def execute_decision(self, reply: Reply | None = None) -> StepResult | Held:
@@ -116,9 +116,9 @@ class Contribution(Step):
                 count_contribution(session, result)
             return result
         if decision.action is Action.WAIT:
-            return coordinator.defer(Held(self._member, self.options.sequence))
+            return coordinator.defer_contribution(Held(self._member, self.options.sequence))
         if decision.action is Action.HOLD:
-            return coordinator.hold(self._make_held(decision))
+            return coordinator.hold_contribution(self._make_held(decision))
         if decision.action is Action.APPLY:
             if decision.factor != 1.0:
                 rates = session.scalars.make_damping_overrides(
@@ -174,7 +174,7 @@ class Contribution(Step):
         for tensor in current.total.tensors:
             total = current.total.array(tensor)
             share = weight / self.options.loss_scale
-            add(total, given[tensor.entry.name], share, is_first=not current.count)
+            add_weighted_gradient(total, given[tensor.entry.name], share, is_first=not current.count)
         if not current.count:
             current.since = coordinator.membership.clock()
         current.count += 1

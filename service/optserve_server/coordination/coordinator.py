@@ -141,7 +141,7 @@ class Coordinator:
         self.membership.begin_round()
         self.reconsider_all()
 
-    def hold(self, held: Held) -> Held:
+    def hold_contribution(self, held: Held) -> Held:
         """Stores a contribution that is to be aggregated; returns the stored one for a repeat."""
         kept = self.held.get(held.member.worker)
         if kept is not None:
@@ -152,7 +152,7 @@ class Coordinator:
         self.membership.begin_wait(held.member)
         return held
 
-    def defer(self, held: Held) -> Held:
+    def defer_contribution(self, held: Held) -> Held:
         """Keeps a contribution to be decided on again when members have changed or contributed."""
         self.waiting.append(held)
         self.membership.begin_wait(held.member)
@@ -197,7 +197,7 @@ class Coordinator:
 
         Its shards are given back.
         """
-        self.uploads.drop(worker)
+        self.uploads.drop_upload(worker)
         if self.progress is not None:
             self.progress.return_shards(worker)
         held = self.held.pop(worker, None)
@@ -223,7 +223,7 @@ class Coordinator:
     def complete_shards(self, worker: str, numbers: Sequence[int]) -> None:
         """Completes the shards that a step was computed of."""
         if self.progress is not None:
-            self.progress.complete(worker, numbers)
+            self.progress.complete_shards(worker, numbers)
 
     def close_round(self) -> None:
         """Begins the next round."""

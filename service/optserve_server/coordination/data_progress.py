@@ -51,7 +51,7 @@ class DataProgress:
         return sum(map(len, self.leased.values()))
 
     @property
-    def completed(self) -> int:
+    def completed_count(self) -> int:
         """Number of shards that are complete."""
         return self.next - len(self.returned) - self.leased_count
 
@@ -82,7 +82,7 @@ class DataProgress:
         """The shards that are leased next, at most ``count``."""
         return list(islice(chain(self.returned, range(self.next, self.plan.shard_count)), max(0, count)))
 
-    def lease(self, worker: str, numbers: Sequence[int]) -> None:
+    def lease_shards(self, worker: str, numbers: Sequence[int]) -> None:
         """Leases the shards that `next_shards` returned."""
         if numbers:
             again = sum(number < self.next for number in numbers)
@@ -90,7 +90,7 @@ class DataProgress:
             self.next += len(numbers) - again
             self.leased.setdefault(worker, []).extend(numbers)
 
-    def complete(self, worker: str, numbers: Iterable[int]) -> None:
+    def complete_shards(self, worker: str, numbers: Iterable[int]) -> None:
         """Completes shards that a worker holds."""
         for number in numbers:
             self.leased[worker].remove(number)

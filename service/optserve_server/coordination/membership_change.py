@@ -14,7 +14,7 @@ from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.prepared_change import Prepared, do_nothing
 from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.storage.files import Piece
-from optserve_server.storage.record_payload import pack
+from optserve_server.storage.record_payload import pack_payload
 
 RETRY_AFTER_S = 1.0
 """Seconds after which a worker may try to join again when there are as many members as there may be."""
@@ -48,7 +48,7 @@ class Join(Change[Any, Prepared[Member]]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "worker": self.worker, "lease_seconds": self.lease_seconds})
+        return pack_payload({"kind": self.kind, "worker": self.worker, "lease_seconds": self.lease_seconds})
 
     def _add_member(self, session: CoordinatedSession) -> Member:
         member = session.coordinator.membership.join(self.worker, self.lease_seconds)
@@ -85,7 +85,7 @@ class EndMemberships(Change[Any, Prepared[None]]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "state": self.state, "members": self.members})
+        return pack_payload({"kind": self.kind, "state": self.state, "members": self.members})
 
 
 class Unchanged(Prepared[None]):

@@ -11,7 +11,7 @@ from optserve_server.coordination.data_progress import DataShard
 from optserve_server.spec.spec_codec import SpecCodec
 from optserve_server.state.session_change import Change, ChangeKind
 from optserve_server.storage.files import Piece
-from optserve_server.storage.record_payload import pack
+from optserve_server.storage.record_payload import pack_payload
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _ShardChange(Change[Any, Any]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "worker": self.worker, "shards": self.numbers})
+        return pack_payload({"kind": self.kind, "worker": self.worker, "shards": self.numbers})
 
     def roll_back(self) -> None:
         """Returns what `prepare` took: nothing."""
@@ -88,7 +88,7 @@ class AcquireShards(_ShardChange):
     def commit(self) -> Acquired:
         """Leases them; a member that has none is not waited for by others."""
         progress, coordinator = self._progress, self._coordinator
-        progress.lease(self.worker, self.numbers)
+        progress.lease_shards(self.worker, self.numbers)
         shards = [progress.shard(number) for number in progress.list_held(self.worker)]
         waits = not shards and not progress.is_finished
         began, self._member.is_idle = waits and not self._member.is_idle, waits

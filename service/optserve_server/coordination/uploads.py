@@ -32,14 +32,14 @@ class Uploads:
     def __init__(self) -> None:
         self._kept: dict[str, Upload] = {}
 
-    def find(self, worker: str) -> Upload:
+    def find_upload(self, worker: str) -> Upload:
         """What has arrived of a worker's upload; `NOTHING` if none broke off."""
         return self._kept.get(worker, NOTHING)
 
-    def keep(self, worker: str, upload_id: int, received: Bytes) -> None:
+    def store_received(self, worker: str, upload_id: int, received: Bytes) -> None:
         """Stores what has arrived, in a buffer that nothing else is written to."""
         self._kept[worker] = Upload(upload_id, received)
 
-    def drop(self, worker: str) -> None:
+    def drop_upload(self, worker: str) -> None:
         """Forgets a worker's upload."""
         self._kept.pop(worker, None)

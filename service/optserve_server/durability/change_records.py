@@ -30,7 +30,7 @@ from optserve_server.stepping.step_record import decode_options, describe_gradie
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import Piece
-from optserve_server.storage.record_payload import pack, unpack
+from optserve_server.storage.record_payload import pack_payload, unpack_payload
 from optserve_server.storage.snapshot import Contents
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -56,7 +56,7 @@ class PushChange(Change[Session, Prepared[None]]):
         """The payload of its record."""
         facts, buffers = describe_gradient(self.staging)
         own = {"reset_state": self.reset_state, **facts}
-        return pack({"kind": self.kind, **own, **_request_fields(self.request)}, buffers)
+        return pack_payload({"kind": self.kind, **own, **_request_fields(self.request)}, buffers)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RestoreChange(Change[Session, Prepared[None]]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, **_request_fields(self.request)}, [self.contents.data])
+        return pack_payload({"kind": self.kind, **_request_fields(self.request)}, [self.contents.data])
 
 
 def _copy_state(session: Session, saved: Session) -> None:
@@ -129,7 +129,9 @@ class UpdateChange(Change[Session, Prepared[Any]]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "spec": codec.encode(self.spec), **_request_fields(self.request)})
+        return pack_payload(
+            {"kind": self.kind, "spec": codec.encode(self.spec), **_request_fields(self.request)}
+        )
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,16 @@ class ReportChange(Change[Session, Prepared[Any]]):
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
         """The payload of its record."""
-        return pack({"kind": self.kind, "values": dict(self.values), **_request_fields(self.request)})
+        return pack_payload({"kind": self.kind, "values": dict(self.values), **_request_fields(self.request)})
 
 
 RequestedChange = PushChange | RestoreChange | UpdateChange | ReportChange
 """A change that a request with an idempotency key may ask for."""
 
 
-def replay(session: Session, payload: memoryview, codec: SpecCodec) -> tuple[ChangeKind, object, Request]:
+def replay_record(
+    session: Session, payload: memoryview, codec: SpecCodec
+) -> tuple[ChangeKind, object, Request]:
     """Makes a change again.
 
     Returns:
@@ -163,7 +167,7 @@ def replay(session: Session, payload: memoryview, codec: SpecCodec) -> tuple[Cha
     Raises:
         DamagedError: the session refuses it, which it did not when it was recorded.
     """
-    facts, buffers = unpack(payload)
+    facts, buffers = unpack_payload(payload)
     kind = ChangeKind(facts["kind"])
     try:
         outcome = _apply_record(kind, session, facts, buffers, codec)
@@ -178,7 +182,7 @@ def _apply_record(
 ) -> object:
     match kind:
         case ChangeKind.RESTORE:
-            return RestoreChange(snapshot.read(buffers[0]), codec).prepare(session).commit()
+            return RestoreChange(snapshot.read_snapshot(buffers[0]), codec).prepare(session).commit()
         case ChangeKind.UPDATE:
             return session.update_spec(codec.decode(facts["spec"]))
         case ChangeKind.REPORT:
@@ -189,7 +193,7 @@ def _apply_record(
             replay_membership_end(session, facts)
             return None
         case ChangeKind.ACQUIRE_SHARDS:
-            session.coordinator.require_data_plan().lease(facts["worker"], facts["shards"])
+            session.coordinator.require_data_plan().lease_shards(facts["worker"], facts["shards"])
             return None
         case ChangeKind.RELEASE_SHARDS:
             session.coordinator.require_data_plan().return_shards(facts["worker"], facts["shards"])

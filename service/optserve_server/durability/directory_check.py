@@ -11,7 +11,7 @@ from optserve_server.storage.catalog import SessionFolder, SnapshotFile
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.durable_positions import POSITIONS, segment_owner
 from optserve_server.storage.journal import Segment
-from optserve_server.storage.records import HEADER_BYTES, Hole, padding, scan
+from optserve_server.storage.records import HEADER_BYTES, Hole, padding_length, scan_segment
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _check_segment(examination: Examination, segment: Segment, report: CheckRepo
     if len(data) < end:
         yield Finding(segment.path, f"it has {len(data)} bytes, but {end} were acknowledged")
     position, is_first = 0, True
-    for item in scan(data, segment.number):
+    for item in scan_segment(data, segment.number):
         if position >= end:
             return
         if isinstance(item, Hole):
@@ -97,7 +97,7 @@ def _check_segment(examination: Examination, segment: Segment, report: CheckRepo
             yield Finding(segment.path, f"the record at byte {position} is damaged")
         else:
             stop = position + HEADER_BYTES + len(item.payload)
-            if bytes(data[stop : item.end]) != bytes(padding(len(item.payload))):
+            if bytes(data[stop : item.end]) != bytes(padding_length(len(item.payload))):
                 yield Finding(segment.path, f"bytes {stop} to {item.end} are not zero")
         if is_first and item.owner != segment_owner(segment.number):
             yield Finding(segment.path, "it does not begin with the record that names it")

@@ -26,7 +26,7 @@ from optserve_server.storage.failpoints import hit_failpoint
 from optserve_server.storage.files import Disk, rename_durably
 from optserve_server.storage.journal import Journal
 from optserve_server.storage.journal_history import JournalHistory
-from optserve_server.storage.record_payload import pack, unpack
+from optserve_server.storage.record_payload import pack_payload, unpack_payload
 
 DIRECTORY = 2
 """Owner of the directory's records; the owners of sessions are odd."""
@@ -89,7 +89,7 @@ class DirectoryLog:
         """Reads the records since the last checkpoint; `redo_moves` completes the last one."""
         records = history.find_records(DIRECTORY)
         for found in records:
-            if found.payload is not None and unpack(found.payload)[0]["kind"] == _CHECKPOINT:
+            if found.payload is not None and unpack_payload(found.payload)[0]["kind"] == _CHECKPOINT:
                 self.saved_number = found.number - 1
         try:
             payloads = history.find_payloads_after(DIRECTORY, self.saved_number, positions)
@@ -102,9 +102,9 @@ class DirectoryLog:
             self.saved_number = max(positions[DIRECTORY], *(found.number for found in records), 0)
             self.outdated, self.is_complete, payloads = True, False, []
         for payload in payloads:
-            self._restore_record(unpack(payload)[0])
+            self._restore_record(unpack_payload(payload)[0])
         if payloads:
-            moves = unpack(payloads[-1])[0].get("moves", ())
+            moves = unpack_payload(payloads[-1])[0].get("moves", ())
             self.pending_moves = [
                 (self._root / s, self._root / t) for s, t in moves if (self._root / s).exists()
             ]
@@ -179,7 +179,7 @@ class DirectoryLog:
 
     def _append_record(self, facts: Mapping[str, Any]) -> None:
         assert self._journal is not None
-        self._journal.append_and_wait(DIRECTORY, self._number + 1, pack(facts))
+        self._journal.append_and_wait(DIRECTORY, self._number + 1, pack_payload(facts))
 
     def _apply_moves(self, moves: Sequence[Move]) -> None:
         for done, (source, target) in enumerate(moves, start=1):
@@ -227,4 +227,6 @@ class DirectoryLog:
             }
         for namespace, states in answers.items():
             for state in states:
-                self._namespaces[namespace].requests.remember(AnsweredRequest.from_json(state, DIRECTORY))
+                self._namespaces[namespace].requests.remember_answer(
+                    AnsweredRequest.from_json(state, DIRECTORY)
+                )

@@ -149,9 +149,9 @@ class DurabilityManager:
         frozen = encode_snapshot(session, self.codec, requests=requests)
         first = folder.plan_snapshot(0, session.step)
         metadata = {**first.metadata(), **frozen.metadata}
-        write = partial(snapshot.write, tensors=frozen.tensors, metadata=metadata)
+        write_snapshot = partial(snapshot.write_snapshot, tensors=frozen.tensors, metadata=metadata)
         with self.disk_state.convert_errors():
-            moves = self.catalog.create(folder, write, session.step)
+            moves = self.catalog.create_session_folder(folder, write_snapshot, session.step)
             try:
                 self._durable_positions.add_owner(folder.owner)
                 self.directory_log.commit(kind, folder.session_id, moves, owner=folder.owner)
@@ -159,10 +159,12 @@ class DurabilityManager:
                 self._forget_owner(folder.owner)
                 self.catalog.disk.remove(moves[0][0])
                 raise
-        namespace.requests.remember(answered)
+        namespace.requests.remember_answer(answered)
         self.add_session(durability)
 
-    async def record(self, durability: SessionDurability[Session], change: Change[Session, Any]) -> int:
+    async def record_change(
+        self, durability: SessionDurability[Session], change: Change[Session, Any]
+    ) -> int:
         """Records a change before it is made. The session must be locked.
 
         Args:
@@ -202,7 +204,7 @@ class DurabilityManager:
         if soon or self._is_snapshot_due(durability):
             self.save_soon(durability)
 
-    async def save(
+    async def save_session(
         self, durability: SessionDurability[Session], *, asked: Request | None = None
     ) -> SnapshotFile:
         """Saves a session.
@@ -315,7 +317,7 @@ class DurabilityManager:
             DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE.
         """
         for durability in tuple(self._watched.values()):
-            await self.save(durability)
+            await self.save_session(durability)
         with self.disk_state.convert_errors():
             await self.in_thread(self.directory_log.checkpoint)
             await self.in_thread(partial(self.journal.delete_old_segments, self._list_saved_numbers(), 0))
@@ -377,7 +379,7 @@ class DurabilityManager:
         generations = self._policy.generations
         planned = of.folder.plan_snapshot(number, of.session.step, is_kept=is_kept, generations=generations)
         with TemporaryFile(self.catalog.disk, planned.path) as file:
-            snapshot.write(file.write, frozen.tensors, {**planned.metadata(), **frozen.metadata})
+            snapshot.write_snapshot(file.write, frozen.tensors, {**planned.metadata(), **frozen.metadata})
         return file
 
     def _finish_snapshot(
@@ -406,7 +408,7 @@ class DurabilityManager:
     def _delete_old_files(self, durability: SessionDurability[Session]) -> None:
         """Deletes what is no longer needed; a failure is logged, and the next time tries again."""
         try:
-            self.catalog.prune(durability.folder, self._policy.generations)
+            self.catalog.prune_snapshots(durability.folder, self._policy.generations)
             self._release_segments()
         except OSError as error:
             _log.warning("old files are still there: %s", error)
@@ -433,7 +435,7 @@ class DurabilityManager:
 
     async def _save_quietly(self, durability: SessionDurability[Session]) -> None:
         try:
-            await self.save(durability)
+            await self.save_session(durability)
         except DomainError as error:
             if not durability.session.closed:
                 name = f"sessions/{durability.session.id}"

@@ -19,7 +19,7 @@ MAX_INLINE_RELOAD_BYTES = 1 << 20
 """Bytes of a session up to which it is reloaded while its caller waits."""
 
 
-async def evict(
+async def evict_session(
     durability_manager: DurabilityManager,
     durability: SessionDurability[Session],
     store: Store,
@@ -41,7 +41,7 @@ async def evict(
     """
     session = durability.session
     if durability.has_unsaved_changes:
-        await durability_manager.save(durability)
+        await durability_manager.save_session(durability)
     async with session.lock:
         # From here to the end no other task runs.
         if durability.has_unsaved_changes or session.closed or session.activity.watchers or not unused():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optserve_server.durability.change_records import replay
+from optserve_server.durability.change_records import replay_record
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, parse_folder_name
 from optserve_server.durability.durability_manager import (
     DurabilityManager,
@@ -212,7 +212,7 @@ class Recovery:
         examined: list[RestoredSession | DamagedSession] = []
         reported = time.monotonic()
         with self._lift_limits():
-            for folder in self._catalog.folders(known):
+            for folder in self._catalog.iterate_sessions(known):
                 if time.monotonic() - reported > PROGRESS_SECONDS:
                     reported = time.monotonic()
                     progress = {"sessions": len(examined), "of": len(known or ())}
@@ -302,7 +302,7 @@ class Recovery:
             raise DamagedError("it is another snapshot than its name says")
         durability = SessionDurability(session, requests, folder, file.number, file.number, file.step)
         for state in facts["requests"]:
-            requests.restore(AnsweredRequest.from_json(state, folder.owner))
+            requests.restore_answer(AnsweredRequest.from_json(state, folder.owner))
         session.durability = durability
         for payload in payloads:
             self._replay_record(durability, payload)
@@ -310,11 +310,13 @@ class Recovery:
         return durability
 
     def _replay_record(self, durability: SessionDurability[Session], payload: memoryview) -> None:
-        kind, outcome, request = replay(durability.session, payload, self._codec)
+        kind, outcome, request = replay_record(durability.session, payload, self._codec)
         durability.count_recorded(len(payload))
         if request.key:
             answer = self._encode(kind, durability.session, outcome)
-            durability.requests.restore(AnsweredRequest(request, kind, answer, durability.folder.owner))
+            durability.requests.restore_answer(
+                AnsweredRequest(request, kind, answer, durability.folder.owner)
+            )
 
     def _replace_damaged_snapshots(self, found: RestoredSession) -> None:
         for file in found.damaged_snapshots:

@@ -23,11 +23,11 @@ def expression_error(text: str, start: int, stop: int, what: str) -> DomainError
         Reason.INVALID_EXPRESSION,
         f"line {line}, column {column} of the expression: {what}",
         field="expression",
-        metadata={"position": f"{line}:{column}", "text": excerpt(text[start:stop])},
+        metadata={"position": f"{line}:{column}", "text": printable_excerpt(text[start:stop])},
     )
 
 
-def excerpt(text: str) -> str:
+def printable_excerpt(text: str) -> str:
     """``text`` shortened, with what cannot be printed escaped."""
     short = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in short)

@@ -55,7 +55,9 @@ COMPARISONS: Mapping[type[ast.cmpop], Binary] = {
 }
 
 
-def evaluate(text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mapping[str, float]) -> Value:
+def evaluate_formula(
+    text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mapping[str, float]
+) -> Value:
     """The value of an expression.
 
     What involves numbers alone is computed here, in float64, and has to be finite.

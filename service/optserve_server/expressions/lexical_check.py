@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from optserve_server.expressions.expression_error import excerpt, expression_error
+from optserve_server.expressions.expression_error import expression_error, printable_excerpt
 
 MAX_LENGTH = 1024
 """Characters of an expression."""
@@ -46,7 +46,9 @@ def check_tokens(text: str, names: Collection[str]) -> None:
         if word is None:
             raise _unknown_token_error(text, start)
         if word.lastgroup == "name" and word.group() not in names:
-            raise expression_error(text, start, word.end(), f"nothing is called {excerpt(word.group())}")
+            raise expression_error(
+                text, start, word.end(), f"nothing is called {printable_excerpt(word.group())}"
+            )
         if word.lastgroup in ("name", "number") and after_value:
             raise expression_error(text, start, word.end(), "an operator is missing in front of this")
         if word.lastgroup != "space":
@@ -73,6 +75,6 @@ def _unknown_token_error(text: str, start: int) -> Exception:
     if text[start].isascii() and (text[start].isdigit() or text[start] == "."):
         found = re.compile(r"[\w.]+", re.ASCII).match(text, start)
         stop = found.end() if found else start + 1
-        return expression_error(text, start, stop, f"{excerpt(text[start:stop])} is no number")
-    shown = f"U+{ord(text[start]):04X}" if not text[start].isascii() else excerpt(text[start])
+        return expression_error(text, start, stop, f"{printable_excerpt(text[start:stop])} is no number")
+    shown = f"U+{ord(text[start]):04X}" if not text[start].isascii() else printable_excerpt(text[start])
     return expression_error(text, start, start + 1, f"the character {shown} has no place here")

@@ -31,7 +31,7 @@ class InitializerDistribution(StrEnum):
     TRUNCATED_NORMAL = "TRUNCATED_NORMAL"
 
 
-def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """How many units a tensor of ``shape`` takes in and gives out, as Keras counts.
 
     A matrix is [in, out] and a convolution kernel [..., in, out], where every position of
@@ -66,7 +66,7 @@ class FanInitializer(Initializer):
         """The variance of each element."""
 
     def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        return draw_centred(self.distribution, self.variance(*fans(shape)), shape, rng)
+        return draw_centred(self.distribution, self.variance(*compute_fans(shape)), shape, rng)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,9 @@ class Reduction(StrEnum):
     MEAN_WITH_SAMPLE_WEIGHT = "MEAN_WITH_SAMPLE_WEIGHT"
 
 
-def reduce(per_example: Floats, reduction: Reduction, total_weight: float | None = None) -> float | None:
+def reduce_losses(
+    per_example: Floats, reduction: Reduction, total_weight: float | None = None
+) -> float | None:
     """The losses of all examples as one float64 value; None under NONE, 0 without examples.
 
     Args:
@@ -80,7 +82,7 @@ class Loss(Algorithm):
 
     compiles: ClassVar[bool] = False
 
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check_shape(self, shape: tuple[int, ...]) -> None:
         """Checks what the hyperparameters ask of a prediction of that shape.
 
         Raises:
@@ -127,7 +129,7 @@ class Loss(Algorithm):
 
         Raises:
             DomainError: DTYPE_MISMATCH, SHAPE_MISMATCH or OUT_OF_RANGE with the field
-                ``prediction``, ``target`` or ``sample_weight``, and what `check` raises.
+                ``prediction``, ``target`` or ``sample_weight``, and what `check_shape` raises.
         """
         y = self._check_and_prepare(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
@@ -183,7 +185,7 @@ class Loss(Algorithm):
         check_allowed(Reason.DTYPE_MISMATCH, "prediction", prediction.dtype, (np.float32, np.float64))
         if prediction.ndim == 0:
             raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "at least one dimension", "[]")
-        self.check(prediction.shape)
+        self.check_shape(prediction.shape)
         if sample_weight is not None:
             expected = remove_axis(prediction.shape, self._example_axis)
             check_allowed(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))

@@ -11,7 +11,13 @@ from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
 from optserve_server.losses.elementwise import ElementwiseLoss
-from optserve_server.losses.probabilities import clip, multiply_no_nan, sigmoid, softplus, zero_where_clipped
+from optserve_server.losses.probabilities import (
+    clip_probability,
+    multiply_no_nan,
+    sigmoid,
+    softplus,
+    zero_where_clipped,
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def crossentropy_from_logits_derivative(ops: Ops, z: Value, yes: Value, no: Valu
 
 def crossentropy_from_probabilities(ops: Ops, p: Value, yes: Value, no: Value) -> Value:
     """-yes*log(p) - no*log(1 - p) with p clipped."""
-    clipped = clip(ops, p)
+    clipped = clip_probability(ops, p)
     return -(yes * ops.log(clipped) + no * ops.log(1 - clipped))
 
 

@@ -78,16 +78,16 @@ class BoxLoss(Loss):
         """The loss of predicted boxes ``p``, [4, ...], against ``y``."""
 
 
-def edge(p: Floats, index: int) -> ValueAndGradient:
+def box_edge(p: Floats, index: int) -> ValueAndGradient:
     """One of x1, y1, x2, y2."""
     slope = np.zeros_like(p)
     slope[index] = 1
     return ValueAndGradient(p[index], slope)
 
 
-def size(p: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
+def box_size(p: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
     """Width and height."""
-    return edge(p, 2) - edge(p, 0), edge(p, 3) - edge(p, 1)
+    return box_edge(p, 2) - box_edge(p, 0), box_edge(p, 3) - box_edge(p, 1)
 
 
 def intersection_and_union(p: Floats, y: Floats) -> tuple[ValueAndGradient, ValueAndGradient]:
@@ -97,7 +97,7 @@ def intersection_and_union(p: Floats, y: Floats) -> tuple[ValueAndGradient, Valu
     meet = (width.value > 0) & (height.value > 0)
     area = width * height
     intersection = ValueAndGradient(np.where(meet, area.value, 0), np.where(meet, area.gradient, 0))
-    w, h = size(p)
+    w, h = box_size(p)
     both = w * h
     union = ValueAndGradient(both.value + (y[2] - y[0]) * (y[3] - y[1]), both.gradient) - intersection
     return intersection, union
@@ -124,7 +124,7 @@ def diou_loss(p: Floats, y: Floats, epsilon: float) -> ValueAndGradient:
 
 
 def _center_distance(p: Floats, y: Floats, axis: int) -> ValueAndGradient:
-    middle = edge(p, axis) + edge(p, axis + 2)
+    middle = box_edge(p, axis) + box_edge(p, axis + 2)
     return ValueAndGradient((middle.value - y[axis] - y[axis + 2]) / 2, middle.gradient / 2)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optserve_server.losses.base import Floats
-from optserve_server.losses.boxes import BoxLoss, ValueAndGradient, diou_loss, iou_loss, size
+from optserve_server.losses.boxes import BoxLoss, ValueAndGradient, box_size, diou_loss, iou_loss
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CIoU(BoxLoss):
 
 def _aspect_ratio_penalty(p: Floats, y: Floats) -> ValueAndGradient:
     """(4/pi^2) times the squared difference of the diagonals' angles."""
-    width, height = size(p)
+    width, height = box_size(p)
     wanted = _aspect_angle(y[2] - y[0], y[3] - y[1])
     angle = _aspect_angle(width.value, height.value)
     squares = width.value * width.value + height.value * height.value

@@ -36,8 +36,8 @@ class ClassLoss(Loss):
             if not 0 <= factor < math.inf:
                 raise out_of_range_error(f"class_weights[{i}]", factor, "at least 0")
 
-    def check(self, shape: tuple[int, ...]) -> None:
-        super().check(shape)
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
         given, classes = len(self.class_weights), shape[self.axis]
         if given not in (0, classes):
             raise mismatch_error(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.interpreter import interpret
+from optserve_server.arrays.interpreter import interpret_program
 from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.program import Load, Program, Scalar
@@ -127,7 +127,7 @@ def _interpret_program(
     values: dict[Load | Scalar, Any] = {Load(PREDICTION): prediction, Load(TARGET): target}
     for name, number in numbers.items():
         values[Scalar(name)] = prediction.dtype.type(number)
-    stored = interpret(program, NumpyOps(), values)
+    stored = interpret_program(program, NumpyOps(), values)
     return {name: np.broadcast_to(value, prediction.shape) for name, value in stored.items()}
 
 

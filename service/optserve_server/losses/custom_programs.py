@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from optserve_server.arrays.constant_replacement import replace_constants
-from optserve_server.arrays.differentiation import differentiate
+from optserve_server.arrays.differentiation import differentiate_program
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.trace import Tracer
 from optserve_server.expressions.expression_error import expression_error
-from optserve_server.expressions.formula import evaluate
+from optserve_server.expressions.formula import evaluate_formula
 from optserve_server.hyperparameters import NamedNumbers
 
 PREDICTION, TARGET, VALUE, SLOPE = "prediction", "target", "value", "slope"
@@ -50,11 +50,11 @@ def compile_programs(expression: str, constants: NamedNumbers) -> Programs:
     """
     t = Tracer()
     variables = dict(zip(VARIABLES, (t.load(PREDICTION), t.load(TARGET)), strict=True))
-    t.store(VALUE, evaluate(expression, t, variables, dict(constants)))
+    t.store(VALUE, evaluate_formula(expression, t, variables, dict(constants)))
     value = t.build_program()
     if PREDICTION not in value.arrays:
         raise expression_error(expression, 0, len(expression), "it does not depend on y_pred")
-    both = differentiate(value, VALUE, PREDICTION, SLOPE)
+    both = differentiate_program(value, VALUE, PREDICTION, SLOPE)
     if len(both.instructions) > MAX_INSTRUCTIONS:
         what = f"with its derivative it takes more than {MAX_INSTRUCTIONS} operations"
         raise expression_error(expression, 0, len(expression), what)

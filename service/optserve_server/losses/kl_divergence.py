@@ -8,7 +8,7 @@ from typing import ClassVar
 from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses.elementwise import ElementwiseLoss
-from optserve_server.losses.probabilities import CLIP, clip, zero_where_clipped
+from optserve_server.losses.probabilities import CLIP, clip_probability, zero_where_clipped
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class KLDivergence(ElementwiseLoss):
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         if self.log_prediction:
             return ops.where(y == 0, 0.0, y * (ops.log(y) - p))
-        y, p = clip(ops, y, CLIP, 1.0), clip(ops, p, CLIP, 1.0)
+        y, p = clip_probability(ops, y, CLIP, 1.0), clip_probability(ops, p, CLIP, 1.0)
         return y * ops.log(y / p)
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         if self.log_prediction:
             return -y
-        return zero_where_clipped(ops, p, -clip(ops, y, CLIP, 1.0) / p, CLIP, 1.0)
+        return zero_where_clipped(ops, p, -clip_probability(ops, y, CLIP, 1.0) / p, CLIP, 1.0)

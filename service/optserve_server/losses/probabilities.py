@@ -10,7 +10,7 @@ CLIP = 1e-7
 """Probabilities are clipped to [CLIP, 1 - CLIP], Keras' epsilon()."""
 
 
-def clip(ops: Ops, p: Value, low: float = CLIP, high: float = 1 - CLIP) -> Value:
+def clip_probability(ops: Ops, p: Value, low: float = CLIP, high: float = 1 - CLIP) -> Value:
     """``p`` held to [low, high]."""
     return ops.minimum(ops.maximum(p, low), high)
 

@@ -131,7 +131,7 @@ class ServerCollector(Collector):
         listed = 0
         for namespace in self._server.namespaces:
             waiting = active = 0
-            for session in namespace.store.all():
+            for session in namespace.store.list_sessions():
                 for member in tuple(session.coordinator.membership.active.values()):
                     waiting += bool(member.waiting)
                     active += not member.waiting

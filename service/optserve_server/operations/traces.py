@@ -34,8 +34,8 @@ class OpenTelemetryTracer:
         self._tracer = self._provider.get_tracer("optserve_server", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def record(self, call: Call, metadata: object, nanoseconds: int) -> None:
-        """Records the span of a call that has just ended; arguments as those of `Tracer.record`."""
+    def record_call(self, call: Call, metadata: object, nanoseconds: int) -> None:
+        """Records the span of a call that has just ended; arguments as those of `Tracer.record_call`."""
         texts = {k: v for k, v in metadata or () if isinstance(v, str)}  # type: ignore[attr-defined]  # grpc leaves its type open
         service, _, method = call.method.lstrip("/").partition("/")
         attributes = {

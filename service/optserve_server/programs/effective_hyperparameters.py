@@ -42,10 +42,10 @@ class EffectiveHyperparameters:
 
     def __init__(self, spec: SessionSpec, overrides: Sequence[Override] = ()) -> None:
         groups = spec.groups_by_name
-        self.rules = {name: spec.rule(group) for name, group in groups.items()}
+        self.rules = {name: spec.group_rule(group) for name, group in groups.items()}
         self.decays = {name: spec.weight_decay(group) for name, group in groups.items()}
-        self.l1 = {name: spec.l1(group) for name, group in groups.items()}
-        self.l2 = {name: spec.l2(group) for name, group in groups.items()}
+        self.l1 = {name: spec.l1_factor(group) for name, group in groups.items()}
+        self.l2 = {name: spec.l2_factor(group) for name, group in groups.items()}
         self.rates: dict[str, float] = {}
         for index, override in enumerate(overrides):
             with within(f"options.overrides[{index}]"):

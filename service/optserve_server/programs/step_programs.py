@@ -242,8 +242,8 @@ def make_programs(spec: SessionSpec) -> dict[str, StepPrograms]:
 def make_group_programs(spec: SessionSpec, group: ParameterGroup | None) -> StepPrograms:
     """The programs of one group; None stands for the default group."""
     return StepPrograms(
-        rule=spec.rule(group),
-        gradient=dataclasses.replace(spec.gradient, l1=spec.l1(group), l2=spec.l2(group)),
+        rule=spec.group_rule(group),
+        gradient=dataclasses.replace(spec.gradient, l1=spec.l1_factor(group), l2=spec.l2_factor(group)),
         decays=spec.weight_decay(group) != 0,
         averages=spec.weight_average is not None,
     )

@@ -67,11 +67,11 @@ class SessionScalars:
         )
         by_tensor = spec.step_counting is StepCounting.PER_TENSOR
         self._counts_by_tensor = by_tensor and any(
-            depends_on_step_count(spec.rule(g)) for g in self._groups.values()
+            depends_on_step_count(spec.group_rule(g)) for g in self._groups.values()
         )
 
     def _make_counter(self, name: str) -> StepCounter:
-        return StepCounter(name, 0, dict(self._spec.rule(self._groups[name]).initial_scalar_state()))
+        return StepCounter(name, 0, dict(self._spec.group_rule(self._groups[name]).initial_scalar_state()))
 
     def replace_spec(self, spec: SessionSpec, restarted: Collection[str]) -> SessionScalars:
         """Returns the scalars under another specification of the same groups.
@@ -84,7 +84,7 @@ class SessionScalars:
         kept = []
         for counter in self.counters:
             if counter.group not in restarted:
-                known = spec.rule(numbers._groups[counter.group]).initial_scalar_state()
+                known = spec.group_rule(numbers._groups[counter.group]).initial_scalar_state()
                 carried = {**known, **{k: v for k, v in counter.scalar_state.items() if k in known}}
                 kept.append(replace(counter, scalar_state=carried))
         numbers.counters = [*kept, *(counter for counter in numbers.counters if counter.group in restarted)]
@@ -150,7 +150,7 @@ class SessionScalars:
     def _group_rate(self, group: ParameterGroup | None, scheduled: float | None, reduction: float) -> float:
         """A group's learning rate if the schedule, or an override, says ``scheduled``."""
         factor = 1.0 if group is None else group.learning_rate_factor
-        base = self._spec.rule(group).base_learning_rate if scheduled is None else scheduled
+        base = self._spec.group_rule(group).base_learning_rate if scheduled is None else scheduled
         plateau = self._spec.reduce_on_plateau
         return base * factor if plateau is None else plateau.reduce_rate(base * factor, reduction)
 
@@ -218,7 +218,10 @@ class SessionScalars:
         average = self._spec.weight_average
         if average is not None:
             # Before the first step there is no average yet, whatever its array holds.
-            own = {"guard_average_kept": 1.0 if step else 0.0, "guard_average_rate": average.rate(step + 1)}
+            own = {
+                "guard_average_kept": 1.0 if step else 0.0,
+                "guard_average_rate": average.averaging_rate(step + 1),
+            }
         if loss_scale != 1.0:
             own["guard_loss_scale"] = loss_scale
         return {name: {**of, **own} for name, of in numbers.items()} if own else numbers

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.resources.garbage import collect
+from optserve_server.resources.garbage import collect_garbage
 
 RETRY_AFTER_S = 0.5
 """Seconds after which what is under way may have ended."""
@@ -79,8 +79,8 @@ class Budget:
         self._returned: deque[tuple[Kind, int]] = deque()
         self._lock: threading.Lock = threading.Lock() if parent is None else parent._lock
 
-    def check(self, kind: Kind, amount: int) -> None:
-        """Refuses what `take` would refuse now, and counts nothing.
+    def check_available(self, kind: Kind, amount: int) -> None:
+        """Refuses what `reserve` would refuse now, and counts nothing.
 
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED.
@@ -89,14 +89,14 @@ class Budget:
             self._check_all(kind, amount)
 
     def has_room(self, kind: Kind, amount: int) -> bool:
-        """Whether `take` would succeed now."""
+        """Whether `reserve` would succeed now."""
         try:
-            self.check(kind, amount)
+            self.check_available(kind, amount)
         except DomainError:
             return False
         return True
 
-    def take(self, kind: Kind, amount: int) -> None:
+    def reserve(self, kind: Kind, amount: int) -> None:
         """Counts what is about to be held.
 
         Raises:
@@ -105,7 +105,7 @@ class Budget:
         try:
             self._reserve_once(kind, amount)
         except DomainError as error:
-            if kind not in _OF_OBJECTS or not collect(_MIN_COLLECTION_INTERVAL):
+            if kind not in _OF_OBJECTS or not collect_garbage(_MIN_COLLECTION_INTERVAL):
                 raise
             self._find_refusing_budget(error).refused -= 1  # tried again, not refused
             self._reserve_once(kind, amount)
@@ -124,7 +124,7 @@ class Budget:
             for level in self._check_all(kind, amount):
                 level._held[kind] += amount
 
-    def give(self, kind: Kind, amount: int) -> None:
+    def release(self, kind: Kind, amount: int) -> None:
         """Counts what is held no longer."""
         self._returned.append((kind, amount))
         if self._parent is not None:
@@ -149,14 +149,14 @@ class Budget:
         Raises:
             DomainError: LIMIT_EXCEEDED or QUOTA_EXCEEDED; no memory was taken.
         """
-        self.take(kind, byte_count)
+        self.reserve(kind, byte_count)
         try:
             owner = make(byte_count)
         except MemoryError:
-            self.give(kind, byte_count)
+            self.release(kind, byte_count)
             raise
         # Views, and theirs, have the owner of the memory as their base.
-        weakref.finalize(owner, self.give, kind, byte_count).atexit = False
+        weakref.finalize(owner, self.release, kind, byte_count).atexit = False
         return owner
 
     def _check_all(self, kind: Kind, amount: int) -> list[Budget]:
@@ -201,7 +201,7 @@ class Charge:
         amount: how much, at first.
 
     Raises:
-        DomainError: as `Budget.take`.
+        DomainError: as `Budget.reserve`.
     """
 
     amount = 0  # for __del__ where take raised
@@ -209,28 +209,28 @@ class Charge:
     def __init__(self, budget: Budget, kind: Kind, amount: int) -> None:
         self._budget = budget
         self._kind = kind
-        budget.take(kind, amount)
+        budget.reserve(kind, amount)
         self.amount = amount
 
     def raise_to(self, amount: int) -> None:
         """Holds at least that much from now on.
 
         Raises:
-            DomainError: as `Budget.take`; the amount stays.
+            DomainError: as `Budget.reserve`; the amount stays.
         """
         if amount > self.amount:
-            self._budget.take(self._kind, amount - self.amount)
+            self._budget.reserve(self._kind, amount - self.amount)
             self.amount = amount
 
     def lower_to(self, amount: int) -> None:
         """Holds at most that much from now on."""
         if amount < self.amount:
-            self._budget.give(self._kind, self.amount - amount)
+            self._budget.release(self._kind, self.amount - amount)
             self.amount = amount
 
     def __del__(self) -> None:
         if self.amount:
-            self._budget.give(self._kind, self.amount)
+            self._budget.release(self._kind, self.amount)
 
 
 UNBOUNDED = Budget({})

@@ -10,7 +10,7 @@ import numpy as np
 
 from optserve_server.errors import conflict_error
 from optserve_server.hyperparameters import hyper
-from optserve_server.schedules.annealing import Annealing, anneal
+from optserve_server.schedules.annealing import Annealing, anneal_rate
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
 
@@ -63,7 +63,7 @@ class OneCycle(Schedule):
             mine = waiting & (s <= end)
             # A phase of no length has only its end.
             fraction = (s[mine] - start) / (end - start) if end != start else np.ones(mine.sum())
-            rates[mine] = anneal(self.annealing, first, last, fraction)
+            rates[mine] = anneal_rate(self.annealing, first, last, fraction)
             waiting &= ~mine
             start = end
         return rates

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optserve_server.hyperparameters import hyper
-from optserve_server.schedules.annealing import Annealing, anneal
+from optserve_server.schedules.annealing import Annealing, anneal_rate
 from optserve_server.schedules.base import Rates, Schedule, Steps
 
 
@@ -29,5 +29,5 @@ class WarmupStableDecay(Schedule):
     def curve(self, steps: Steps) -> Rates:
         rise = (self.peak_learning_rate - self.initial_learning_rate) / max(self.warmup_steps, 1)
         fallen = (steps - float(self.warmup_steps) - float(self.stable_steps)) / self.decay_steps
-        fall = anneal(self.annealing, self.peak_learning_rate, self.end_learning_rate, fallen)
+        fall = anneal_rate(self.annealing, self.peak_learning_rate, self.end_learning_rate, fallen)
         return np.where(steps < self.warmup_steps, self.initial_learning_rate + rise * steps, fall)

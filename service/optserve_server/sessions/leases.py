@@ -40,7 +40,7 @@ def find_expired(namespaces: Namespaces, default_seconds: float) -> Iterator[Exp
     """The sessions whose leases are over. One that works now is in use."""
     now = time.monotonic()
     for namespace in namespaces:
-        for session in namespace.store.all():
+        for session in namespace.store.list_sessions():
             lease = effective_lease(session, default_seconds)
             over = lease is not None and now - session.activity.used > lease.seconds
             if lease is not None and over and not session.lock.locked():

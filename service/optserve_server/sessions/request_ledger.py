@@ -78,7 +78,7 @@ class RequestLedger:
         self._lock = threading.Lock()
         self.locks = KeyedLocks()
 
-    def lookup(self, request: Request) -> AnsweredRequest | None:
+    def find_answer(self, request: Request) -> AnsweredRequest | None:
         """The answer that the request got; None if there is none.
 
         Raises:
@@ -91,14 +91,14 @@ class RequestLedger:
             )
         return None if known is None else known.decompress()
 
-    def restore(self, answered: AnsweredRequest) -> None:
+    def restore_answer(self, answered: AnsweredRequest) -> None:
         """Stores an answer beside those that are there, however many."""
         answered = answered.compress()
         with self._lock:
             self._answers[answered.request.key] = answered
             self._capacity = max(self._capacity, len(self._answers))
 
-    def remember(self, answered: AnsweredRequest) -> None:
+    def remember_answer(self, answered: AnsweredRequest) -> None:
         """Stores an answer, if its request has a key, and forgets the oldest beyond the capacity."""
         if not answered.request.key:
             return

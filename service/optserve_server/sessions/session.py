@@ -121,7 +121,7 @@ class Session(CoordinatedSession):
         self.check_ready()
         return read_parameters(self, into or self.allocate_staging(tensors, dtype), point)
 
-    def assign(
+    def assign_parameters(
         self, staging: Staging, *, expected_step: int | None = None, reset_state: bool = False
     ) -> None:
         """Overwrites parameters; see `prepare_assign`."""

@@ -99,7 +99,7 @@ class Store:
                 parameters), DUPLICATE_TENSOR, or what a wrong group raises.
         """
         session_id = self.choose_id(session_id)
-        self.budget.check(Kind.SESSIONS, 1)
+        self.budget.check_available(Kind.SESSIONS, 1)
         self._check_parameters(parameters)
         layout = Layout([(p.name, p.dtype, p.shape) for p in parameters], spec.groups)
         self.check_size(layout, spec)
@@ -107,7 +107,7 @@ class Store:
         pending = [p.name for p in parameters if p.source is None]
         session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
         drawing = Charge(self.budget, Kind.IN_FLIGHT, _count_drawn_bytes(parameters))
-        session.assign(session.stage_arrays(_make_initial_values(parameters, seed)))
+        session.assign_parameters(session.stage_arrays(_make_initial_values(parameters, seed)))
         drawing.lower_to(0)
         self.add(session, keep)
         return session
@@ -132,11 +132,11 @@ class Store:
         Raises:
             DomainError: LIMIT_EXCEEDED, QUOTA_EXCEEDED, or what ``keep`` raises.
         """
-        self.budget.take(Kind.SESSIONS, 1)
+        self.budget.reserve(Kind.SESSIONS, 1)
         try:
             keep(session)
         except BaseException:
-            self.budget.give(Kind.SESSIONS, 1)
+            self.budget.release(Kind.SESSIONS, 1)
             raise
         self._sessions[session.id] = session
         bisect.insort(self._ids, session.id)
@@ -212,14 +212,14 @@ class Store:
             self._past[outcome] += count
         del self._sessions[session_id]
         self._ids.remove(session_id)
-        self.budget.give(Kind.SESSIONS, 1)
+        self.budget.release(Kind.SESSIONS, 1)
 
     def count_step_outcomes(self) -> dict[StepOutcome, int]:
         """Steps answered since the store was made, those of deleted sessions among them."""
         of_all = [session.activity.outcomes for session in self._sessions.values()]
         return {kind: past + sum(o[kind] for o in of_all) for kind, past in self._past.items()}
 
-    def all(self) -> list[Session]:
+    def list_sessions(self) -> list[Session]:
         """All sessions that are in memory."""
         return [session for name, session in self._sessions.items() if name not in self._evicted]
 
@@ -232,7 +232,7 @@ class Store:
         """
         self._evicted[session.id] = back
 
-    def page(self, size: int, after: str = "") -> tuple[list[Session], str]:
+    def list_page(self, size: int, after: str = "") -> tuple[list[Session], str]:
         """Up to ``size`` sessions whose ids follow ``after``, and the last id, empty at the end."""
         start = bisect.bisect_right(self._ids, after)
         ids = self._ids[start : start + size]

@@ -70,7 +70,7 @@ class ClipByNorm(Hyperparameters):
     max_norm: float = hyper(gt=0)
     epsilon: float = hyper(0.0, torch=1e-6, ge=0)
 
-    def factor(self, norm: float) -> float:
+    def scale_factor(self, norm: float) -> float:
         """What a gradient of this norm is multiplied by: NaN where the norm is NaN, 0 where it is infinite.
 
         As in PyTorch and optax; min(1, NaN) would be 1 and let such a gradient pass unclipped.
@@ -127,7 +127,7 @@ class WeightAverageSpec(Hyperparameters):
         """Whether it moves with micro-batches that complete no step."""
         return self.every_micro_batch and self.start is not WeightAverageStart.ZERO_DEBIASED
 
-    def rate(self, step: int) -> float:
+    def averaging_rate(self, step: int) -> float:
         """The average's share of what is new at step t, counted from 1.
 
         Debiased, a_t/(1 - decay^t) moves by (1 - decay)/(1 - decay^t), which is 1 at first.
@@ -226,9 +226,11 @@ class SessionSpec(Hyperparameters):
                 if getattr(self, field) is not None and not rule.has_rate:
                     raise _no_learning_rate_error(field, path, rule)
         for index, group in enumerate(self.groups):
-            if group.learning_rate_factor != 1 and not self.rule(group).has_rate:
+            if group.learning_rate_factor != 1 and not self.group_rule(group).has_rate:
                 path = f"groups[{index}].optimizer" if group.optimizer is not None else "optimizer"
-                raise _no_learning_rate_error(f"groups[{index}].learning_rate_factor", path, self.rule(group))
+                raise _no_learning_rate_error(
+                    f"groups[{index}].learning_rate_factor", path, self.group_rule(group)
+                )
         self._validate_coordination(chosen)
 
     def _validate_coordination(self, chosen: Mapping[str, Chosen[Rule]]) -> None:
@@ -242,7 +244,7 @@ class SessionSpec(Hyperparameters):
                 if not optimizer.algorithm.has_rate:
                     raise _no_learning_rate_error("coordination.async.damping", path, optimizer.algorithm)
 
-    def rule(self, group: ParameterGroup | None) -> Rule:
+    def group_rule(self, group: ParameterGroup | None) -> Rule:
         """The rule of a group; None stands for the default group."""
         chosen = group.optimizer if group is not None and group.optimizer is not None else self.optimizer
         return chosen.algorithm
@@ -257,11 +259,11 @@ class SessionSpec(Hyperparameters):
         """Names of the groups whose tensors stay as they are."""
         return frozenset(group.name for group in self.groups if group.frozen)
 
-    def l1(self, group: ParameterGroup | None) -> float:
+    def l1_factor(self, group: ParameterGroup | None) -> float:
         """The factor of L1 regularization of a group: its own, or the session's."""
         return self.gradient.l1 if group is None or group.l1 is None else group.l1
 
-    def l2(self, group: ParameterGroup | None) -> float:
+    def l2_factor(self, group: ParameterGroup | None) -> float:
         """The factor of L2 regularization of a group: its own, or the session's."""
         return self.gradient.l2 if group is None or group.l2 is None else group.l2
 
@@ -271,7 +273,7 @@ class SessionSpec(Hyperparameters):
             return group.decoupled_weight_decay
         if self.decoupled_weight_decay is not None:
             return self.decoupled_weight_decay
-        return self.rule(group).decoupled_weight_decay
+        return self.group_rule(group).decoupled_weight_decay
 
 
 def _no_learning_rate_error(field: str, path: str, rule: Rule) -> DomainError:

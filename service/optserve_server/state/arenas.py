@@ -76,7 +76,7 @@ class Arenas:
             partition.move_to(parameters[partition.dtype])
         self.partitions = dict(self.partitions)  # what was bound to the old arrays no longer fits
 
-    def partition(self, run: Run) -> Partition:
+    def find_partition(self, run: Run) -> Partition:
         """The partition that a run lies in."""
         entry = run.tensors[0].entry
         return self.partitions[entry.dtype, entry.group]
@@ -84,7 +84,7 @@ class Arenas:
     def find_untouched(self, runs: Sequence[Run]) -> Iterator[tuple[Partition, int, int]]:
         """Yields the ranges of each partition that no run covers."""
         for partition in self.partitions.values():
-            mine = sorted((run.start, run.stop) for run in runs if self.partition(run) is partition)
+            mine = sorted((run.start, run.stop) for run in runs if self.find_partition(run) is partition)
             position = partition.start
             for start, stop in [*mine, (partition.stop, partition.stop)]:
                 if position < start:
@@ -93,7 +93,7 @@ class Arenas:
 
     def overwrite_parameters(self, run: Run, *, reset_state: bool, restart_average: bool) -> None:
         """Overwrites a run's parameters, and its state where asked to."""
-        partition = self.partition(run)
+        partition = self.find_partition(run)
         place = slice(run.start - partition.start, run.stop - partition.start)
         with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
             values = self.backend.from_host(run.staged.astype(partition.dtype, copy=False))

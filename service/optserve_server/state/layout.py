@@ -68,7 +68,7 @@ class Layout:
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
-    def position(self, name: str) -> int:
+    def tensor_index(self, name: str) -> int:
         """The index of the tensor in `entries`."""
         return self._position[name]
 

@@ -305,10 +305,10 @@ class IncrementalPass:
         if self._fetches is not None:
             self._fetches.wait()
 
-    def end(self) -> Sums:
+    def finish(self) -> Sums:
         """Computes what is left; the sums, and the whole reply is on the host."""
         if self._done < self._size:
             self.compute_until(self._size)
-        sums = self._pass.end()
+        sums = self._pass.finish()
         self.wait()
         return sums

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve_server.arrays.kernel import Array
-from optserve_server.arrays.narrow_floats import encode
+from optserve_server.arrays.narrow_floats import encode_narrow_floats
 from optserve_server.errors import DomainError, Reason
 from optserve_server.programs.step_programs import AVERAGE, PARAMETER, POINT
 from optserve_server.state.session_state import SessionState
@@ -89,13 +89,13 @@ def read_parameters(session: SessionState, staging: Staging, point: Point) -> Va
     backend = session.arenas.backend
     with np.errstate(over="ignore"):  # what a narrower type cannot hold becomes infinite
         for run in staging.runs:
-            encode(backend.to_host(_read_elements(session, run, point)), run.staged)
+            encode_narrow_floats(backend.to_host(_read_elements(session, run, point)), run.staged)
     return Values(session.step, point, staging.tensors, staging.buffer)
 
 
 def _read_elements(session: SessionState, run: Run, point: Point) -> Array:
     """The elements of a run at a point."""
-    partition = session.arenas.partition(run)
+    partition = session.arenas.find_partition(run)
     place = slice(run.start - partition.start, run.stop - partition.start)
     if point is Point.AVERAGE and session.step > 0:
         return partition.arrays[AVERAGE][place]

@@ -74,7 +74,7 @@ class SessionActivity:
         )
         for watcher in self.watchers:
             if not (is_no_step and watcher.is_for_steps):
-                watcher.add(event)
+                watcher.add_event(event)
 
     def watch(self, *, is_for_steps: bool = False) -> Watcher:
         """Adds a watcher, which watches until it is passed to `remove_watcher`.
@@ -112,7 +112,7 @@ class Watcher:
         self._loop = asyncio.get_running_loop()
         self._there = asyncio.Event()
 
-    def add(self, event: Event) -> None:
+    def add_event(self, event: Event) -> None:
         """Adds an event; called by any thread."""
         self._loop.call_soon_threadsafe(self._append_event, event)
 

@@ -276,7 +276,7 @@ class SessionState:
         elif result.outcome is StepOutcome.SKIPPED:
             self.skipped += 1
         if result.worker and result.outcome is not StepOutcome.VALIDATED:
-            self.step_deduplication.remember(result.worker, digest, result, self.list_member_names)
+            self.step_deduplication.remember_result(result.worker, digest, result, self.list_member_names)
         activity = self.activity
         activity.used = time.monotonic()
         activity.outcomes[result.outcome] += 1
@@ -285,7 +285,7 @@ class SessionState:
 
     def store_result(self, result: StepResult, digest: bytes) -> None:
         """Stores the result of a worker's step that was no step of the session; arguments as above."""
-        self.step_deduplication.remember(result.worker, digest, result, self.list_member_names)
+        self.step_deduplication.remember_result(result.worker, digest, result, self.list_member_names)
         self.activity.used = time.monotonic()
         self.activity.outcomes[result.outcome] += 1
         self.activity.publish(result)

@@ -362,7 +362,7 @@ def _pack_tensors(layout: Layout, given: Mapping[str, _Given]) -> list[StagedTen
 
     def place(name: str) -> tuple[int, int]:
         dtype = given[name].dtype or layout[name].dtype
-        return -dtype.itemsize, layout.position(name)
+        return -dtype.itemsize, layout.tensor_index(name)
 
     packed: list[StagedTensor] = []
     byte_offset = 0

@@ -100,7 +100,7 @@ class StepDeduplication:
             raise _deduplication_error(Reason.SEQUENCE_EXPIRED, "its result is no longer stored", metadata)
         return False
 
-    def lookup(self, worker: str, sequence: int, digest: bytes) -> StepResult:
+    def find_result(self, worker: str, sequence: int, digest: bytes) -> StepResult:
         """The stored result of a step that was answered before: one that `is_next` is False of.
 
         Raises:
@@ -113,7 +113,7 @@ class StepDeduplication:
             raise _deduplication_error(Reason.SEQUENCE_REUSED, "it was used with another content", metadata)
         return dataclasses.replace(known.whole_result(), replayed=True)
 
-    def remember(
+    def remember_result(
         self, worker: str, digest: bytes, result: StepResult, list_members: ListMembers = tuple
     ) -> None:
         """Stores the result of the worker's next sequence.

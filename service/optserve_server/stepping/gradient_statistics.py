@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.norms import norm, segment_norms
+from optserve_server.arrays.norms import norm_from_sums, segment_norms
 from optserve_server.errors import DomainError, Reason
 from optserve_server.spec.session_spec import ClipByGlobalNorm, ClipByTensorNorm, ClipByValue, GradientSpec
 from optserve_server.state.staging import Run, StagedTensor, Staging
@@ -37,7 +37,7 @@ class GradientStatistics:
     def __init__(self, gradient: GradientSpec, sums: Sequence[Mapping[str, Any]] = ()) -> None:
         self.gradient, self.sums = gradient, sums
         totals = self._totals = _total_by_name(sums)
-        self.norm = norm(totals, "squares")
+        self.norm = norm_from_sums(totals, "squares")
         self.non_finite_count = int(totals.get("non_finite", 0.0))
 
     def penalty(self, factors: Sequence[tuple[float, float]]) -> float:
@@ -48,7 +48,7 @@ class GradientStatistics:
         penalty = 0.0
         for (l1, l2), runs in alike.items():
             totals = _total_by_name(runs)
-            length = norm(totals, "parameter_squares")
+            length = norm_from_sums(totals, "parameter_squares")
             penalty += l1 * totals.get("magnitudes", 0.0) + l2 * length / 2 * length
         return penalty
 
@@ -57,10 +57,13 @@ class GradientStatistics:
         clip = self.gradient.clip
         if isinstance(clip, ClipByTensorNorm):
             return np.array(
-                [clip.factor(length) for length in segment_norms(self.sums[position], "squares").tolist()]
+                [
+                    clip.scale_factor(length)
+                    for length in segment_norms(self.sums[position], "squares").tolist()
+                ]
             )
         if isinstance(clip, ClipByGlobalNorm):
-            return np.array([clip.factor(self.norm)])
+            return np.array([clip.scale_factor(self.norm)])
         return UNCLIPPED
 
     @property
@@ -68,12 +71,12 @@ class GradientStatistics:
         """The joint norm after clipping."""
         clip = self.gradient.clip
         if isinstance(clip, ClipByValue):
-            return norm(self._totals, "clipped_squares")
+            return norm_from_sums(self._totals, "clipped_squares")
         if isinstance(clip, ClipByTensorNorm):
             lengths = [segment_norms(sums, "squares").tolist() for sums in self.sums]
             factors = [self.clip_factors(position).tolist() for position in range(len(self.sums))]
             return math.hypot(*map(operator.mul, chain(*lengths), chain(*factors)))
-        return self.norm if clip is None else self.norm * clip.factor(self.norm)
+        return self.norm if clip is None else self.norm * clip.scale_factor(self.norm)
 
 
 def _total_by_name(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:

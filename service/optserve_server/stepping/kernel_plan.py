@@ -164,7 +164,7 @@ class KernelPlan:
         frozen = session.spec.frozen_groups
         self._numbers, self._version = session.scalars, session.scalars.version
         self.places = tuple(
-            RunKernels(arenas.partition(run), run, counter)
+            RunKernels(arenas.find_partition(run), run, counter)
             for whole in staging.runs
             if whole.tensors[0].entry.group not in frozen
             for counter, run in split_by_counter(session.scalars, whole)

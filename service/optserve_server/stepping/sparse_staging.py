@@ -59,7 +59,7 @@ class SparseStaging:
         for index, some in enumerate(rows):
             check_indices(layout[some.name], some.indices, f"row_indices[{index}]")
         self._layout, self._dtype, self._allocate, self._lazy = layout, dtype, allocate, lazy
-        self._tensors, self._rows = sorted(tensors, key=layout.position), tuple(rows)
+        self._tensors, self._rows = sorted(tensors, key=layout.tensor_index), tuple(rows)
         self.buffer = allocate(
             sum(math.prod(shape) * kind.itemsize for shape, kind in self._array_shapes_and_dtypes())
         )

@@ -129,7 +129,7 @@ class Step(Change[SessionState, "Step"]):
                     context += of_member.example_count, of_member.parameters_step, of_member.completed_shards
                 self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
             if not new:
-                self.stored = session.step_deduplication.lookup(
+                self.stored = session.step_deduplication.find_result(
                     options.worker, options.sequence, self._digest
                 )
                 return self
@@ -221,7 +221,7 @@ class Step(Change[SessionState, "Step"]):
         """The measurement that was taken as the gradient arrived; None if the session has changed since."""
         if self._session.spec is not self._spec:
             return None
-        return GradientStatistics(self._spec.gradient, [measuring.end() for measuring in passes])
+        return GradientStatistics(self._spec.gradient, [measuring.finish() for measuring in passes])
 
     def _measure_gradient(self, *, by_tensor: bool) -> GradientStatistics:
         """Reads the gradient once and changes nothing.
@@ -340,7 +340,7 @@ class Step(Change[SessionState, "Step"]):
                     updating.wait()
                 if progress is not None:
                     progress.on_values(target.tensors[0].byte_offset + stop * target.staged.itemsize)
-            found.append(updating.end())
+            found.append(updating.finish())
         return found
 
     def _make_run_scalars(self, place: RunKernels, position: int, scalars: dict[str, float]) -> Scalars:

@@ -216,7 +216,7 @@ class Catalog:
         finally:
             self.disk.close(self._lock)
 
-    def folders(
+    def iterate_sessions(
         self, known: Mapping[str, int] | None = None
     ) -> Iterator[SessionFolder | tuple[str, DamagedError]]:
         """Every session; where its manifest is damaged, its id and what is wrong.
@@ -245,7 +245,7 @@ class Catalog:
         """The place of a session that is to be made."""
         return SessionFolder(self.sessions / name, name, secrets.randbits(63) | 1)
 
-    def create(
+    def create_session_folder(
         self, folder: SessionFolder, write: Callable[[Callable[[Piece], None]], None], step: int
     ) -> list[Move]:
         """Makes a session's folder with its first snapshot.
@@ -282,7 +282,7 @@ class Catalog:
         return [(file.temporary, file.path), *self.plan_deletion(others)]
 
     def plan_snapshot_deletion(self, folder: SessionFolder, files: Sequence[SnapshotFile]) -> list[Move]:
-        """What deletes snapshots; those that hold the last change are left for `prune` to delete."""
+        """What deletes snapshots; `prune_snapshots` deletes those that hold the last change."""
         latest = max(file.number for file in folder.snapshots())
         kept = [file for file in files if file.kept and file.number == latest]
         return [
@@ -293,7 +293,7 @@ class Catalog:
     def _trash_place(self, path: Path) -> Path:
         return self._trash / f"{path.name}.{secrets.token_hex(4)}"
 
-    def prune(self, folder: SessionFolder, generations: int) -> None:
+    def prune_snapshots(self, folder: SessionFolder, generations: int) -> None:
         """Deletes all but the latest snapshots that no client requested, and records that they cover."""
         automatic = [file for file in folder.snapshots() if not file.kept]
         for path in (*(file.path for file in automatic[generations:]), *folder.list_own_segments()):
@@ -344,7 +344,7 @@ class Catalog:
         Raises:
             DamagedError: it is damaged, or of another session, number or step than its place.
         """
-        contents = snapshot.read(self.disk.read(file.path))
+        contents = snapshot.read_snapshot(self.disk.read(file.path))
         found = _identity_of(contents, file.path)
         # A snapshot that a client deleted stays as an automatic one while the server needs it.
         if found != replace(file, kept=found.kept or file.kept, earlier=found.earlier):
@@ -357,7 +357,7 @@ class Catalog:
         Raises:
             DamagedError: it is damaged.
         """
-        return _identity_of(snapshot.read(self.disk.read(file.path)), file.path).earlier
+        return _identity_of(snapshot.read_snapshot(self.disk.read(file.path)), file.path).earlier
 
     def write_manifest(self, folder: SessionFolder) -> None:
         """Writes the manifest of a session again."""
@@ -368,7 +368,7 @@ class Catalog:
         owners = set()
         for file in SessionFolder(path, "", 0).snapshots():
             with contextlib.suppress(DamagedError):
-                owners.add(_identity_of(snapshot.read(self.disk.read(file.path)), file.path).owner)
+                owners.add(_identity_of(snapshot.read_snapshot(self.disk.read(file.path)), file.path).owner)
         return owners.pop() if len(owners) == 1 else None
 
     def _read_owner(self, path: Path) -> int:

@@ -23,8 +23,14 @@ from optserve_server.storage.directory_format import FORMAT
 from optserve_server.storage.durable_positions import DurablePositions, segment_owner
 from optserve_server.storage.failpoints import hit_failpoint, is_armed
 from optserve_server.storage.files import BLOCK, Disk, Piece, split_blocks
-from optserve_server.storage.record_payload import pack
-from optserve_server.storage.records import HEADER_BYTES, checksum, header, make_checksum_state, padding
+from optserve_server.storage.record_payload import pack_payload
+from optserve_server.storage.records import (
+    HEADER_BYTES,
+    encode_header,
+    make_checksum_state,
+    padding_length,
+    payload_checksum,
+)
 
 SUFFIX = ".journal"
 """What the names of segments end with."""
@@ -297,7 +303,7 @@ class Journal:
                 pieces = []
             else:
                 pieces += self._frame_record(record, length)
-                end += HEADER_BYTES + length + padding(length)
+                end += HEADER_BYTES + length + padding_length(length)
         if is_armed("during-journal-write"):
             self._disk.write(self._fd, pieces[:-2], begins)
             hit_failpoint("during-journal-write")
@@ -306,8 +312,10 @@ class Journal:
 
     def _frame_record(self, record: Record, length: int) -> list[Piece]:
         segment = self._current.number
-        head = header(record.owner, record.number, length, checksum(record.pieces, segment), segment)
-        return [head, *record.pieces, bytes(padding(length))]
+        head = encode_header(
+            record.owner, record.number, length, payload_checksum(record.pieces, segment), segment
+        )
+        return [head, *record.pieces, bytes(padding_length(length))]
 
     def _write_large_record(self, record: Record, start: int, length: int) -> int:
         """Writes a payload block by block, so that the disk works while the next is summed up."""
@@ -320,8 +328,8 @@ class Journal:
                 self._disk.begin_write_back(self._fd, position, end - position)
                 position = end
                 hit_failpoint("during-journal-write")
-        end = self._disk.write(self._fd, [bytes(padding(length))], position)
-        head = header(record.owner, record.number, length, hasher.intdigest(), segment)
+        end = self._disk.write(self._fd, [bytes(padding_length(length))], position)
+        head = encode_header(record.owner, record.number, length, hasher.intdigest(), segment)
         self._disk.write(self._fd, [head], start)
         return end
 
@@ -377,7 +385,7 @@ class Journal:
 
 def _first_record(segment: int, directory: str, number: int = FORMAT) -> list[Piece]:
     """What a segment begins with; it is synced with the records that follow."""
-    pieces = pack({"format": number, "directory": directory})
+    pieces = pack_payload({"format": number, "directory": directory})
     length = sum(len(piece) for piece in pieces)
-    head = header(segment_owner(segment), 1, length, checksum(pieces, segment), segment)
-    return [head, *pieces, bytes(padding(length))]
+    head = encode_header(segment_owner(segment), 1, length, payload_checksum(pieces, segment), segment)
+    return [head, *pieces, bytes(padding_length(length))]

@@ -12,8 +12,8 @@ from optserve_server.storage.directory_format import DirectoryError, check_forma
 from optserve_server.storage.durable_positions import POSITIONS, DurablePositions, segment_owner
 from optserve_server.storage.files import Disk
 from optserve_server.storage.journal import SEGMENT_NAME, SPARE, SUFFIX, Segment
-from optserve_server.storage.record_payload import unpack
-from optserve_server.storage.records import Found, Hole, scan
+from optserve_server.storage.record_payload import unpack_payload
+from optserve_server.storage.records import Found, Hole, scan_segment
 
 
 @dataclass
@@ -108,7 +108,7 @@ class JournalHistory:
         holes: list[Hole] = []
         pending: Hole | None = None
         end, is_named = 0, False
-        for item in scan(data, number):
+        for item in scan_segment(data, number):
             if isinstance(item, Hole):
                 pending = item
                 continue
@@ -161,6 +161,6 @@ def check_segments(folder: Path, present: Iterable[Segment], durable_positions: 
 
 
 def _check_first_record(path: Path, payload: memoryview, directory: str) -> None:
-    facts, _ = unpack(payload)
+    facts, _ = unpack_payload(payload)
     check_format(path, facts["format"])
     check_identity(path, facts["directory"], directory)

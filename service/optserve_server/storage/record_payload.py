@@ -16,7 +16,7 @@ dumps = json.JSONEncoder(separators=(",", ":")).encode
 """JSON as records hold it."""
 
 
-def pack(facts: Mapping[str, Any], buffers: Sequence[Piece] = ()) -> list[Piece]:
+def pack_payload(facts: Mapping[str, Any], buffers: Sequence[Piece] = ()) -> list[Piece]:
     """The pieces of a payload.
 
     Args:
@@ -34,7 +34,7 @@ def pack_text(facts: str, buffers: Sequence[Piece] = ()) -> list[Piece]:
     return [_LENGTH.pack(len(text)) + text, *views]
 
 
-def unpack(payload: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
+def unpack_payload(payload: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
     """Facts and buffers of a payload whose checksum was right."""
     (length,) = _LENGTH.unpack_from(payload)
     position = _LENGTH.size + length

@@ -56,7 +56,7 @@ def make_checksum_state(segment: int) -> xxhash.xxh3_64:
     return xxhash.xxh3_64(seed=segment)
 
 
-def checksum(pieces: Sequence[Piece], segment: int) -> int:
+def payload_checksum(pieces: Sequence[Piece], segment: int) -> int:
     """The checksum of a payload."""
     hasher = make_checksum_state(segment)
     for piece in pieces:
@@ -64,18 +64,18 @@ def checksum(pieces: Sequence[Piece], segment: int) -> int:
     return hasher.intdigest()
 
 
-def header(owner: int, number: int, length: int, of_payload: int, segment: int) -> bytes:
+def encode_header(owner: int, number: int, length: int, of_payload: int, segment: int) -> bytes:
     """A record's header."""
     checked = _CHECKED.pack(owner, number, length, of_payload)
     return _HEADER.pack(_MARK, _header_checksum(checked, segment), owner, number, length, of_payload)
 
 
-def padding(length: int) -> int:
+def padding_length(length: int) -> int:
     """Zero bytes that follow a payload of ``length`` bytes."""
     return -(HEADER_BYTES + length) % 8
 
 
-def scan(data: memoryview, segment: int) -> Iterator[Found | Hole]:
+def scan_segment(data: memoryview, segment: int) -> Iterator[Found | Hole]:
     """Everything in a segment, in order."""
     position = 0
     while position < len(data):
@@ -96,8 +96,8 @@ def _parse_record(data: memoryview, position: int, segment: int) -> Found | None
     owner, number, length, of_payload = fields
     start = position + HEADER_BYTES
     payload = data[start : start + length]
-    sound = len(payload) == length and checksum([payload], segment) == of_payload
-    end = min(start + length + padding(length), len(data))
+    sound = len(payload) == length and payload_checksum([payload], segment) == of_payload
+    end = min(start + length + padding_length(length), len(data))
     return Found(owner, number, payload if sound else None, end)
 
 

@@ -73,13 +73,15 @@ class Contents:
 
 
 def count_encoded_bytes(tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> int:
-    """How many bytes `write` writes."""
+    """How many bytes `write_snapshot` writes."""
     ordered = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
     values = sum(tensor.byte_count for tensor in tensors)
     return len(_encode_header(ordered, metadata)) + values + (len(tensors) + 1) * _DIGEST
 
 
-def write(put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadata: Mapping[str, str]) -> None:
+def write_snapshot(
+    put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadata: Mapping[str, str]
+) -> None:
     """Writes a snapshot.
 
     Args:
@@ -102,11 +104,11 @@ def write(put: Callable[[Piece], None], tensors: Sequence[TensorSource], metadat
     put(b"".join(digests))
 
 
-def read(data: memoryview) -> Contents:
+def read_snapshot(data: memoryview) -> Contents:
     """Reads a snapshot.
 
     Raises:
-        DamagedError: it is not what `write` wrote.
+        DamagedError: it is not what `write_snapshot` wrote.
     """
     try:
         header, entries, start = _parse_header(data)

@@ -28,12 +28,12 @@ def test_a_wrong_formula_is_refused_by_position(client):
 
 def test_constants_survive_the_way_to_a_message_and_back():
     loss = losses.Custom(YOGHURT, constants={"PROFIT": 99, "COST": 1})
-    message = spec.encode(loss)
+    message = spec.encode_spec(loss)
     assert dict(message.custom.constants) == {"COST": 1, "PROFIT": 99}
-    assert spec.decode(message).constants == {"COST": 1, "PROFIT": 99}
-    assert not spec.encode(losses.Custom("y_pred")).custom.constants
+    assert spec.decode_spec(message).constants == {"COST": 1, "PROFIT": 99}
+    assert not spec.encode_spec(losses.Custom("y_pred")).custom.constants
 
 
 def test_constants_are_numbers():
     with pytest.raises(TypeError):
-        spec.encode(losses.Custom(YOGHURT, constants={"COST": "much"}))
+        spec.encode_spec(losses.Custom(YOGHURT, constants={"COST": "much"}))

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optserve._codec.framing import ChunkView, Framed, Framing, varint
+from optserve._codec.framing import ChunkView, Framed, Framing, encode_varint
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 
@@ -52,13 +52,17 @@ def whole(kind, framed):
 
 
 def unknown_field(number, content):
-    return varint(number << 3 | 2) + varint(len(content)) + content
+    return encode_varint(number << 3 | 2) + encode_varint(len(content)) + content
 
 
 @given(kinds, st.lists(st.tuples(st.booleans(), st.none() | offsets, payloads), max_size=4), st.data())
 def test_any_order_repetition_and_unknown_fields_are_read_alike(kind, parts, data):
     pieces = [message(kind, *part).SerializeToString() for part in parts]
-    pieces += [unknown_field(4000, b"later"), varint(77 << 3) + varint(2**63), varint(78 << 3 | 5) + b"1234"]
+    pieces += [
+        unknown_field(4000, b"later"),
+        encode_varint(77 << 3) + encode_varint(2**63),
+        encode_varint(78 << 3 | 5) + b"1234",
+    ]
     received = b"".join(data.draw(st.permutations(pieces)))
     expected = kind.FromString(received)
     assert whole(kind, Framing(kind).decode(received)) == expected

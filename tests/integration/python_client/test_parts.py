@@ -24,14 +24,14 @@ from optserve._transport.watchdog import Watchdog
 def test_bytes_survive_being_cut_and_joined(sizes):
     arrays = [np.arange(size, dtype=np.uint8) for size in sizes]
     told: list[int] = []
-    cut = list(chunks.cut((memoryview(array) for array in arrays), told.append))
+    cut = list(chunks.cut_chunks((memoryview(array) for array in arrays), told.append))
     total = sum(sizes)
     assert told == [chunk.byte_count for chunk in cut]
     assert all(length == chunks.CHUNK_BYTES for length in told[:-1])
     joined = chunks.Joined(total)
     for chunk in cut:
         assert not joined.is_complete
-        joined.add(ChunkView(chunk.byte_offset, memoryview(b"".join(chunk.parts))))
+        joined.add_chunk(ChunkView(chunk.byte_offset, memoryview(b"".join(chunk.parts))))
     assert joined.is_complete
     assert joined.buffer.tobytes() == b"".join(array.tobytes() for array in arrays)
 
@@ -40,7 +40,7 @@ def test_bytes_survive_being_cut_and_joined(sizes):
 def test_chunks_that_do_not_fit_are_refused(chunk):
     joined = chunks.Joined(4)
     with pytest.raises(ValueError, match="a chunk"):
-        joined.add(ChunkView(chunk[0], memoryview(chunk[1])))
+        joined.add_chunk(ChunkView(chunk[0], memoryview(chunk[1])))
 
 
 @pytest.mark.parametrize("dtype", dtypes.SUPPORTED)
@@ -49,7 +49,7 @@ def test_arrays_survive_the_wire(dtype, shape):
     array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
     back = dtypes.from_tensor(dtypes.to_tensor(array))
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
-    assert dtypes.bytes_of(array).tobytes() == array.tobytes()
+    assert dtypes.view_bytes(array).tobytes() == array.tobytes()
     assert back.flags.writeable
 
 
@@ -140,14 +140,14 @@ def test_the_server_loads_messages_and_framing_alone():
 def test_without_tqdm_bars_are_silent_unless_they_are_wanted(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert isinstance(progress.bar("x", progress.LARGE, None), progress.Silent)
+    assert isinstance(progress.make_progress_bar("x", progress.LARGE, None), progress.Silent)
     with pytest.raises(ImportError):
-        progress.bar("x", 1, True)
+        progress.make_progress_bar("x", 1, True)
 
 
 def test_large_transfers_show_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress.bar("x", progress.LARGE, None) as shown:
+    with progress.make_progress_bar("x", progress.LARGE, None) as shown:
         assert not isinstance(shown, progress.Silent)
-    assert isinstance(progress.bar("x", progress.LARGE - 1, None), progress.Silent)
-    assert isinstance(progress.bar("x", progress.LARGE, False), progress.Silent)
+    assert isinstance(progress.make_progress_bar("x", progress.LARGE - 1, None), progress.Silent)
+    assert isinstance(progress.make_progress_bar("x", progress.LARGE, False), progress.Silent)

@@ -20,7 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 import optserve
 from optserve import spec, v1
-from optserve.spec import Choice, Spec, decode, encode
+from optserve.spec import Choice, Spec, decode_spec, encode_spec
 from optserve.specs import enums
 from optserve_server.hyperparameters import REQUIRED, declarations
 from optserve_server.wire.specifications.specs import FAMILIES, algorithm_from, reduction_from
@@ -137,36 +137,36 @@ def every_choice() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "choice"), list(every_choice()))
 def test_nothing_is_lost_on_the_way_to_a_value_and_back(name, choice):
     message = fill(MESSAGES[name], choice)
-    value = decode(message)
+    value = decode_spec(message)
     assert type(value).__name__ != Spec.BY_MESSAGE[message.DESCRIPTOR.full_name].__name__
-    assert encode(value) == message
+    assert encode_spec(value) == message
 
 
 def test_a_whole_session_specification_survives():
     message = fill(MESSAGES["SessionSpec"])
-    assert encode(decode(message)) == message
+    assert encode_spec(decode_spec(message)) == message
 
 
 def test_what_the_signature_shows_is_sent_and_what_it_leaves_to_the_convention_is_not():
-    message = encode(optserve.optimizers.Adam(learning_rate=0.5))
+    message = encode_spec(optserve.optimizers.Adam(learning_rate=0.5))
     assert message.adam.learning_rate == 0.5
     assert message.adam.beta1 == 0.9
     assert not message.adam.HasField("epsilon")
     assert message.adam.bias_correction == 0
-    assert decode(message) == optserve.optimizers.Adam(learning_rate=0.5)
+    assert decode_spec(message) == optserve.optimizers.Adam(learning_rate=0.5)
 
 
 def test_a_rate_that_is_not_stated_stays_unset():
-    assert not encode(optserve.optimizers.Lion()).lion.HasField("learning_rate")
+    assert not encode_spec(optserve.optimizers.Lion()).lion.HasField("learning_rate")
 
 
 def test_an_empty_choice_is_still_chosen():
-    assert encode(optserve.activations.ReLU()).WhichOneof("activation") == "relu"
+    assert encode_spec(optserve.activations.ReLU()).WhichOneof("activation") == "relu"
 
 
 def test_a_family_by_itself_cannot_be_sent():
     with pytest.raises(ValueError, match="family"):
-        encode(optserve.optimizers.Optimizer())
+        encode_spec(optserve.optimizers.Optimizer())
 
 
 def test_a_value_of_the_wrong_type_is_refused():
@@ -176,7 +176,7 @@ def test_a_value_of_the_wrong_type_is_refused():
 
 def test_a_choice_newer_than_the_client_is_its_family():
     message = MESSAGES["OptimizerSpec"]._concrete_class(convention=2)
-    assert decode(message) == optserve.optimizers.Optimizer(convention=optserve.TORCH)
+    assert decode_spec(message) == optserve.optimizers.Optimizer(convention=optserve.TORCH)
     assert spec.member_or_none(optserve.Convention, 99) is None
 
 

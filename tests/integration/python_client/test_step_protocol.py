@@ -11,7 +11,7 @@ import pytest
 from optserve import Pull, SparseRows, errors
 from optserve._codec.layout import Layout, TensorInfo
 from optserve._codec.payload import Payload
-from optserve._engine.overrides import encode
+from optserve._engine.overrides import encode_overrides
 from optserve._engine.pending_step import PendingStep
 from optserve._engine.plan import REQUESTS, Plan, PlanOptions
 from optserve._engine.step_protocol import StepProtocol, Verdict
@@ -134,7 +134,7 @@ class TestPlan:
 class TestStepProtocol:
     def test_sends_a_plan_once_and_a_step_with_its_number_each_time(self):
         protocol, plan = StepProtocol(), plan_of()
-        protocol.add(step_of(plan))
+        protocol.add_step(step_of(plan))
         opening = wire.StepStreamRequest.FromString(protocol.begin_stream())
         assert opening.plan.worker == protocol.worker
         data = GRADIENTS["b"].tobytes() + GRADIENTS["w"].tobytes()
@@ -146,13 +146,13 @@ class TestStepProtocol:
             if sequence == 1:
                 protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
             protocol.accept_result(result_of(sequence))
-            protocol.add(step_of(plan))
+            protocol.add_step(step_of(plan))
         assert not protocol.due
 
     def test_sends_another_plan_between_two_steps_that_differ(self):
         protocol, one, two = StepProtocol(), plan_of(), plan_of(options=PlanOptions(Pull()))
         for plan in (one, two, two, one):
-            protocol.add(step_of(plan))
+            protocol.add_step(step_of(plan))
         protocol.begin_stream()
         kinds = [("plan" if r.HasField("plan") else r.step.sequence) for r in take_sent(protocol)]
         assert kinds == [1, "plan", 2, 3, "plan", 4]
@@ -161,7 +161,7 @@ class TestStepProtocol:
     def test_sends_again_what_was_not_answered_and_begins_with_its_plan(self):
         protocol, one, two = StepProtocol(), plan_of(), plan_of(options=PlanOptions(Pull()))
         for plan in (one, two, two):
-            protocol.add(step_of(plan))
+            protocol.add_step(step_of(plan))
         protocol.begin_stream()
         take_sent(protocol)
         protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
@@ -174,7 +174,7 @@ class TestStepProtocol:
         protocol, plan = StepProtocol(), plan_of()
         steps = [step_of(plan) for _ in range(3)]
         for step in steps:
-            protocol.add(step)
+            protocol.add_step(step)
         assert protocol.accept_error(REFUSED) is Verdict.FAILED
         for step, kind in zip(
             steps, [errors.InvalidArgument, errors.Abandoned, errors.Abandoned], strict=True
@@ -182,16 +182,16 @@ class TestStepProtocol:
             with pytest.raises(kind) as caught:
                 step.result_or_raise()
             assert caught.value.applied is False
-        protocol.add(last := step_of(plan))
+        protocol.add_step(last := step_of(plan))
         assert last.sequence == 1
 
     def test_goes_on_behind_a_step_that_was_applied_unseen(self):
         protocol, plan = StepProtocol(), plan_of()
-        protocol.add(first := step_of(plan))
-        protocol.withdraw(first)
+        protocol.add_step(first := step_of(plan))
+        protocol.withdraw_step(first)
         steps = [step_of(plan) for _ in range(2)]
         for step in steps:
-            protocol.add(step)
+            protocol.add_step(step)
         assert [step.sequence for step in steps] == [1, 2]
         assert protocol.accept_error(REUSED) is Verdict.SEND_AGAIN
         assert [step.sequence for step in steps] == [2, 3]
@@ -199,38 +199,38 @@ class TestStepProtocol:
 
     def test_a_refusal_leaves_a_lost_step_unknown(self):
         protocol, plan = StepProtocol(), plan_of()
-        protocol.add(lost := step_of(plan))
-        protocol.withdraw(lost)
-        protocol.add(step_of(plan))
+        protocol.add_step(lost := step_of(plan))
+        protocol.withdraw_step(lost)
+        protocol.add_step(step_of(plan))
         assert protocol.accept_error(REFUSED) is Verdict.FAILED
-        protocol.add(last := step_of(plan))
+        protocol.add_step(last := step_of(plan))
         assert protocol.accept_error(REUSED) is Verdict.SEND_AGAIN
         assert last.sequence == 2
 
     @pytest.mark.parametrize("applied", [None, False])
     def test_an_error_says_whether_the_number_may_be_used_up(self, applied):
         protocol, plan = StepProtocol(), plan_of()
-        protocol.add(step_of(plan))
+        protocol.add_step(step_of(plan))
         failure = errors.Internal("a defect", reason=errors.Reason.INTERNAL, applied=applied)
         assert protocol.accept_error(failure) is Verdict.FAILED
-        protocol.add(step_of(plan))
+        protocol.add_step(step_of(plan))
         assert protocol.accept_error(REUSED) is (Verdict.SEND_AGAIN if applied is None else Verdict.FAILED)
 
     def test_follows_a_server_that_came_back_without_the_last_steps(self):
         protocol, plan = StepProtocol(), plan_of()
         for step in range(3):
-            protocol.add(step_of(plan))
+            protocol.add_step(step_of(plan))
             protocol.begin_stream() if step == 0 else None
             take_sent(protocol)
             if step == 0:
                 protocol.accept_plan(wire.StepPlanned(gradients=tensor_pb2.ByteLayout(byte_count=40)))
             protocol.accept_result(result_of(step))
-        protocol.add(step_of(plan))
+        protocol.add_step(step_of(plan))
         gap = errors.FailedPrecondition(
             "gap", reason=errors.Reason.SEQUENCE_GAP, metadata={"expected": "2"}, applied=False
         )
         assert protocol.accept_error(gap) is Verdict.FAILED
-        protocol.add(step := step_of(plan))
+        protocol.add_step(step := step_of(plan))
         assert step.sequence == 2
 
     def test_a_gradient_in_shared_memory_keeps_its_id_only_if_it_is_the_same(self):
@@ -238,17 +238,17 @@ class TestStepProtocol:
         plan, other = plan_of(region=region), {**GRADIENTS, "b": np.array([7.0, 7])}
         ids = []
         for gradients in (GRADIENTS, other, GRADIENTS, other):
-            protocol.add(step := step_of(plan, gradients))
+            protocol.add_step(step := step_of(plan, gradients))
             ids.append(step.gradient_id)
-            protocol.withdraw(step)
+            protocol.withdraw_step(step)
         assert ids[0] == ids[2] != ids[1] == ids[3]
         assert 0 not in ids
 
     def test_a_gradient_that_is_sent_after_all_keeps_its_id(self):
         protocol = StepProtocol()
-        protocol.add(shared := step_of(plan_of(region=region_of())))
-        protocol.withdraw(shared)
-        protocol.add(step := step_of(plan_of()))
+        protocol.add_step(shared := step_of(plan_of(region=region_of())))
+        protocol.withdraw_step(shared)
+        protocol.add_step(step := step_of(plan_of()))
         protocol.begin_stream()
         (request,) = list(take_sent(protocol))
         assert step.gradient_id == request.step.gradient_id == shared.gradient_id
@@ -257,17 +257,17 @@ class TestStepProtocol:
 
     def test_a_step_that_was_sent_is_not_repeated_in_shared_memory(self):
         protocol, plan = StepProtocol(), plan_of()
-        protocol.add(lost := step_of(plan))
+        protocol.add_step(lost := step_of(plan))
         assert not protocol.must_resend_gradient
-        protocol.withdraw(lost)
+        protocol.withdraw_step(lost)
         assert protocol.must_resend_gradient
 
     def test_a_validation_has_no_number(self):
         protocol = StepProtocol()
-        protocol.add(check := step_of(plan_of(options=PlanOptions(validate_only=True))))
+        protocol.add_step(check := step_of(plan_of(options=PlanOptions(validate_only=True))))
         assert check.sequence == 0
         assert protocol.accept_error(REFUSED) is Verdict.FAILED
-        protocol.add(step := step_of(plan_of()))
+        protocol.add_step(step := step_of(plan_of()))
         assert step.sequence == 1
 
     def test_rows_are_named_by_the_plan_and_given_by_each_step(self):
@@ -278,7 +278,7 @@ class TestStepProtocol:
             session="sessions/a", worker="me", tensors=["b"], sparse_tensors=["w"]
         )
         protocol = StepProtocol()
-        protocol.add(PendingStep(ENGINE, plan, (payload.arrays, ()), payload.rows))
+        protocol.add_step(PendingStep(ENGINE, plan, (payload.arrays, ()), payload.rows))
         protocol.begin_stream()
         [request] = take_sent(protocol)
         assert request.step.byte_count == 16 + 12
@@ -289,7 +289,7 @@ class TestStepProtocol:
 
 class TestOverrides:
     def test_are_for_every_group_or_for_one(self):
-        messages = encode({"learning_rate": 1, "head": {"beta1": 0.5, "l2": 0}, "": {"l1": 2.0}})
+        messages = encode_overrides({"learning_rate": 1, "head": {"beta1": 0.5, "l2": 0}, "": {"l1": 2.0}})
         assert messages == [
             wire.HyperparameterOverride(name="learning_rate", value=1.0),
             wire.HyperparameterOverride(group="head", name="beta1", value=0.5),
@@ -301,4 +301,4 @@ class TestOverrides:
     @pytest.mark.parametrize("value", ["fast", None, [1.0]])
     def test_are_numbers(self, value):
         with pytest.raises(TypeError, match=r"overrides\['a'\]\['b'\]"):
-            encode({"a": {"b": value}})
+            encode_overrides({"a": {"b": value}})

@@ -11,7 +11,7 @@ import pytest
 
 import optserve
 from optserve import Retry, errors, optimizers
-from optserve._transport.diagnosis import diagnose
+from optserve._transport.diagnosis import diagnose_connection
 from tests.integration.python_client.conftest import ONE
 from tests.support.certificates import Authority
 from tests.support.server import running_server
@@ -98,7 +98,7 @@ def test_a_proxy_is_not_used_for_this_machine(server, nowhere, monkeypatch):
 
 def test_a_proxy_is_named(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    told = diagnose(("far.example", 50051), is_tls=False, uses_proxy=True)
+    told = diagnose_connection(("far.example", 50051), is_tls=False, uses_proxy=True)
     assert told == (
         "http_proxy is set, so calls go through that proxy; no_proxy=far.example would go without"
     )
@@ -109,10 +109,10 @@ def test_a_name_that_leads_nowhere_is_named(monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "create_connection", fails)
-    told = diagnose(("far.example", 50051), is_tls=False, uses_proxy=False)
+    told = diagnose_connection(("far.example", 50051), is_tls=False, uses_proxy=False)
     assert told == "the host name 'far.example' cannot be resolved"
 
 
 def test_nothing_is_said_of_a_server_that_answers(server):
     host, port = server.address.split(":")
-    assert diagnose((host, int(port)), is_tls=False, uses_proxy=False) == ""
+    assert diagnose_connection((host, int(port)), is_tls=False, uses_proxy=False) == ""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.constant_replacement import replace_constants
-from optserve_server.arrays.differentiation import PARTIALS, differentiate
+from optserve_server.arrays.differentiation import PARTIALS, differentiate_program
 from optserve_server.arrays.narrow_floats import FLOAT64
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
@@ -58,7 +58,7 @@ def programs(formula: Formula) -> tuple[Program, Program]:
     """A formula's program, and the one with its derivative by x."""
     t = Tracer()
     t.store("value", formula(t, t.load("x"), t.load("y")))
-    return t.build_program(), differentiate(t.build_program(), "value", "x", "slope")
+    return t.build_program(), differentiate_program(t.build_program(), "value", "x", "slope")
 
 
 def run(
@@ -137,13 +137,13 @@ def test_scalars_multiply_each_other(backend: Backend) -> None:
     t = Tracer()
     a, b = t.scalar("a"), t.scalar("b")
     t.store("value", a * (b * t.load("x")) + a)
-    both = differentiate(t.build_program(), "value", "x", "slope")
+    both = differentiate_program(t.build_program(), "value", "x", "slope")
     assert run(both, X, scalars={"a": 3.0, "b": 5.0}, backend=backend)["slope"].tolist() == [15.0] * 6
 
 
 def test_a_derivative_can_be_differentiated() -> None:
     _, once = programs(lambda t, x, y: x * x * x)
-    twice = differentiate(once, "slope", "x", "curvature")
+    twice = differentiate_program(once, "slope", "x", "curvature")
     found = run(twice, X)
     assert found["slope"] == pytest.approx(3 * X**2, rel=1e-14)
     assert found["curvature"] == pytest.approx(6 * X, rel=1e-14)
@@ -155,7 +155,7 @@ def test_other_stores_and_reductions_stay() -> None:
     t.store("value", x * x)
     t.store("y", x + 1.0)
     t.reduce("squares", ReductionKind.SUM_OF_SQUARES, x)
-    both = differentiate(t.build_program(), "value", "x", "slope")
+    both = differentiate_program(t.build_program(), "value", "x", "slope")
     assert [name for name, _ in both.stores] == ["value", "y", "slope"]
     assert [r.name for r in both.reductions] == ["squares"]
 
@@ -164,9 +164,9 @@ def test_what_cannot_be_differentiated_is_refused() -> None:
     t = Tracer()
     t.store("value", t.load("x") * t.segment_scalar("c"))
     with pytest.raises(TypeError, match="segment"):
-        differentiate(t.build_program(), "value", "x", "slope")
+        differentiate_program(t.build_program(), "value", "x", "slope")
     with pytest.raises(KeyError):
-        differentiate(programs(lambda t, x, y: x)[0], "nothing", "x", "slope")
+        differentiate_program(programs(lambda t, x, y: x)[0], "nothing", "x", "slope")
 
 
 def test_lifted_numbers_compute_the_same() -> None:
@@ -204,5 +204,5 @@ def test_random_formulas(data: st.DataObject, x: float, y: float) -> None:
     below, here, above = run(plain, [x - h, x, x + h], y)["value"]
     # Where the two sides disagree, the formula bends or jumps, or is too steep to tell.
     assume(abs((above - here) - (here - below)) <= 1e-3 * h)
-    slope = run(differentiate(plain, "value", "x", "slope"), x, y)["slope"]
+    slope = run(differentiate_program(plain, "value", "x", "slope"), x, y)["slope"]
     assert slope == pytest.approx((above - below) / (2 * h), rel=1e-3, abs=1e-3)

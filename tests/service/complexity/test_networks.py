@@ -22,7 +22,7 @@ from optserve_server.complexity.network import (
     Estimate,
     NamedLayer,
     Network,
-    estimate,
+    estimate_complexity,
 )
 from optserve_server.complexity.pooling import Pooling
 from optserve_server.complexity.windows import LayerPadding
@@ -45,7 +45,7 @@ def network(shape: tuple[int, ...], *layers: Layer) -> Network:
 
 
 def count(shape: tuple[int, ...], *layers: Layer, batch: int = 1, size: int = 4, slots: int = 0) -> Estimate:
-    return estimate(network(shape, *layers), batch, size, lambda tensor: slots * math.prod(tensor))
+    return estimate_complexity(network(shape, *layers), batch, size, lambda tensor: slots * math.prod(tensor))
 
 
 def vgg_16() -> list[Layer]:
@@ -135,7 +135,7 @@ def test_the_total_is_the_sum() -> None:
 
 def test_layers_without_a_name_are_called_by_kind_and_position() -> None:
     named = Network((NamedLayer("", Dense(units=1)), NamedLayer("out", Dense(units=1))), (2,))
-    assert [layer.name for layer in estimate(named, 1, 4).layers] == ["dense_0", "out"]
+    assert [layer.name for layer in estimate_complexity(named, 1, 4).layers] == ["dense_0", "out"]
 
 
 WRONG: list[tuple[tuple[int, ...], list[Layer], Reason, str]] = [

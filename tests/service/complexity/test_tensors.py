@@ -19,7 +19,7 @@ from optserve_server.complexity.gru import GRU
 from optserve_server.complexity.layer_normalization import LayerNormalization
 from optserve_server.complexity.lstm import LSTM
 from optserve_server.complexity.multi_head_attention import MultiHeadAttention
-from optserve_server.complexity.network import NamedLayer, Network, estimate
+from optserve_server.complexity.network import NamedLayer, Network, estimate_complexity
 from optserve_server.complexity.pooling import Pooling
 from optserve_server.complexity.simple_rnn import SimpleRNN
 from optserve_server.hyperparameters import Chosen
@@ -108,7 +108,7 @@ def arrays_of_state(session: Session) -> int:
 @pytest.mark.parametrize("rule", [SGD(), Adam(), Muon(), Adafactor()], ids=lambda rule: rule.name)
 def test_state_is_what_a_session_keeps_for_these_tensors(rule: Rule, dtype: type[np.floating]) -> None:
     network = Network(tuple(NamedLayer("", layer) for layer in EVERY_RANK), (5, 6, 3))
-    found = estimate(network, 7, np.dtype(dtype).itemsize, rule.state_elements)
+    found = estimate_complexity(network, 7, np.dtype(dtype).itemsize, rule.state_elements)
     tensors = [shape for layer in found.layers for shape in layer.tensors]
     assert {len(shape) for shape in tensors} == {1, 2, 3, 4}
     assert found.optimizer_state_bytes == arrays_of_state(session_with(rule, tensors, dtype))
@@ -123,5 +123,5 @@ def test_state_is_what_a_session_keeps_for_these_tensors(rule: Rule, dtype: type
 def test_state_of_a_dense_layer_and_a_convolution(rule: Rule, elements: int) -> None:
     layers = (Convolution(filters=4, kernel=(3, 2)), Pooling(window=(2, 2)), Flatten(), Dense(units=5))
     network = Network(tuple(NamedLayer("", layer) for layer in layers), (4, 9, 3))
-    found = estimate(network, 1, 4, rule.state_elements)
+    found = estimate_complexity(network, 1, 4, rule.state_elements)
     assert found.optimizer_state_bytes == 4 * elements

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optserve_server.complexity import REGISTRY
-from optserve_server.complexity.network import NamedLayer, Network, estimate
+from optserve_server.complexity.network import NamedLayer, Network, estimate_complexity
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyperparameters import Convention, field_types
 from tests.conformance.oracle import layers as oracle
@@ -59,7 +59,7 @@ def test_a_layer_takes_what_a_walk_through_it_takes(name: str, data: st.DataObje
     shape, fields = data.draw(draw_layer(name))
     try:
         layer = REGISTRY[name].resolve(fields, Convention.KERAS)
-        (found,) = estimate(Network((NamedLayer("", layer),), shape), 1, 1).layers
+        (found,) = estimate_complexity(Network((NamedLayer("", layer),), shape), 1, 1).layers
     except DomainError as error:
         # Groups that do not divide, or a window larger than the input: both can be drawn.
         if name in ("convolution", "pooling") and error.reason in EXPECTED:

@@ -14,7 +14,7 @@ from optserve_server.coordination.due_changes import next_due_change
 from optserve_server.coordination.membership import Member, MemberState
 from optserve_server.coordination.membership_change import EndMemberships, Join
 from optserve_server.coordination.shard_change import Acquired, AcquireShards, ReleaseShards
-from optserve_server.durability.change_records import replay
+from optserve_server.durability.change_records import replay_record
 from optserve_server.errors import DomainError
 from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import SessionSpec
@@ -63,7 +63,7 @@ class Coordinated:
         """Loses everything but the journal, and replays that."""
         self.session, self.waiting = self._fresh(), []
         for payload in self.records:
-            replay(self.session, memoryview(payload), SPEC_TEXT)
+            replay_record(self.session, memoryview(payload), SPEC_TEXT)
 
     def make(self, change: Change[Any, Any]) -> Any:
         """Checks, records and applies a change."""

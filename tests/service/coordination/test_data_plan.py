@@ -28,7 +28,7 @@ from optserve_server.spec.data_plan import DataPlanSpec
 from optserve_server.spec.session_spec import GradientSpec, NonFinitePolicy
 from optserve_server.state.session_change import Change
 from optserve_server.state.step_result import StepOutcome, StepResult
-from optserve_server.storage.record_payload import unpack
+from optserve_server.storage.record_payload import unpack_payload
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.coordination.support import Coordinated, Waiting
 from tests.service.sessions.support import spec_of
@@ -127,7 +127,7 @@ class Leases(RuleBasedStateMachine):
     def acquire(self, worker: str, count: int) -> None:
         numbers = self.progress.next_shards(count)
         assert numbers == [number for number, state in self.model.items() if not state][:count]
-        self.progress.lease(worker, numbers)
+        self.progress.lease_shards(worker, numbers)
         self.model.update(dict.fromkeys(numbers, worker))
 
     @rule(worker=st.sampled_from("abc"), data=st.data())
@@ -135,7 +135,7 @@ class Leases(RuleBasedStateMachine):
         numbers = data.draw(st.lists(st.sampled_from(self.list_held(worker) or [0]), unique=True))
         if self.list_held(worker):
             self.progress.check_shards_held(worker, numbers)
-            self.progress.complete(worker, numbers)
+            self.progress.complete_shards(worker, numbers)
             self.model.update(dict.fromkeys(numbers, "complete"))
 
     @rule(worker=st.sampled_from("abc"), keep=st.integers(0, 3))
@@ -168,7 +168,7 @@ class Leases(RuleBasedStateMachine):
         states = list(self.model.values())
         for worker in "abc":
             assert sorted(self.progress.list_held(worker)) == self.list_held(worker)
-        assert self.progress.completed == states.count("complete")
+        assert self.progress.completed_count == states.count("complete")
         assert self.progress.leased_count == sum(state in ("a", "b", "c") for state in states)
         assert self.progress.is_finished == (states.count("complete") == 18)
         first = next((n for n, state in self.model.items() if state != "complete"), 18)
@@ -235,7 +235,7 @@ def list_completed(made: Coordinated) -> list[int]:
     """The shards that recorded steps complete."""
     found = []
     for payload in made.records:
-        facts, _ = unpack(memoryview(payload))
+        facts, _ = unpack_payload(memoryview(payload))
         if facts["kind"] == "contribution" and facts["decision"] is not None:
             found += facts["member"][3]
         for share in facts.get("shares", ()):
@@ -324,7 +324,7 @@ def test_a_repeat_completes_once_and_returns_the_stored_result() -> None:
     assert (late.reason, late.field) == (Reason.SHARD_NOT_HELD, "options.completed_shards[1]")
     twice = rejection(made.contribute("a", epoch, 2, ONES, shards=[second, second]))
     assert (twice.reason, twice.field) == (Reason.CONFLICTING_FIELDS, "options.completed_shards[1]")
-    assert (made.session.step, progress_of(made).completed) == (1, 1)
+    assert (made.session.step, progress_of(made).completed_count) == (1, 1)
     assert [shard.number for shard in made.acquire("a", epoch).shards] == [second]
 
 
@@ -362,7 +362,7 @@ def test_a_contribution_that_is_dropped_or_skipped_keeps_its_shards() -> None:
         assert [shard.number for shard in made.acquire("a", epoch).shards] == numbers[1:]
         made.restart()
     assert outcome(made.contribute("a", epoch, 4, ONES, 1, shards=numbers[1:])) is StepOutcome.APPLIED
-    assert progress_of(made).completed == 3
+    assert progress_of(made).completed_count == 3
 
 
 def test_a_worker_without_shards_is_not_waited_for() -> None:
@@ -394,7 +394,7 @@ def test_shards_of_a_waiting_contribution_are_not_released() -> None:
     assert progress_of(made).returned == mine[1:]
     made.contribute("b", b, 1, ONES, 0)
     assert outcome(waiting) is StepOutcome.APPLIED
-    assert progress_of(made).completed == 1
+    assert progress_of(made).completed_count == 1
 
 
 def test_shards_need_a_plan() -> None:

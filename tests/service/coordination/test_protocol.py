@@ -245,13 +245,13 @@ def quorum_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember = StepDeduplication.remember
+    remember = StepDeduplication.remember_result
 
     def forgetful(self: StepDeduplication, worker: str, *arguments: Any) -> None:
         if worker != "b":
             remember(self, worker, *arguments)
 
-    monkeypatch.setattr(StepDeduplication, "remember", forgetful)
+    monkeypatch.setattr(StepDeduplication, "remember_result", forgetful)
 
 
 def old_epochs_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

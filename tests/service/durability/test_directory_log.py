@@ -38,7 +38,7 @@ class Opened:
 
     def session(self, name: str) -> SessionFolder:
         folder = self.catalog.assign_folder(name)
-        self.commit(f"create {name}", self.catalog.create(folder, writes(b"first"), 0))
+        self.commit(f"create {name}", self.catalog.create_session_folder(folder, writes(b"first"), 0))
         return folder
 
     @property
@@ -84,7 +84,7 @@ def test_changes_come_back_in_order(tmp_path: Path) -> None:
     for _ in range(2):
         with open_log(tmp_path) as used:
             assert used.answered == ["create a", "create b", "delete a"]
-            assert list(used.catalog.folders()) == [b]
+            assert list(used.catalog.iterate_sessions()) == [b]
             assert not used.log.outdated
 
 
@@ -109,19 +109,19 @@ def test_a_change_that_was_made_is_not_made_again(tmp_path: Path) -> None:
     a.path.rename(tmp_path / "away")
     with open_log(tmp_path) as used:
         assert used.answered == ["create a"]
-        assert list(used.catalog.folders()) == []
+        assert list(used.catalog.iterate_sessions()) == []
     (tmp_path / "away").rename(a.path)
     with open_log(tmp_path) as used:
-        assert list(used.catalog.folders()) == [a]
+        assert list(used.catalog.iterate_sessions()) == [a]
 
 
 def test_the_next_start_completes_a_recorded_creation(tmp_path: Path) -> None:
     with open_log(tmp_path) as used:
         folder = used.catalog.assign_folder("a")
-        record_alone(used, "create a", used.catalog.create(folder, writes(b"first"), 0))
-        assert list(used.catalog.folders()) == []
+        record_alone(used, "create a", used.catalog.create_session_folder(folder, writes(b"first"), 0))
+        assert list(used.catalog.iterate_sessions()) == []
     with open_log(tmp_path) as used:
-        assert list(used.catalog.folders()) == [folder]
+        assert list(used.catalog.iterate_sessions()) == [folder]
         assert [file.path.read_bytes() for file in folder.snapshots()] == [b"first"]
         assert used.answered == ["create a"]
 
@@ -130,10 +130,10 @@ def test_the_next_start_completes_a_recorded_deletion(tmp_path: Path) -> None:
     with open_log(tmp_path) as used:
         a = used.session("a")
         record_alone(used, "delete a", used.catalog.plan_deletion([a.path]))
-        assert list(used.catalog.folders()) == [a]
+        assert list(used.catalog.iterate_sessions()) == [a]
     for _ in range(2):
         with open_log(tmp_path) as used:
-            assert list(used.catalog.folders()) == []
+            assert list(used.catalog.iterate_sessions()) == []
             assert list((tmp_path / "trash").iterdir()) == []
             assert used.answered == ["create a", "delete a"]
 
@@ -176,7 +176,7 @@ def test_what_is_moved_is_durable_before_its_record(tmp_path: Path) -> None:
     """So that the next start can complete every change that is recorded, after a power failure as well."""
     disk = SyncedDisk()
     with open_log(tmp_path, disk) as used:
-        moves = used.catalog.create(used.catalog.assign_folder("a"), writes(b"first"), 0)
+        moves = used.catalog.create_session_folder(used.catalog.assign_folder("a"), writes(b"first"), 0)
         disk.synced.clear()
         used.commit("create a", moves)
         assert disk.synced == ["trash", "file", "sessions", "trash"]
@@ -191,11 +191,11 @@ def test_what_cannot_be_recorded_is_not_done(tmp_path: Path, operation: str) -> 
         with pytest.raises(OSError, match="Input/output"):
             used.commit("delete a", used.catalog.plan_deletion([a.path]))
         disk.failing = {}
-        assert list(used.catalog.folders()) == [a]
+        assert list(used.catalog.iterate_sessions()) == [a]
         assert used.answered == ["create a"]
     with open_log(tmp_path) as used:
         assert used.answered == ["create a"]
-        assert list(used.catalog.folders()) == [a]
+        assert list(used.catalog.iterate_sessions()) == [a]
 
 
 @pytest.mark.parametrize("also", [[], ["write"]])
@@ -215,14 +215,14 @@ def test_a_recorded_change_that_fails_is_superseded(tmp_path: Path, also: list[s
             used.commit("delete a", used.catalog.plan_deletion([a.path]))
         disk.replace = rename  # type: ignore[method-assign]
         disk.failing = {}
-        assert list(used.catalog.folders()) == [a]
+        assert list(used.catalog.iterate_sessions()) == [a]
         assert used.log.outdated == bool(also)
         if also:
             used.commit("next", [])
         assert not used.log.outdated
     with open_log(tmp_path) as used:
         assert used.answered == ["create a", *(["next"] if also else [])]
-        assert list(used.catalog.folders()) == [a]
+        assert list(used.catalog.iterate_sessions()) == [a]
 
 
 def test_damaged_records_are_told_and_superseded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -276,5 +276,5 @@ def test_a_checkpoint_holds_answers_by_namespace(tmp_path: Path) -> None:
         used.log.checkpoint()
     with open_log(tmp_path) as used:
         for namespace, known in (("", asked[0]), ("team/one", asked[1])):
-            assert used.namespaces[namespace].requests.lookup(known.request) == known
+            assert used.namespaces[namespace].requests.find_answer(known.request) == known
         assert used.answered == ["x"]

@@ -44,12 +44,12 @@ VALUES: dict[str, np.ndarray[Any, Any]] = {
 def encode(session: Session) -> bytes:
     frozen = encode_snapshot(session, SPEC_TEXT)
     pieces: list[bytes] = []
-    snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
+    snapshot.write_snapshot(lambda piece: pieces.append(bytes(piece)), frozen.tensors, frozen.metadata)
     return b"".join(pieces)
 
 
 def decode(data: bytes) -> Session:
-    return decode_snapshot(snapshot.read(memoryview(data)), SPEC_TEXT, "again", BACKEND)
+    return decode_snapshot(snapshot.read_snapshot(memoryview(data)), SPEC_TEXT, "again", BACKEND)
 
 
 def gradient(seed: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -114,7 +114,7 @@ def test_a_session_that_waits_for_parameters() -> None:
 
 
 FACTS = json.loads(
-    snapshot.read(memoryview(encode(session_of(spec_of(Adam()), VALUES)))).metadata["optserve"]
+    snapshot.read_snapshot(memoryview(encode(session_of(spec_of(Adam()), VALUES)))).metadata["optserve"]
 )
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -134,7 +134,7 @@ def test_facts_that_somebody_made_up(name: str, junk: object, missing: bool) -> 
         del facts[name]
     pieces: list[bytes] = []
     metadata = {**frozen.metadata, "optserve": json.dumps(facts)}
-    snapshot.write(lambda piece: pieces.append(bytes(piece)), frozen.tensors, metadata)
+    snapshot.write_snapshot(lambda piece: pieces.append(bytes(piece)), frozen.tensors, metadata)
     try:
         other = decode(b"".join(pieces))
     except DamagedError:

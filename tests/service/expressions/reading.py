@@ -9,7 +9,7 @@ import pytest
 
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import DomainError, Reason
-from optserve_server.expressions.formula import evaluate
+from optserve_server.expressions.formula import evaluate_formula
 
 PREDICTION = np.array([-2.0, -0.5, 0.0, 0.75, 3.0])
 TARGET = np.array([1.0, -0.5, 2.0, 0.25, -4.0])
@@ -18,7 +18,7 @@ TARGET = np.array([1.0, -0.5, 2.0, 0.25, -4.0])
 def read(text: str, **numbers: float) -> Any:
     """The expression's value on the arrays above."""
     with np.errstate(all="ignore"):
-        return evaluate(text, NumpyOps(), {"y_pred": PREDICTION, "y_true": TARGET}, numbers)
+        return evaluate_formula(text, NumpyOps(), {"y_pred": PREDICTION, "y_true": TARGET}, numbers)
 
 
 def expect_refusal(text: str, **numbers: float) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Op, Program
 from optserve_server.errors import DomainError, Reason
 from optserve_server.losses import custom as custom_module
-from optserve_server.losses.base import Reduction, reduce
+from optserve_server.losses.base import Reduction, reduce_losses
 from optserve_server.losses.custom import MAX_CONSTANTS, Custom
 from optserve_server.losses.custom_programs import MAX_INSTRUCTIONS, compile_programs
 from optserve_server.losses.mean_squared_error import MeanSquaredError
@@ -55,7 +55,7 @@ def test_the_gradient_is_the_derivative(expression: str, reduction: Reduction) -
 
     def value(prediction: Array) -> float:
         per_example = loss.per_example(prediction, T)
-        reduced = reduce(per_example, reduction)
+        reduced = reduce_losses(per_example, reduction)
         return float(per_example.sum()) if reduced is None else reduced
 
     gradient = loss.gradient(P, T, reduction)
@@ -88,7 +88,7 @@ def test_the_lectures_sum_is_the_reduction_sum() -> None:
     forecast, sold = np.array([[3.0], [1.0], [2.0]]), np.array([[2.0], [2.0], [2.0]])
     per_example = custom().per_example(forecast, sold)
     assert per_example.tolist() == [1.0, 99.0, 0.0]
-    assert reduce(per_example, Reduction.SUM) == 100.0
+    assert reduce_losses(per_example, Reduction.SUM) == 100.0
     assert custom().gradient(forecast, sold, Reduction.SUM).tolist() == [[1.0], [-99.0], [-99.0]]
 
 

@@ -23,7 +23,7 @@ from optserve_server.initializers.variance_scaling import (
     FanMode,
     InitializerDistribution,
     VarianceScaling,
-    fans,
+    compute_fans,
 )
 from optserve_server.initializers.zeros import Zeros
 
@@ -104,7 +104,7 @@ def test_constants() -> None:
     ],
 )
 def test_fans_are_those_of_keras(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
-    assert fans(shape) == expected
+    assert compute_fans(shape) == expected
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4), (3, 3, 2, 5), (0, 4)])

@@ -11,7 +11,7 @@ import pytest
 
 from optserve_server.errors import DomainError, Reason
 from optserve_server.losses import REGISTRY
-from optserve_server.losses.base import Loss, Reduction, reduce
+from optserve_server.losses.base import Loss, Reduction, reduce_losses
 from tests.service.mathematics.differences import numeric_gradient
 from tests.service.mathematics.loss_cases import make_loss
 
@@ -195,7 +195,7 @@ def test_the_gradient_of_ciou_takes_its_share_as_constant() -> None:
 def test_no_weight_at_all_is_no_loss() -> None:
     loss, p, y = make_loss("mean_absolute_error", {}), np.ones((2, 3)), np.zeros((2, 3))
     nothing, how = np.zeros(2), Reduction.MEAN_WITH_SAMPLE_WEIGHT
-    assert reduce(loss.per_example(p, y, nothing), how, loss.total_weight(y, nothing)) == 0
+    assert reduce_losses(loss.per_example(p, y, nothing), how, loss.total_weight(y, nothing)) == 0
     assert not loss.gradient(p, y, how, nothing).any()
 
 
@@ -208,7 +208,7 @@ def test_indices_carry_the_weights_of_their_classes() -> None:
     assert loss.total_weight(y, weights) == 5
     each = loss.per_example(p, y, weights)
     assert each == pytest.approx(math.log(3) * np.array([2, 0, 3]))
-    assert reduce(each, Reduction.MEAN_WITH_SAMPLE_WEIGHT, 5.0) == pytest.approx(math.log(3))
+    assert reduce_losses(each, Reduction.MEAN_WITH_SAMPLE_WEIGHT, 5.0) == pytest.approx(math.log(3))
 
 
 @pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"custom", "sparse_categorical_crossentropy"}))

@@ -13,7 +13,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.trace import Tracer
 from optserve_server.losses import REGISTRY
-from optserve_server.losses.base import Loss, Reduction, reduce
+from optserve_server.losses.base import Loss, Reduction, reduce_losses
 from optserve_server.losses.elementwise import ElementwiseLoss
 from tests.service.mathematics.differences import numeric_gradient
 from tests.service.mathematics.loss_cases import CASES, FIELDS, Array, floats, inputs, make_loss, smooth
@@ -50,7 +50,7 @@ def test_the_gradient_is_that_of_central_differences(
 
     def value(p: Array) -> float:
         losses = loss.per_example(p, y, weights)
-        reduced = reduce(losses, reduction, total)
+        reduced = reduce_losses(losses, reduction, total)
         return float(losses.sum()) if reduced is None else reduced
 
     gradient = loss.gradient(p, y, reduction, weights)
@@ -67,7 +67,7 @@ def test_reductions_are_consistent(name: str, fields: dict[str, object], data: s
     weights = weights_for(loss, data, p, y)
     total = loss.total_weight(y, weights)
     each = loss.per_example(p, y, weights)
-    values = {r: reduce(each, r, total) for r in Reduction}
+    values = {r: reduce_losses(each, r, total) for r in Reduction}
     slopes = {r: loss.gradient(p, y, r, weights) for r in Reduction}
     count = each.size
     for reduction, divisor in (

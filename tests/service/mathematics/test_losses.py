@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from optserve_server.errors import DomainError, Reason
-from optserve_server.losses.base import Loss, Reduction, reduce
+from optserve_server.losses.base import Loss, Reduction, reduce_losses
 from optserve_server.losses.categorical_crossentropy import CategoricalCrossentropy
 from optserve_server.losses.mean_squared_error import MeanSquaredError
 from optserve_server.losses.sparse_categorical_crossentropy import SparseCategoricalCrossentropy
@@ -47,7 +47,7 @@ def test_the_gradient_is_the_derivative(
 ) -> None:
     def value(prediction: Array) -> float:
         per_example = loss.per_example(prediction, target)
-        reduced = reduce(per_example, reduction)
+        reduced = reduce_losses(per_example, reduction)
         return float(per_example.sum()) if reduced is None else reduced
 
     gradient = loss.gradient(prediction, target, reduction)
@@ -105,16 +105,16 @@ def test_logits_far_apart_neither_overflow_nor_vanish() -> None:
 
 def test_reductions() -> None:
     per_example = np.array([[1.0, 2.0], [3.0, 6.0]], np.float32)
-    assert reduce(per_example, Reduction.SUM) == 12.0
-    assert reduce(per_example, Reduction.SUM_OVER_BATCH_SIZE) == 3.0
-    assert reduce(per_example, Reduction.NONE) is None
-    assert reduce(per_example[:0], Reduction.SUM_OVER_BATCH_SIZE) == 0.0
+    assert reduce_losses(per_example, Reduction.SUM) == 12.0
+    assert reduce_losses(per_example, Reduction.SUM_OVER_BATCH_SIZE) == 3.0
+    assert reduce_losses(per_example, Reduction.NONE) is None
+    assert reduce_losses(per_example[:0], Reduction.SUM_OVER_BATCH_SIZE) == 0.0
 
 
 def test_sums_are_taken_in_float64() -> None:
     many = RNG.uniform(0.1, 1, 100_003).astype(np.float32)
     exact = math.fsum(float(x) for x in many)
-    assert reduce(many, Reduction.SUM) == pytest.approx(exact, rel=1e-12)
+    assert reduce_losses(many, Reduction.SUM) == pytest.approx(exact, rel=1e-12)
     assert float(many.sum()) != pytest.approx(exact, rel=1e-12)
 
 

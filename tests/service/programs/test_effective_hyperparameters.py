@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optserve_server.arrays.numpy_blocked import NumpyBackend
-from optserve_server.durability.change_records import replay
+from optserve_server.durability.change_records import replay_record
 from optserve_server.errors import DomainError, Reason
 from optserve_server.hyperparameters import Chosen
 from optserve_server.optimizers.adam import Adam
@@ -168,6 +168,6 @@ def test_a_record_replays_with_its_overrides() -> None:
     pieces = encode_step_record(staging, options)
     session.take_step(staging, options)
     payload = b"".join(bytes(piece) for piece in pieces)
-    replay(replica, memoryview(payload), SPEC_TEXT)
+    replay_record(replica, memoryview(payload), SPEC_TEXT)
     for key, expected in parameters(session).items():
         np.testing.assert_array_equal(parameters(replica)[key], expected)

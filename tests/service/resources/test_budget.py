@@ -45,7 +45,7 @@ def test_whose_limit_it_was_is_told_and_nothing_is_counted() -> None:
     assert caught.value.reason is Reason.QUOTA_EXCEEDED
     assert caught.value.metadata == {"quota": "max_bytes", "namespace": "alice", "value": "60"}
     assert caught.value.retry_after is None, "it will never fit"
-    server.take(Kind.RESIDENT, 70)
+    server.reserve(Kind.RESIDENT, 70)
     with pytest.raises(DomainError) as caught:
         namespace.allocate_array(40)
     assert caught.value.reason is Reason.LIMIT_EXCEEDED

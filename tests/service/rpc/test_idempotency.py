@@ -111,7 +111,9 @@ def test_all_that_a_server_comes_back_with_is_known() -> None:
     async def run() -> int:
         acts, kept = Acts(), Repeats()
         for number in range(1500):
-            kept.ledger.restore(AnsweredRequest(Request(str(number), b"content"), ChangeKind.DELETE, b"", 7))
+            kept.ledger.restore_answer(
+                AnsweredRequest(Request(str(number), b"content"), ChangeKind.DELETE, b"", 7)
+            )
         for number in (0, 1499):
             await kept.once(str(number), b"content", acts)
         assert acts.begun == 0
@@ -127,14 +129,14 @@ def test_all_that_a_server_comes_back_with_is_known() -> None:
 def test_a_snapshot_holds_the_last_answers_of_its_owner() -> None:
     ledger = RequestLedger()
     for number in range(100):
-        ledger.remember(
+        ledger.remember_answer(
             AnsweredRequest(Request(str(number), b"content"), ChangeKind.PUSH, b"answer", number % 2)
         )
-    ledger.remember(AnsweredRequest(Request(), ChangeKind.PUSH, b"without a key", 1))
+    ledger.remember_answer(AnsweredRequest(Request(), ChangeKind.PUSH, b"without a key", 1))
     state = ledger.to_json(1, 10)
     assert [key for key, *_ in state] == [str(number) for number in range(81, 100, 2)]
     again = RequestLedger()
     for one in state:
-        again.restore(AnsweredRequest.from_json(one, 1))
+        again.restore_answer(AnsweredRequest.from_json(one, 1))
     assert again.to_json(1, 10) == state
-    assert again.lookup(Request("99", b"content")) == ledger.lookup(Request("99", b"content"))
+    assert again.find_answer(Request("99", b"content")) == ledger.find_answer(Request("99", b"content"))

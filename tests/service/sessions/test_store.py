@@ -39,8 +39,8 @@ def test_sessions_are_found_listed_and_deleted() -> None:
     store = Store(NumpyBackend())
     for name in ("c", "a", "b"):
         store.create(name, spec_of(), [inline("w", 2)])
-    first, after = store.page(2)
-    rest, end = store.page(2, after)
+    first, after = store.list_page(2)
+    rest, end = store.list_page(2, after)
     assert [s.id for s in first + rest] == ["a", "b", "c"]
     assert (after, end) == ("b", "")
     held = store.get("b")
@@ -137,7 +137,7 @@ def test_uploads_make_a_session_ready() -> None:
     assert (error.reason, error.metadata["tensor"]) == (Reason.PARAMETERS_PENDING, "b")
     staging = session.allocate_staging(["b"], np.dtype(np.float16))
     staging.buffer[:] = np.array([1.5, -2], np.float16).view(np.uint8)
-    session.assign(staging)
+    session.assign_parameters(staging)
     assert session.ready
     np.testing.assert_array_equal(parameters(session)["b"], [1.5, -2])
 
@@ -147,7 +147,7 @@ def test_a_push_of_the_parameters_own_type_takes_no_memory_beside_its_staging() 
     staging = session.allocate_staging(None, None)
     tracemalloc.start()
     try:
-        session.assign(staging)
+        session.assign_parameters(staging)
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -164,13 +164,13 @@ def test_a_push_keeps_state_unless_told_otherwise() -> None:
         if reset is not None:
             staging = session.allocate_staging(None, None)
             staging.buffer[:] = session.read_values().buffer
-            session.assign(staging, expected_step=1, reset_state=reset)
+            session.assign_parameters(staging, expected_step=1, reset_state=reset)
         step(session, gradient)
     untouched, kept, restarted = (parameters(session)["w"] for session in sessions)
     np.testing.assert_array_equal(untouched, kept)
     assert not np.array_equal(untouched, restarted)
     staging = sessions[0].allocate_staging(None, None)
-    error = refusal(lambda: sessions[0].assign(staging, expected_step=7))
+    error = refusal(lambda: sessions[0].assign_parameters(staging, expected_step=7))
     assert (error.reason, error.field) == (Reason.STEP_MISMATCH, "header.expected_step")
 
 
@@ -207,5 +207,5 @@ def test_what_a_narrower_dtype_cannot_hold_becomes_infinite() -> None:
     np.testing.assert_array_equal(half, [np.inf, -np.inf])
     staging = session.allocate_staging(["b"], F64)
     staging.buffer[:] = np.array([1e300]).view(np.uint8)
-    session.assign(staging)
+    session.assign_parameters(staging)
     np.testing.assert_array_equal(parameters(session)["b"], [np.inf])

@@ -89,24 +89,24 @@ def test_results_with_many_norms_take_little_memory() -> None:
     tracemalloc.start()
     for number in range(1, RESULTS_KEPT + 10):
         for worker in range(8):
-            ledger.remember(f"worker{worker}", digest, result_with_norms(number))
+            ledger.remember_result(f"worker{worker}", digest, result_with_norms(number))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 8 * MAX_STORED_NORMS * 5 // 4
     last = RESULTS_KEPT + 9
     expected = dataclasses.replace(result_with_norms(last), replayed=True)
-    assert all(ledger.lookup(f"worker{worker}", last, digest) == expected for worker in range(8))
+    assert all(ledger.find_result(f"worker{worker}", last, digest) == expected for worker in range(8))
     restored = StepDeduplication.from_json(ledger.to_json())
     assert restored.to_json() == ledger.to_json()
 
 
 def test_the_last_result_of_every_worker_is_kept_whatever_its_size() -> None:
     ledger, digest = StepDeduplication(), b"digest"
-    ledger.remember("quiet", digest, result_with_norms(1))
-    ledger.remember("quiet", digest, result_with_norms(2))
+    ledger.remember_result("quiet", digest, result_with_norms(1))
+    ledger.remember_result("quiet", digest, result_with_norms(2))
     for number in range(3, MAX_STORED_NORMS // 4000 // RESULTS_KEPT * RESULTS_KEPT + 200):
-        ledger.remember(f"worker{number % 20}", digest, result_with_norms(number))
-    assert ledger.lookup("quiet", 2, digest).step == 2
+        ledger.remember_result(f"worker{number % 20}", digest, result_with_norms(number))
+    assert ledger.find_result("quiet", 2, digest).step == 2
     with pytest.raises(DomainError, match="no longer stored"):
         ledger.is_next("quiet", 1)
 
@@ -127,8 +127,8 @@ def test_the_worker_that_was_silent_longest_is_forgotten(session: Session) -> No
     ledger = StepDeduplication()
     result = step(session, GRADIENT)
     for number in range(WORKERS_KEPT + 1):
-        ledger.remember(f"w{number}", b"x", result)
-    assert ledger.lookup("w1", 1, b"x") == dataclasses.replace(result, replayed=True)
+        ledger.remember_result(f"w{number}", b"x", result)
+    assert ledger.find_result("w1", 1, b"x") == dataclasses.replace(result, replayed=True)
     assert ledger.next_sequence("w0") == 1
 
 
@@ -137,22 +137,22 @@ def test_members_are_not_forgotten(session: Session) -> None:
     result = step(session, GRADIENT)
     members = {f"m{number}" for number in range(WORKERS_KEPT + 1)}
     for worker in [*members, *(f"w{number}" for number in range(WORKERS_KEPT + 1))]:
-        ledger.remember(worker, b"x", result, lambda: members)
+        ledger.remember_result(worker, b"x", result, lambda: members)
     assert {ledger.next_sequence(worker) for worker in members} == {2}
     assert (ledger.next_sequence("w0"), ledger.next_sequence("w1")) == (1, 2)
-    ledger.remember("another", b"x", result)  # they have left
+    ledger.remember_result("another", b"x", result)  # they have left
     assert len(ledger.to_json()) == WORKERS_KEPT
 
 
 def test_request_ledger() -> None:
     ledger = RequestLedger(capacity=2)
     first = AnsweredRequest(Request("a", b"1"), ChangeKind.PUSH, b"answer")
-    ledger.remember(first)
-    assert ledger.lookup(Request("a", b"1")) == first
-    assert ledger.lookup(Request("b", b"1")) is None
+    ledger.remember_answer(first)
+    assert ledger.find_answer(Request("a", b"1")) == first
+    assert ledger.find_answer(Request("b", b"1")) is None
     with pytest.raises(DomainError) as caught:
-        ledger.lookup(Request("a", b"2"))
+        ledger.find_answer(Request("a", b"2"))
     assert caught.value.reason is Reason.REQUEST_ID_REUSED
     for key in ("b", "c"):
-        ledger.remember(AnsweredRequest(Request(key, b"1"), ChangeKind.PUSH, b"x"))
-    assert ledger.lookup(Request("a", b"1")) is None
+        ledger.remember_answer(AnsweredRequest(Request(key, b"1"), ChangeKind.PUSH, b"x"))
+    assert ledger.find_answer(Request("a", b"1")) is None

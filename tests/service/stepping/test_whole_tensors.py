@@ -56,7 +56,7 @@ def test_a_loss_scale_is_divided_out_first(rule: Rule) -> None:
 def test_clipping_comes_first(rule: Rule) -> None:
     clip = ClipByGlobalNorm(max_norm=0.5)
     clipped = session_of(spec_of(rule, gradient=GradientSpec(clip=clip)), START)
-    factor = clip.factor(float(np.sqrt(sum((g * g).sum() for g in GRADIENT.values()))))
+    factor = clip.scale_factor(float(np.sqrt(sum((g * g).sum() for g in GRADIENT.values()))))
     assert factor < 1
     given = session_of(spec_of(rule), START)
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_clipping_by_tensor_comes_first(rule: Rule) -> None:
     clipped = session_of(spec_of(rule, gradient=GradientSpec(clip=clip)), START)
     given = session_of(spec_of(rule), START)
     for _ in range(3):
-        step(given, {name: g * clip.factor(float(np.linalg.norm(g))) for name, g in GRADIENT.items()})
+        step(given, {name: g * clip.scale_factor(float(np.linalg.norm(g))) for name, g in GRADIENT.items()})
     assert_equal(parameters(given), after(clipped), rtol=1e-12)
 
 
@@ -135,7 +135,7 @@ def test_a_push_with_reset_starts_anew(rule: Rule) -> None:
     step(continued, other)
     staging = session.allocate_staging(None, None)
     staging.buffer[:] = session.read_values().buffer
-    session.assign(staging, reset_state=True)
+    session.assign_parameters(staging, reset_state=True)
     assert not np.array_equal(after(session, 1)["k"], after(continued, 1)["k"])
 
 

@@ -30,7 +30,7 @@ def open_catalog(root: Path, disk: Disk | None = None) -> Iterator[Catalog]:
 def make_session(catalog: Catalog, name: str, content: bytes = b"first") -> SessionFolder:
     """A session of that name, with a snapshot of its first state."""
     folder = catalog.assign_folder(name)
-    for source, target in catalog.create(folder, writes(content), 0):
+    for source, target in catalog.create_session_folder(folder, writes(content), 0):
         rename_durably(catalog.disk, source, target)
     return folder
 
@@ -43,7 +43,7 @@ def test_sessions_are_found_again(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
         a, b = make_session(catalog, "a"), make_session(catalog, "b")
     with open_catalog(tmp_path) as catalog:
-        assert list(catalog.folders()) == [a, b]
+        assert list(catalog.iterate_sessions()) == [a, b]
         assert a.owner != b.owner
         assert a.owner % 2 == b.owner % 2 == 1
         (first,) = a.snapshots()
@@ -108,9 +108,9 @@ def test_a_directory_that_lost_a_folder_is_refused(folder: str, tmp_path: Path) 
     assert not (tmp_path / folder).exists()
     (tmp_path / "away").rename(tmp_path / folder)
     with open_catalog(tmp_path) as catalog:
-        assert [folder.session_id for folder in catalog.folders() if isinstance(folder, SessionFolder)] == [
-            "a"
-        ]
+        assert [
+            folder.session_id for folder in catalog.iterate_sessions() if isinstance(folder, SessionFolder)
+        ] == ["a"]
 
 
 def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_was_half_done_is_swept(tmp_path: Path) -> None:
         catalog.remove_leftovers()
         assert list(tmp_path.glob("**/.*")) == []
         assert list((tmp_path / "trash").iterdir()) == []
-        assert list(catalog.folders()) == [a]
+        assert list(catalog.iterate_sessions()) == [a]
 
 
 @pytest.mark.parametrize("operation", ["write", "sync", "open"])
@@ -135,7 +135,7 @@ def test_a_session_that_cannot_be_made_leaves_nothing(tmp_path: Path, operation:
         with pytest.raises(OSError, match="No space"):
             make_session(catalog, "a")
         disk.failing = {}
-        assert list(catalog.folders()) == []
+        assert list(catalog.iterate_sessions()) == []
         assert list((tmp_path / "trash").iterdir()) == []
         assert make_session(catalog, "a").session_id == "a"
 
@@ -159,7 +159,7 @@ def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
             changed = bytearray(data)
             changed[place] ^= 1
             manifest.write_bytes(changed)
-            (found,) = catalog.folders()
+            (found,) = catalog.iterate_sessions()
             assert not isinstance(found, SessionFolder)
             assert found[0] == "a"
             assert isinstance(found[1], DamagedError)
@@ -173,7 +173,7 @@ def test_generations(tmp_path: Path) -> None:
                 write_file_atomically(
                     catalog.disk, a.snapshot_path(number, 2 * number, kept=kept), [b"%d" % number]
                 )
-        catalog.prune(a, 2)
+        catalog.prune_snapshots(a, 2)
         found = [(file.number, file.step, file.kept) for file in a.snapshots()]
         assert found == [
             (12, 24, False),
@@ -189,6 +189,6 @@ def test_quarantine(tmp_path: Path) -> None:
     with open_catalog(tmp_path) as catalog:
         a, b = make_session(catalog, "a"), make_session(catalog, "b")
         place = catalog.move_to_quarantine(a.path)
-        assert list(catalog.folders()) == [b]
+        assert list(catalog.iterate_sessions()) == [b]
         assert catalog.list_quarantined() == {"a": [place]}
         assert (place / "manifest.json").exists()

@@ -87,12 +87,12 @@ VALUES: dict[str, np.ndarray] = {
 def write_journal() -> bytes:
     pieces: list[bytes] = []
     sources = [TensorSource(n, a.dtype, a.shape, functools.partial(np.copy, a)) for n, a in VALUES.items()]
-    snapshot.write(lambda piece: pieces.append(bytes(piece)), sources, {"optserve": '{"a": 1}'})
+    snapshot.write_snapshot(lambda piece: pieces.append(bytes(piece)), sources, {"optserve": '{"a": 1}'})
     return b"".join(pieces)
 
 
 def test_a_snapshot_comes_back() -> None:
-    contents = snapshot.read(memoryview(write_journal()))
+    contents = snapshot.read_snapshot(memoryview(write_journal()))
     assert contents.metadata == {"optserve": '{"a": 1}'}
     assert contents.tensors.keys() == VALUES.keys()
     for name, value in VALUES.items():
@@ -107,7 +107,7 @@ def test_a_snapshot_comes_back() -> None:
 def test_a_damaged_snapshot(how: str, place: int, count: int) -> None:
     data = damage(write_journal(), how, place, count)
     try:
-        contents = snapshot.read(memoryview(data))
+        contents = snapshot.read_snapshot(memoryview(data))
     except DamagedError:
         assert data != write_journal()
         return

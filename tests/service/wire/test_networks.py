@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optserve.v1.function_service_pb2 import EstimateComplexityRequest
 from optserve.v1.network_spec_pb2 import LayerSpec, NetworkSpec
 from optserve.v1.tensor_pb2 import DATA_TYPE_BFLOAT16, DATA_TYPE_INT32
-from optserve_server.complexity.network import MAX_LAYERS, estimate
+from optserve_server.complexity.network import MAX_LAYERS, estimate_complexity
 from optserve_server.errors import DomainError, Reason
 from optserve_server.wire.specifications.networks import (
     batch_size_from,
@@ -47,7 +47,7 @@ def parse(description: dict[str, Any]) -> NetworkSpec:
 
 def test_the_answer_states_every_layer_and_field() -> None:
     network = network_from(parse(lenet()))
-    response = estimate_to(estimate(network, 2, 4, math.prod), network)
+    response = estimate_to(estimate_complexity(network, 2, 4, math.prod), network)
     assert [layer.name for layer in response.layers] == ["convolution_0", "halved", "flatten_2", "dense_3"]
     assert [list(layer.output_shape) for layer in response.layers] == [[28, 28, 6], [14, 14, 6], [1176], [10]]
     assert response.layers[1].complexity.flops == 2 * 1176 * 4
@@ -56,13 +56,13 @@ def test_the_answer_states_every_layer_and_field() -> None:
     echo = response.network.layers[0].convolution
     assert (list(echo.strides), list(echo.dilation), echo.groups, echo.use_bias) == ([1, 1], [1, 1], 1, True)
     again = network_from(response.network)
-    assert estimate_to(estimate(again, 2, 4, math.prod), again) == response
+    assert estimate_to(estimate_complexity(again, 2, 4, math.prod), again) == response
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases("layers")])
 def test_the_echo_of_a_layer_asks_for_the_same(case: Case) -> None:
     network = network_from(parse({"input_shape": case.inputs["shape"], "layers": [case.spec]}))
-    echo = estimate_to(estimate(network, 1, 4), network).network
+    echo = estimate_to(estimate_complexity(network, 1, 4), network).network
     assert [named.layer for named in network_from(echo).layers] == [named.layer for named in network.layers]
 
 
@@ -142,7 +142,9 @@ def put(message: Any, field: Any, found: list[int]) -> None:
 def test_whatever_is_sent_is_answered_or_refused_by_its_path(message: NetworkSpec) -> None:
     def answer() -> Any:
         network = network_from(message)
-        return estimate_to(estimate(network, 10**9, 8, lambda tensor: 3 * math.prod(tensor)), network)
+        return estimate_to(
+            estimate_complexity(network, 10**9, 8, lambda tensor: 3 * math.prod(tensor)), network
+        )
 
     found = outcome(answer)
     if isinstance(found, DomainError):

@@ -66,7 +66,7 @@ def test_what_is_cut_fills_the_same_bytes(payload: bytes, chunk_bytes: int) -> N
     for chunk in split_chunks(np.frombuffer(payload, np.uint8), chunk_bytes):
         assert not filler.is_complete
         assert len(chunk.data) <= chunk_bytes
-        filler.add(chunk)
+        filler.add_chunk(chunk)
     assert filler.is_complete
     assert target.tobytes() == payload
 
@@ -78,7 +78,7 @@ def test_a_buffer_holds_a_prefix_of_what_followed_without_gaps(chunks: list[tupl
     for byte_offset, data in chunks:
         fits = byte_offset == len(expected) and len(expected) + len(data) <= 10
         chunk = ChunkView(byte_offset, memoryview(data))
-        refused = outcome(partial(filler.add, chunk))
+        refused = outcome(partial(filler.add_chunk, chunk))
         if refused is None:
             expected += data
         else:

@@ -22,8 +22,8 @@ from optserve._transport.retry import Retry
 from optserve.capabilities import Capabilities
 from optserve.complexity import AnyOptimizer, NetworkComplexity
 from optserve.file_access import FileLike
-from optserve.function_calls import AnyActivation, AnyLoss, LossValue, optional_tensor, tensor_of
-from optserve.parameter_init import Initialized, array_of, parameter_of
+from optserve.function_calls import AnyActivation, AnyLoss, LossValue, encode_tensor, optional_tensor
+from optserve.parameter_init import Initialized, encode_parameter, to_parameter_array
 from optserve.session import SessionHandle
 from optserve.session_info import SessionInfo
 from optserve.snapshots import import_session
@@ -177,13 +177,17 @@ class Client:
             coordination=coordination,
             data_plan=data_plan,
         )
-        arrays = {name: array_of(name, v) for name, v in given.items() if not isinstance(v, Initialized)}
+        arrays = {
+            name: to_parameter_array(name, v) for name, v in given.items() if not isinstance(v, Initialized)
+        }
         upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES
         request = wire.CreateSessionRequest(
             request_id=uuid.uuid4().hex,
             session_id=coercion.to_string(session_id, "session_id"),
-            spec=spec.encode(wanted),
-            parameters=[parameter_of(name, arrays.get(name, value), upload) for name, value in given.items()],
+            spec=spec.encode_spec(wanted),
+            parameters=[
+                encode_parameter(name, arrays.get(name, value), upload) for name, value in given.items()
+            ],
             seed=coercion.to_int(seed, "seed"),
         )
         response = self._connection.call(self._connection.sessions.CreateSession, request, timeout)
@@ -295,7 +299,7 @@ class Client:
             ValueError: a step has a fraction.
         """
         request = function_service_pb2.EvaluateScheduleRequest(
-            schedule=spec.encode(Schedule.of(schedule, "schedule"))
+            schedule=spec.encode_spec(Schedule.of(schedule, "schedule"))
         )
         if isinstance(steps, range) and steps.step > 0 and len(steps):
             request.range.start, request.range.stop, request.range.stride = (
@@ -332,9 +336,9 @@ class Client:
             timeout: seconds in all; the client's default when None.
         """
         request = function_service_pb2.ComputeLossRequest(
-            loss=spec.encode(Loss.of(loss, "loss")),
-            prediction=tensor_of(prediction, "prediction"),
-            target=tensor_of(target, "target"),
+            loss=spec.encode_spec(Loss.of(loss, "loss")),
+            prediction=encode_tensor(prediction, "prediction"),
+            target=encode_tensor(target, "target"),
             sample_weight=optional_tensor(sample_weight, "sample_weight"),
             gradient=gradient,
             per_example=per_example,
@@ -360,8 +364,8 @@ class Client:
             timeout: seconds in all; the client's default when None.
         """
         request = function_service_pb2.ComputeActivationRequest(
-            activation=spec.encode(Activation.of(activation, "activation")),
-            input=tensor_of(x, "x"),
+            activation=spec.encode_spec(Activation.of(activation, "activation")),
+            input=encode_tensor(x, "x"),
             slope=optional_tensor(slope, "slope"),
         )
         response = self._connection.call(self._connection.functions.ComputeActivation, request, timeout)
@@ -398,9 +402,9 @@ class Client:
         respect to the slope is returned second.
         """
         request = function_service_pb2.ComputeActivationGradientRequest(
-            activation=spec.encode(Activation.of(activation, "activation")),
-            input=tensor_of(x, "x"),
-            output_gradient=tensor_of(dy, "dy"),
+            activation=spec.encode_spec(Activation.of(activation, "activation")),
+            input=encode_tensor(x, "x"),
+            output_gradient=encode_tensor(dy, "dy"),
             slope=optional_tensor(slope, "slope"),
         )
         compute = self._connection.functions.ComputeActivationGradient
@@ -432,10 +436,10 @@ class Client:
             TypeError: the dtype is not one of these.
         """
         request = function_service_pb2.EstimateComplexityRequest(
-            network=spec.encode(Network.of(network, "network")),
+            network=spec.encode_spec(Network.of(network, "network")),
             batch_size=coercion.to_int(batch_size, "batch_size"),
             dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
-            optimizer=None if optimizer is None else spec.encode(Optimizer.of(optimizer, "optimizer")),
+            optimizer=None if optimizer is None else spec.encode_spec(Optimizer.of(optimizer, "optimizer")),
         )
         response = self._connection.call(self._connection.functions.EstimateComplexity, request, timeout)
         return NetworkComplexity.from_message(response)

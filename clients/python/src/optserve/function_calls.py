@@ -54,14 +54,14 @@ class LossValue:
         return f"<LossValue {self._value}>"
 
 
-def tensor_of(value: ArrayLike, what: str) -> tensor_pb2.Tensor:
+def encode_tensor(value: ArrayLike, what: str) -> tensor_pb2.Tensor:
     """Encodes an argument of a function."""
     return dtypes.to_tensor(dtypes.as_array(value, dtypes.SUPPORTED, what))
 
 
 def optional_tensor(value: ArrayLike | None, what: str) -> tensor_pb2.Tensor | None:
     """Encodes an argument that may be left out."""
-    return None if value is None else tensor_of(value, what)
+    return None if value is None else encode_tensor(value, what)
 
 
 def _require_not_none(value: T | None, otherwise: str) -> T:

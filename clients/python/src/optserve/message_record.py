@@ -43,4 +43,4 @@ def _decode_value(value: Any) -> Any:
     if not isinstance(value, Message):
         return value
     record = MessageRecord.BY_MESSAGE.get(value.DESCRIPTOR.full_name)
-    return spec.decode(value) if record is None else record.from_message(value)
+    return spec.decode_spec(value) if record is None else record.from_message(value)

@@ -35,7 +35,7 @@ class Initialized:
         object.__setattr__(self, "initializer", initializer)
 
 
-def array_of(name: str, value: ArrayLike) -> Array:
+def to_parameter_array(name: str, value: ArrayLike) -> Array:
     """Converts the initial value of a parameter.
 
     Raises:
@@ -44,15 +44,15 @@ def array_of(name: str, value: ArrayLike) -> Array:
     return dtypes.as_array(value, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
 
 
-def parameter_of(name: str, value: ArrayLike | Initialized, upload: bool) -> wire.ParameterInit:
+def encode_parameter(name: str, value: ArrayLike | Initialized, upload: bool) -> wire.ParameterInit:
     """Encodes one parameter; with ``upload`` its values are sent later."""
     if isinstance(value, Initialized):
         dtype = dtypes.check_dtype(value.dtype, dtypes.PARAMETER_DTYPES, f"parameter {name!r}")
         filled = wire.InitializedTensor(
-            dtype=dtypes.TYPES[dtype], shape=value.shape, spec=spec.encode(value.initializer)
+            dtype=dtypes.TYPES[dtype], shape=value.shape, spec=spec.encode_spec(value.initializer)
         )
         return wire.ParameterInit(name=name, initializer=filled)
-    array = array_of(name, value)
+    array = to_parameter_array(name, value)
     if upload:
         shape = wire.TensorShape(dtype=dtypes.TYPES[array.dtype], shape=array.shape)
         return wire.ParameterInit(name=name, upload=shape)

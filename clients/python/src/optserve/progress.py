@@ -30,7 +30,7 @@ class Silent(Bar):
     """Shows nothing."""
 
 
-def bar(what: str, byte_count: int, wanted: bool | None) -> Bar:
+def make_progress_bar(what: str, byte_count: int, wanted: bool | None) -> Bar:
     """Returns a bar for a transfer.
 
     Args:

@@ -35,7 +35,7 @@ from optserve.specs.session_spec import SessionSpec
 from optserve.state_transfer import StateTransfer
 from optserve.stream import StepStream
 from optserve.v1 import session_service_pb2 as wire
-from optserve.workers import Member, Worker, join, list_workers, pull_parameters
+from optserve.workers import Member, Worker, join_session, list_workers, pull_parameters
 
 
 class SessionHandle:
@@ -269,7 +269,7 @@ class SessionHandle:
             OptserveError: another error of the server, or it could not be reached.
         """
         given = coercion.to_mapping(values, "values")
-        payload = Payload.of(self.layout, given, "values", wire_dtype).convert_to_one_dtype()
+        payload = Payload.from_arrays(self.layout, given, "values", wire_dtype).convert_to_one_dtype()
         header = wire.PushHeader(name=self.name, reset_state=reset_state)
         if expected_step is not None:
             header.expected_step = coercion.to_step(expected_step, "expected_step")
@@ -348,7 +348,9 @@ class SessionHandle:
             ResourceExhausted: there are as many members as there may be.
             OptserveError: another error of the server, or it could not be reached.
         """
-        return join(self._connection, self.name, self.layout, worker or uuid.uuid4().hex, lease, timeout)
+        return join_session(
+            self._connection, self.name, self.layout, worker or uuid.uuid4().hex, lease, timeout
+        )
 
     def workers(self, *, timeout: float | None = None) -> list[Worker]:
         """Lists the members by rank, and then those that were members, by name."""

@@ -14,7 +14,7 @@ from optserve._codec.framing import ChunkView, Framed, Framing
 from optserve._transport.connection import Connection
 from optserve._transport.retry import transfer_timeout
 from optserve.file_access import FileLike, open_to_read, open_to_write
-from optserve.progress import bar
+from optserve.progress import make_progress_bar
 from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
 
@@ -201,7 +201,7 @@ def import_session(
 
         def attempt(left: float) -> wire.ImportSnapshotResponse:
             file.seek(begins)
-            with bar("import", byte_count, shows) as shown:
+            with make_progress_bar("import", byte_count, shows) as shown:
                 response: wire.ImportSnapshotResponse = connection.streams.import_(
                     _import_messages(header, file, shown), timeout=left, metadata=connection.metadata
                 )
@@ -226,11 +226,11 @@ def _receive_export(call: Any, shows: bool | None) -> tuple[int, memoryview]:
         raise errors.Unavailable("the stream ended before its answer")
     header = first.message.header
     joined = Joined(header.byte_count)
-    with bar("export", header.byte_count, shows) as shown:
+    with make_progress_bar("export", header.byte_count, shows) as shown:
         message = first
         while True:
             if message.chunk is not None:
-                shown.update(joined.add(message.chunk))
+                shown.update(joined.add_chunk(message.chunk))
             if joined.is_complete:
                 return header.step, joined.buffer.data
             message = next(call, None)

@@ -12,12 +12,12 @@ from google.protobuf.message import Message
 from optserve.specs import enums
 from optserve.specs.base import Choice, Spec
 
-__all__ = ["Choice", "Spec", "decode", "encode", "member_or_none"]
+__all__ = ["Choice", "Spec", "decode_spec", "encode_spec", "member_or_none"]
 
 E = TypeVar("E", bound=IntEnum)
 
 
-def encode(spec: Spec) -> Any:
+def encode_spec(spec: Spec) -> Any:
     """Encodes ``spec``; fields that are None stay unset.
 
     Raises:
@@ -44,16 +44,16 @@ def _set_fields(spec: Spec) -> dict[str, object]:
 
 def _set_field(message: Message, name: str, value: object) -> None:
     if isinstance(value, Spec):
-        getattr(message, name).CopyFrom(encode(value))
+        getattr(message, name).CopyFrom(encode_spec(value))
     elif isinstance(value, Mapping):
         getattr(message, name).update(value)
     elif isinstance(value, tuple):
-        getattr(message, name).extend([encode(v) if isinstance(v, Spec) else v for v in value])
+        getattr(message, name).extend([encode_spec(v) if isinstance(v, Spec) else v for v in value])
     else:
         setattr(message, name, value)
 
 
-def decode(message: Message) -> Spec:
+def decode_spec(message: Message) -> Spec:
     """Decodes ``message``; a choice that this client does not know becomes its family."""
     cls = Spec.BY_MESSAGE[message.DESCRIPTOR.full_name]
     inner = message
@@ -74,12 +74,12 @@ def _get_field(message: Message, name: str) -> object:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return dict(value)
     if field.is_repeated:
-        return tuple(decode(v) if isinstance(v, Message) else v for v in value)
+        return tuple(decode_spec(v) if isinstance(v, Message) else v for v in value)
     if field.enum_type is not None:
         return member_or_none(enums.find_enum(field.enum_type.name), value)
     if field.has_presence and not message.HasField(name):
         return None
-    return decode(value) if isinstance(value, Message) else value
+    return decode_spec(value) if isinstance(value, Message) else value
 
 
 def member_or_none(enum: type[E], number: int) -> E | None:

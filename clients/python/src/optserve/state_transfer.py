@@ -35,7 +35,7 @@ def make_update_request(
 ) -> wire.UpdateSessionRequest:
     """Encodes the request, with a new request id."""
     request = wire.UpdateSessionRequest(
-        name=name, request_id=uuid.uuid4().hex, spec=spec.encode(SessionSpec.of(wanted, "spec"))
+        name=name, request_id=uuid.uuid4().hex, spec=spec.encode_spec(SessionSpec.of(wanted, "spec"))
     )
     if expected_step is not None:
         request.expected_step = coercion.to_step(expected_step, "expected_step")

@@ -86,7 +86,7 @@ class StepStream:
             dtype = self._options.wire_dtype
             kind = None if dtype is None else dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "wire_dtype")
             zeros = {t.name: np.zeros(t.shape, kind or t.dtype) for t in self._layout.values()}
-            self._region = region = self._engine.region_of(zeros, self._options)
+            self._region = region = self._engine.find_region(zeros, self._options)
             self._gradients = zeros if region is None else region.gradients
         return self._gradients
 

@@ -33,7 +33,7 @@ from optserve.specs.enums import ParameterPoint, WorkerState
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import worker_service_pb2 as workers
 
-__all__ = ["Member", "Worker", "join", "list_workers"]
+__all__ = ["Member", "Worker", "join_session", "list_workers"]
 
 RENEWALS_PER_LEASE = 3
 """Calls within one lease, if the worker makes no others: two of them may be lost."""
@@ -309,7 +309,7 @@ class Member:
                 self._error = None
 
 
-def join(
+def join_session(
     connection: Connection,
     session: str,
     layout: Layout,

@@ -90,7 +90,7 @@ class Identities:
         token = caller.token
         return token is None or (token.is_valid() and self._access.tokens.get(token.sha256) == token)
 
-    def refresh(self) -> None:
+    def reload_if_changed(self) -> None:
         """Reads the file again where it has changed; a wrong one is logged and not taken."""
         if self._path is None:
             return

@@ -56,7 +56,7 @@ class Call:
     code: str = "CANCELLED"
     begun: int = field(default_factory=time.perf_counter_ns)
 
-    def end(self, verdict: DomainError) -> None:
+    def cancel_with_error(self, verdict: DomainError) -> None:
         """Ends it from outside: its task is cancelled, and the caller gets the reason."""
         if self.task is not None and self.verdict is None:
             self.verdict = verdict

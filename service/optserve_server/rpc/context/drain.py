@@ -32,7 +32,7 @@ class Drain:
         self.refused = 0.0
         self.waiting: set[Interruptible] = set()
 
-    def check(self) -> None:
+    def reject_if_draining(self) -> None:
         """Refuses what is new.
 
         Raises:
@@ -42,13 +42,13 @@ class Drain:
             self.refused = time.monotonic()
             raise shutting_down_error()
 
-    def interruptible(self) -> Interruptible:
+    def make_interruptible(self) -> Interruptible:
         """A wait of the current task that a drain may interrupt, such as that for a stream's next step."""
         task = asyncio.current_task()
         assert task is not None  # coroutines run in tasks
         return Interruptible(self, task)
 
-    def begin(self) -> None:
+    def begin_draining(self) -> None:
         """Rejects new calls from now on, and interrupts waits."""
         self.draining = True
         for wait in tuple(self.waiting):
@@ -56,7 +56,7 @@ class Drain:
 
 
 class Interruptible(contextlib.AbstractContextManager["Interruptible"]):
-    """See `Drain.interruptible`. Raises SHUTTING_DOWN if a drain has begun, or begins meanwhile.
+    """See `Drain.make_interruptible`. Raises SHUTTING_DOWN if a drain has begun, or begins meanwhile.
 
     Attributes:
         is_idle: whether it may be interrupted now. A loop clears it while it serves a message.
@@ -67,7 +67,7 @@ class Interruptible(contextlib.AbstractContextManager["Interruptible"]):
         self.is_idle = True
 
     def __enter__(self) -> Self:
-        self._drain.check()
+        self._drain.reject_if_draining()
         self._drain.waiting.add(self)
         return self
 
@@ -75,7 +75,7 @@ class Interruptible(contextlib.AbstractContextManager["Interruptible"]):
         self._drain.waiting.discard(self)
         if self.is_idle and kind is asyncio.CancelledError and self._drain.draining:
             self._task.uncancel()
-            self._drain.check()
+            self._drain.reject_if_draining()
 
     def interrupt(self) -> None:
         """Cancels the wait if it is idle."""

@@ -22,7 +22,7 @@ class Latency:
         self.counts = [0] * (BUCKETS + 1)
         self.total = 0
 
-    def add(self, nanoseconds: int) -> None:
+    def add_duration(self, nanoseconds: int) -> None:
         """Counts one."""
         length = nanoseconds.bit_length()
         self.counts[length if length < BUCKETS else BUCKETS] += 1
@@ -65,5 +65,5 @@ class Meters:
 
     def end_call(self, method: str, code: str, nanoseconds: int) -> None:
         """Counts a call."""
-        self.calls[method].add(nanoseconds)
+        self.calls[method].add_duration(nanoseconds)
         self.codes[method, code] += 1

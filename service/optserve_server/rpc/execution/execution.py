@@ -78,7 +78,7 @@ class Execution:
             else:
                 recording = perf_counter_ns()
                 try:
-                    byte_count = await durability_manager.record(durability, change)
+                    byte_count = await durability_manager.record_change(durability, change)
                 except BaseException:
                     prepared.roll_back()
                     raise
@@ -89,7 +89,7 @@ class Execution:
                 if failpoints.armed:
                     failpoints.hit_failpoint("after-apply")
                 durability_manager.count_change(durability, change.kind, byte_count)
-                self.meters.record.add(recorded - recording)
+                self.meters.record.add_duration(recorded - recording)
                 begun += recorded - recording
         finally:
             session.lock.release()

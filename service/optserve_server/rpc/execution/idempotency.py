@@ -15,7 +15,7 @@ from optserve_server.sessions.request_ledger import AnsweredRequest, RequestLedg
 from optserve_server.sessions.session import Session
 from optserve_server.state.prepared_change import Prepared
 from optserve_server.state.session_change import Request
-from optserve_server.wire.messages.answers import answer_to, change_kind, decode
+from optserve_server.wire.messages.answers import answer_to, change_kind, decode_answer
 
 M = TypeVar("M", bound=Message)
 
@@ -41,12 +41,14 @@ async def _answer_once(requests: RequestLedger, request: Request, act: Callable[
     if not request.key:
         return await act()
     async with requests.locks[request.key]:
-        known = requests.lookup(request)
+        known = requests.find_answer(request)
         if known is not None:
-            return cast(M, decode(known.kind, known.answer))
+            return cast(M, decode_answer(known.kind, known.answer))
         answer = await act()
-        if requests.lookup(request) is None:  # if it is durable, its answer was stored with it
-            requests.remember(AnsweredRequest(request, change_kind(answer), answer.SerializeToString()))
+        if requests.find_answer(request) is None:  # if it is durable, its answer was stored with it
+            requests.remember_answer(
+                AnsweredRequest(request, change_kind(answer), answer.SerializeToString())
+            )
         return answer
 
 
@@ -70,7 +72,7 @@ async def commit_change(execution: Execution, session: Session, change: Requeste
         if durability is not None and change.request.key:
             # Before the session is unlocked, so that a snapshot that holds the change holds its answer.
             owner, data = durability.folder.owner, answer.SerializeToString()
-            durability.requests.remember(AnsweredRequest(change.request, change.kind, data, owner))
+            durability.requests.remember_answer(AnsweredRequest(change.request, change.kind, data, owner))
         return answer
 
     return await execution.commit(session, change, apply)

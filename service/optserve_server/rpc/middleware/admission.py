@@ -76,8 +76,8 @@ class Admission:
         """
         caller = self.identities.anybody or self.identities.authenticate(metadata)
         if self._drain.draining:
-            self._drain.check()
-        caller.namespace.budget.take(Kind.REQUESTS, 1)
+            self._drain.reject_if_draining()
+        caller.namespace.budget.reserve(Kind.REQUESTS, 1)
         call.caller, call.task = caller, asyncio.current_task()
         self._inside.add(call)
 
@@ -90,18 +90,18 @@ class Admission:
         if len(self._health_calls) >= MAX_HEALTH_CALLS:
             oldest = next(iter(self._health_calls))
             del self._health_calls[oldest]
-            oldest.end(_health_limit_error())
+            oldest.cancel_with_error(_health_limit_error())
         call.task = asyncio.current_task()
         self._health_calls[call] = None
 
-    def leave(self, call: Call) -> None:
+    def release_call(self, call: Call) -> None:
         """Stops counting a call; does nothing if it is not counted."""
         if call.caller is None:
             self._health_calls.pop(call, None)
         elif call in self._inside:
             self._inside.remove(call)
             call.charge = None
-            call.caller.namespace.budget.give(Kind.REQUESTS, 1)
+            call.caller.namespace.budget.release(Kind.REQUESTS, 1)
             if self._drain.draining and not self._inside:
                 self._empty.set()
 
@@ -111,14 +111,14 @@ class Admission:
         It returns when no call was rejected for a moment: gRPC cancels calls that come while it closes
         its connections, without a reason, and clients that were rejected wait before they call again.
         """
-        self._drain.begin()
+        self._drain.begin_draining()
         await self._wait_until_empty(grace)
         if self._inside:
             cut = Counter(call.method for call in self._inside)
             _log.warning("calls cut", extra={"facts": {"calls": cut.total(), "methods": dict(cut)}})
             self.cut_count += cut.total()
             for call in tuple(self._inside):
-                call.end(shutting_down_error())
+                call.cancel_with_error(shutting_down_error())
             await self._wait_until_empty(LAST_ANSWERS_S)
         until = time.monotonic() + MAX_QUIET_WAIT_S
         while time.monotonic() < min(until, self._drain.refused + QUIET_S):
@@ -132,18 +132,18 @@ class Admission:
 
     def end_expired_calls(self) -> None:
         """Reads tokens again where they have changed, and ends calls that may not go on."""
-        self.identities.refresh()
+        self.identities.reload_if_changed()
         now = time.monotonic()
         silent_since = now - self._idle
         for call in tuple(self._health_calls):
             if call.moves and call.heard < now - HEALTH_REQUEST_TIMEOUT_S:
-                call.end(_idle_error(HEALTH_REQUEST_TIMEOUT_S))
+                call.cancel_with_error(_idle_error(HEALTH_REQUEST_TIMEOUT_S))
         for call in tuple(self._inside):
             assert call.caller is not None
             if not self.identities.is_valid(call.caller):
-                call.end(DomainError(Reason.UNAUTHENTICATED, "the token is no longer valid"))
+                call.cancel_with_error(DomainError(Reason.UNAUTHENTICATED, "the token is no longer valid"))
             elif self._idle and call.moves and call.heard < silent_since:
-                call.end(_idle_error(self._idle))
+                call.cancel_with_error(_idle_error(self._idle))
 
 
 def _health_limit_error() -> DomainError:

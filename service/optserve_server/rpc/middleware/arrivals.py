@@ -57,7 +57,7 @@ class Arrivals:
             namespace = call.caller.namespace if call.caller is not None else None
             most = MAX_HEALTH_REQUESTS if namespace is None else self._limit_of(namespace.budget)
             if counts[namespace] >= most or (namespace is not None and counts[self] >= self._most):
-                call.end(_limit_error(min(most, self._most)))
+                call.cancel_with_error(_limit_error(min(most, self._most)))
             else:
                 counts[namespace] += 1
                 counts[self] += namespace is not None

@@ -63,7 +63,7 @@ Enter = Callable[[Call, object], None]
 class Tracer(Protocol):
     """Traces calls."""
 
-    def record(self, call: Call, metadata: object, nanoseconds: int) -> None:
+    def record_call(self, call: Call, metadata: object, nanoseconds: int) -> None:
         """Records a call that has just ended.
 
         Args:
@@ -236,7 +236,7 @@ class CallInterceptor(aio.ServerInterceptor):
         """Ends a call by the status of an error; returns if gRPC ends the call itself."""
         # The status waits for a client that does not read; what was being sent is released before.
         traceback.clear_frames(error.__traceback__)
-        self._admission.leave(call)
+        self._admission.release_call(call)
         if isinstance(error, asyncio.CancelledError):
             if call.verdict is None or call.task is None:
                 return
@@ -265,11 +265,11 @@ class CallInterceptor(aio.ServerInterceptor):
 
     def _end_call(self, call: Call, context: Context, level: int) -> None:
         """Counts and logs the end of a call; ``level`` is that of a success."""
-        self._admission.leave(call)
+        self._admission.release_call(call)
         nanoseconds = time.perf_counter_ns() - call.begun
         self._meters.end_call(call.method, call.code, nanoseconds)
         if self._tracer is not None:
-            self._tracer.record(call, context.invocation_metadata(), nanoseconds)
+            self._tracer.record_call(call, context.invocation_metadata(), nanoseconds)
         level = level if call.code == "OK" else logging.INFO
         if not _log.isEnabledFor(level):
             return

@@ -28,9 +28,9 @@ from optserve.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to
 from optserve.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from optserve.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from optserve_server.durability.durability_manager import DurabilityManager
-from optserve_server.durability.eviction import evict
+from optserve_server.durability.eviction import evict_session
 from optserve_server.errors import DomainError
-from optserve_server.resources.garbage import collect
+from optserve_server.resources.garbage import collect_garbage
 from optserve_server.rpc.authentication.identity import Identities
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
@@ -188,7 +188,7 @@ class Server:
         generic: Any = _GenericHandlers(self._server)
         add_SessionServiceServicer_to_server(sessions, generic)
         add_WorkerServiceServicer_to_server(
-            WorkerService(sessions.find, self._coordination, execution), generic
+            WorkerService(sessions.find_session, self._coordination, execution), generic
         )
         add_FunctionServiceServicer_to_server(FunctionService(execution, namespaces.backend), generic)
         capabilities = CapabilitiesService(namespaces.backend, namespaces.limits, self._list_features)
@@ -265,7 +265,9 @@ class Server:
         self._sharing.start()
         await self._server.start()
         self._health.set_status(("", *SERVICES), serving=True)
-        self._coordination.schedule_timers(s for namespace in self.namespaces for s in namespace.store.all())
+        self._coordination.schedule_timers(
+            s for namespace in self.namespaces for s in namespace.store.list_sessions()
+        )
         self._looking = [
             asyncio.create_task(self._run_periodic_tasks()),
             asyncio.create_task(self.loop_lag.measure()),
@@ -306,7 +308,7 @@ class Server:
                 self.regions.drop_idle_regions()
                 if self.certificates is not None:
                     self.certificates.log_expiry()
-                collect(_COLLECTION_INTERVAL)
+                collect_garbage(_COLLECTION_INTERVAL)
                 if self.durability_manager is not None:
                     self.durability_manager.save_due_sessions()
                 await self._expire_sessions()
@@ -337,7 +339,7 @@ class Server:
             return False
         try:
             unused = partial(over.is_unused_since, started)
-            return await evict(self.durability_manager, durability, over.namespace.store, unused)
+            return await evict_session(self.durability_manager, durability, over.namespace.store, unused)
         except DomainError as error:
             _log.warning("sessions/%s stays in memory: %s", over.session.id, error.message)
             return False

@@ -14,10 +14,10 @@ from optserve.v1.function_service_pb2_grpc import FunctionServiceServicer
 from optserve.v1.tensor_pb2 import Tensor
 from optserve_server.activations.base import Activation
 from optserve_server.arrays.backend import Backend
-from optserve_server.complexity.network import estimate, zero_state_size
+from optserve_server.complexity.network import estimate_complexity, zero_state_size
 from optserve_server.errors import within
 from optserve_server.hyperparameters import Chosen
-from optserve_server.losses.base import Floats, Loss, Reduction, reduce
+from optserve_server.losses.base import Floats, Loss, Reduction, reduce_losses
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.wire.fields.tensors import FLOAT32, FLOAT64, INT32, INT64, array_from, tensor_to
 from optserve_server.wire.specifications.networks import (
@@ -108,7 +108,7 @@ def _compute_loss(
     with within("target"):
         target = array_from(request.target, _TARGETS)
     with within(f"loss.{chosen.algorithm.name}"):
-        chosen.algorithm.check(prediction.shape)
+        chosen.algorithm.check_shape(prediction.shape)
     sample_weight = _decode_sample_weight(request)
     loss = chosen.algorithm.evaluate(
         prediction,
@@ -119,7 +119,7 @@ def _compute_loss(
         backend=backend,
     )
     total_weight = chosen.algorithm.total_weight(target, sample_weight)
-    response = pb.ComputeLossResponse(value=reduce(loss.per_example, reduction, total_weight))
+    response = pb.ComputeLossResponse(value=reduce_losses(loss.per_example, reduction, total_weight))
     if request.per_example:
         response.per_example.CopyFrom(tensor_to(loss.per_example))
     if loss.gradient is not None:
@@ -172,7 +172,9 @@ def _estimate_complexity(request: pb.EstimateComplexityRequest) -> pb.EstimateCo
     state_elements = optimizer.algorithm.state_elements if optimizer else zero_state_size
     with within("network"):
         network = network_from(request.network)
-        response = estimate_to(estimate(network, batch_size, dtype.itemsize, state_elements), network)
+        response = estimate_to(
+            estimate_complexity(network, batch_size, dtype.itemsize, state_elements), network
+        )
     if optimizer:
         write_algorithm(response.optimizer, optimizer)
     return response
@@ -191,5 +193,5 @@ def _choose_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]
     with within("activation"):
         chosen = algorithm_from(message)
         with within(chosen.algorithm.name):
-            chosen.algorithm.check(rank)
+            chosen.algorithm.check_rank(rank)
         return chosen

@@ -23,7 +23,7 @@ async def wait_for_step(session: Session, step: int, drain: Drain) -> None:
     Raises:
         DomainError: SESSION_NOT_FOUND, or SHUTTING_DOWN.
     """
-    interruptible = drain.interruptible()
+    interruptible = drain.make_interruptible()
     watcher = session.activity.watch(is_for_steps=True)
     try:
         before = session.step
@@ -45,7 +45,7 @@ async def stream_events(
         DomainError: SHUTTING_DOWN.
     """
     session.check_open()
-    interruptible = drain.interruptible()
+    interruptible = drain.make_interruptible()
     watcher = session.activity.watch()
     try:
         count = len(session.layout.entries)

@@ -94,7 +94,7 @@ class SessionService(SessionServiceServicer):
         """The sessions of the running call's namespace."""
         return calls.current_namespace().store
 
-    def find(self, name: str) -> Session:
+    def find_session(self, name: str) -> Session:
         """The session of that resource name."""
         call = calls.current.get()
         assert call is not None  # handlers run within the interceptor
@@ -116,7 +116,7 @@ class SessionService(SessionServiceServicer):
         )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
-        session = self.find(request.name)
+        session = self.find_session(request.name)
         response = pb.GetSessionResponse()
         await describe_session(self._execution, response.session, session)
         if request.worker:
@@ -129,7 +129,7 @@ class SessionService(SessionServiceServicer):
     ) -> pb.ListSessionsResponse:
         size = page_tokens.page_size_from(request.page_size)
         after = page_tokens.page_start_from(request.page_token)
-        page, last = self._session_store.page(size, after)
+        page, last = self._session_store.list_page(size, after)
         response = pb.ListSessionsResponse(next_page_token=page_tokens.encode_page_token(last))
         for session in page:
             await describe_session(self._execution, response.sessions.add(), session)
@@ -153,7 +153,7 @@ class SessionService(SessionServiceServicer):
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
     ) -> AsyncIterator[pb.WatchSessionResponse]:
-        async for response in stream_events(self.find(request.name), self._drain, self._execution):
+        async for response in stream_events(self.find_session(request.name), self._drain, self._execution):
             yield response
 
     async def delete_expired_session(self, session: Session, store: Store) -> None:
@@ -162,7 +162,7 @@ class SessionService(SessionServiceServicer):
         await ShieldedCoroutine(self._delete_session(session, store, Request("", b"")))
 
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
-        session = self.find(request.name)
+        session = self.find_session(request.name)
         options = steps.unary_options_from(request.options)
         stage = partial(self._stage_step, session, request, options)
         # If few rows were sent, the zeros of the others are many.
@@ -219,11 +219,11 @@ class SessionService(SessionServiceServicer):
         limits, execution = self._limits, self._execution
         messages = StreamMessages(context, self._data, execution.meters, limits.max_message_bytes)
         common = execution, self._drain, limits.chunk_bytes, self._sharing
-        stream = StepStream(self.find, *common, messages, self._coordination)
+        stream = StepStream(self.find_session, *common, messages, self._coordination)
         return stream.serve()  # awaited by the interceptor: one coroutine less to resume for each message
 
     async def PullParameters(self, request: pb.PullParametersRequest, context: Context) -> AsyncIterator[Any]:
-        session = self.find(request.name)
+        session = self.find_session(request.name)
         with within("pull"):
             pull = parameters.pull_from(request.pull)
             count = len(session.layout.entries)
@@ -246,7 +246,7 @@ class SessionService(SessionServiceServicer):
     async def PushParameters(
         self, requests: AsyncIterator[Any], context: Context
     ) -> pb.PushParametersResponse:
-        push = await receive_push(requests, self.find, self._execution)
+        push = await receive_push(requests, self.find_session, self._execution)
         header = push.header
         content = b""
         if header.request_id:
@@ -260,18 +260,18 @@ class SessionService(SessionServiceServicer):
         )
 
     async def ShareMemory(self, request: pb.ShareMemoryRequest, context: Context) -> pb.ShareMemoryResponse:
-        return await self._sharing.share(self.find(request.name), request)
+        return await self._sharing.share_region(self.find_session(request.name), request)
 
     async def CreateSnapshot(
         self, request: pb.CreateSnapshotRequest, context: Context
     ) -> pb.CreateSnapshotResponse:
-        act = partial(self._snapshots.create, self.find(request.name))
+        act = partial(self._snapshots.create, self.find_session(request.name))
         return cast(pb.CreateSnapshotResponse, await self._answer_once(request, act))
 
     async def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: Context
     ) -> pb.ListSnapshotsResponse:
-        return await self._snapshots.list_snapshots(self.find(request.name))
+        return await self._snapshots.list_snapshots(self.find_session(request.name))
 
     async def DeleteSnapshot(
         self, request: pb.DeleteSnapshotRequest, context: Context
@@ -289,7 +289,7 @@ class SessionService(SessionServiceServicer):
 
     async def ForkSession(self, request: pb.ForkSessionRequest, context: Context) -> pb.ForkSessionResponse:
         session_id, _ = snapshot_from(request.name)
-        source = self.find(session_name(session_id))
+        source = self.find_session(session_name(session_id))
 
         async def act(asked: Request) -> Message:
             keep = self._make_persist_callback(ChangeKind.FORK, asked)
@@ -301,7 +301,7 @@ class SessionService(SessionServiceServicer):
 
     async def ExportSnapshot(self, request: pb.ExportSnapshotRequest, context: Context) -> AsyncIterator[Any]:
         session_id, step = snapshot_from(request.name)
-        session = self.find(session_name(session_id))
+        session = self.find_session(session_name(session_id))
         async for response in self._snapshots.export(session, step, self._limits.chunk_bytes):
             yield response
 
@@ -333,7 +333,7 @@ class SessionService(SessionServiceServicer):
         session_id, step = snapshot_from(name)
         if step is None:
             raise DomainError(Reason.MALFORMED_NAME, f"{name[:200]!r} is no name of a snapshot", field="name")
-        return self.find(session_name(session_id)), step
+        return self.find_session(session_name(session_id)), step
 
     def _make_persist_callback(self, kind: ChangeKind, request: Request) -> Callable[[Session], object]:
         """What keeps a new session on the disk."""
@@ -362,7 +362,7 @@ class SessionService(SessionServiceServicer):
     async def _update_session(
         self, request: pb.UpdateSessionRequest, asked: Request
     ) -> pb.UpdateSessionResponse:
-        session, spec = self.find(request.name), sessions.spec_from(request)
+        session, spec = self.find_session(request.name), sessions.spec_from(request)
         expected = request.expected_step if request.HasField("expected_step") else None
         change = UpdateChange(self._session_store, spec, expected, asked)
         return cast(pb.UpdateSessionResponse, await commit_change(self._execution, session, change))
@@ -370,7 +370,7 @@ class SessionService(SessionServiceServicer):
     async def _report_metrics(
         self, request: pb.ReportMetricsRequest, asked: Request
     ) -> pb.ReportMetricsResponse:
-        session, values = self.find(request.name), metrics.metrics_from(request.metrics)
+        session, values = self.find_session(request.name), metrics.metrics_from(request.metrics)
         expected = request.expected_step if request.HasField("expected_step") else None
         change = ReportChange(values, expected, asked)
         return cast(pb.ReportMetricsResponse, await commit_change(self._execution, session, change))
@@ -386,7 +386,7 @@ class SessionService(SessionServiceServicer):
             )
             store.remove_damaged(session_id)
             return pb.DeleteSessionResponse()
-        session = self.find(request.name)
+        session = self.find_session(request.name)
         await ShieldedCoroutine(self._delete_session(session, store, asked))
         return pb.DeleteSessionResponse()
 

@@ -76,7 +76,7 @@ class Snapshots:
         """Saves a session until a client deletes the snapshot."""
         durability_manager, durability = self._require_durability(session)
         session.check_ready()
-        file = await ShieldedCoroutine(durability_manager.save(durability, asked=asked))
+        file = await ShieldedCoroutine(durability_manager.save_session(durability, asked=asked))
         return answer_to(ChangeKind.SAVE, session, file)
 
     async def list_snapshots(self, session: Session) -> pb.ListSnapshotsResponse:
@@ -182,7 +182,7 @@ class Snapshots:
 
     def _decode_import(self, store: Store, data: npt.NDArray[np.uint8], new_id: str) -> Session:
         try:
-            contents = snapshot.read(data.data)
+            contents = snapshot.read_snapshot(data.data)
             check_snapshot_facts(contents)
             made = self._decode_session(store, contents, new_id, checked=False)
             for entry in made.layout.entries:
@@ -254,11 +254,11 @@ async def receive_snapshot(requests: Requests, store: Store) -> tuple[pb.ImportH
         check_session_id(header.session_id)
     buffer = store.budget.allocate_array(header.byte_count)
     filler = Filler(buffer)
-    filler.add(first.chunk)
+    filler.add_chunk(first.chunk)
     while (framed := await anext(requests, None)) is not None:
         if framed.message.HasField("header"):
             raise filler.interruption_error("header")
-        filler.add(framed.chunk)
+        filler.add_chunk(framed.chunk)
     if not filler.is_complete:
         raise filler.truncation_error()
     return header, buffer

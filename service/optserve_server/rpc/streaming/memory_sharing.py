@@ -49,7 +49,7 @@ class MemorySharing:
         """Whether the server can share memory."""
         return bool(self._descriptor_passing.name)
 
-    async def share(self, session: Session, request: pb.ShareMemoryRequest) -> pb.ShareMemoryResponse:
+    async def share_region(self, session: Session, request: pb.ShareMemoryRequest) -> pb.ShareMemoryResponse:
         """Makes a region and says where it is to be fetched.
 
         Raises:
@@ -68,7 +68,7 @@ class MemorySharing:
         answer = partial(sharing.region_to, region, self._descriptor_passing.name, CLAIM_TIMEOUT_S)
         return await self._execution.run_or_offload(len(session.layout.entries), answer)
 
-    def region_of(self, session: Session, name: str) -> Region:
+    def find_region(self, session: Session, name: str) -> Region:
         """A session's region of that name.
 
         Raises:

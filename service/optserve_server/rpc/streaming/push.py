@@ -53,11 +53,11 @@ async def receive_push(requests: Requests, find: Callable[[str], Session], execu
         raise DomainError(Reason.STREAM_PROTOCOL, "a push begins with a header", field="header")
     push = await _begin_push(first.message.header, find, execution)
     filler = Filler(push.staging.buffer)
-    filler.add(first.chunk)
+    filler.add_chunk(first.chunk)
     while (framed := await anext(requests, None)) is not None:
         if framed.message.HasField("header"):
             raise filler.interruption_error("header")
-        filler.add(framed.chunk)
+        filler.add_chunk(framed.chunk)
     if not filler.is_complete:
         raise filler.truncation_error()
     return push

@@ -60,7 +60,7 @@ class StepAnswer:
         """Whether that many bytes of the parameters are there."""
         return self._reached >= byte_count
 
-    async def wait(self, byte_count: int) -> None:
+    async def wait_for_bytes(self, byte_count: int) -> None:
         """Returns when that many bytes of the parameters are there."""
         while self._reached < byte_count:
             self._news = asyncio.Event()
@@ -104,7 +104,7 @@ class StepAnswers:
         """Counts how long an answer that is being sent takes from now on."""
         if self.sending_task is not None:
             begun = perf_counter_ns()
-            self.sending_task.add_done_callback(lambda _: respond.add(perf_counter_ns() - begun))
+            self.sending_task.add_done_callback(lambda _: respond.add_duration(perf_counter_ns() - begun))
 
     def release_buffer(self) -> None:
         """Lets go of the last answer's buffer."""
@@ -142,7 +142,7 @@ class StepAnswers:
         while start < size:
             stop = min(start + self._chunk_bytes, size)
             if not answer.has_bytes(stop):
-                await answer.wait(stop)
+                await answer.wait_for_bytes(stop)
             # If the message is copied before anybody else gets a turn, the buffer is free by then.
             answer.is_copied = messages.copies and stop == size
             await messages.write_pieces(RESPONSES.contiguous_message_buffers(head, start, buffer[start:stop]))

@@ -76,19 +76,19 @@ class StepStream:
         """
         messages, drain = self._messages, self._drain
         try:
-            with drain.interruptible() as wait:
+            with drain.make_interruptible() as wait:
                 while (message := await messages.read()) is not aio.EOF:
                     wait.is_idle = False
                     answer = await self._serve_message(message)
                     if answer:
                         begun = perf_counter_ns()
                         await messages.write_pieces(answer)
-                        self._execution.meters.respond.add(perf_counter_ns() - begun)
+                        self._execution.meters.respond.add_duration(perf_counter_ns() - begun)
                     if failpoints.armed:
                         failpoints.hit_failpoint("after-ack")
                     wait.is_idle = True
                     if drain.draining:
-                        drain.check()
+                        drain.reject_if_draining()
             await self._answers.wait_until_sent()
         except DomainError:
             # The steps before it are taken, and their answers may be on their way.
@@ -106,7 +106,7 @@ class StepStream:
             The answer to a step, encoded, in pieces; None if an answer was sent, or is being sent.
         """
         begun = perf_counter_ns()
-        request, chunk = await self._messages.decode(message)
+        request, chunk = await self._messages.decode_message(message)
         if request.HasField("step"):
             return await self._serve_step(request, chunk, begun)
         if request.HasField("plan"):
@@ -145,13 +145,13 @@ class StepStream:
         """
         with within("plan"):
             session = steps.find_plan_session(message, self._find)
-            make = partial(steps.plan_from, message, session, self._sharing.region_of)
+            make = partial(steps.plan_from, message, session, self._sharing.find_region)
             plan = await self._execution.run_or_offload(len(session.layout.entries), make)
         if not plan.is_current:  # the session was updated, deleted or evicted meanwhile
             return await self._resolve_plan(message)
         if plan.region is not None:
             with within("plan"):
-                self._sharing.region_of(session, message.region)  # it may have been dropped meanwhile
+                self._sharing.find_region(session, message.region)  # it may have been dropped meanwhile
         plan.session.on_close[self] = self._on_close
         if plan.region is not None:
             plan.region.hold(self, self._drop_plan)
@@ -198,7 +198,7 @@ class StepStream:
             step = await self._receive_step(plan, request.step, options, chunk)
             if self._answers.sending_task is not None:
                 await self._answers.wait_until_sent()
-            self._execution.meters.receive.add(perf_counter_ns() - begun)
+            self._execution.meters.receive.add_duration(perf_counter_ns() - begun)
             if plan.region is not None:
                 return await self._commit_shared_memory_step(plan, plan.region, step)
             return await self._commit_step(plan, step)
@@ -249,7 +249,7 @@ class StepStream:
         """Reads until a gradient is complete; if the stream breaks off, keeps what has arrived."""
         uploads, worker = session.coordinator.uploads, step.options.worker
         if start.resume_from:
-            upload = uploads.find(worker)
+            upload = uploads.find_upload(worker)
             known = upload if upload.upload_id == start.upload_id else NOTHING
             filler.resume_with(known.received, start.resume_from)
         try:
@@ -257,9 +257,9 @@ class StepStream:
         except BaseException:
             member = step.options.member
             if start.upload_id and member and session.coordinator.membership.is_member(worker, member.epoch):
-                uploads.keep(worker, start.upload_id, filler.received)  # the plan's buffer: it ends
+                uploads.store_received(worker, start.upload_id, filler.received)  # the plan's buffer: it ends
             raise
-        uploads.drop(worker)
+        uploads.drop_upload(worker)
 
     async def _receive_gradient(
         self, filler: Filler, chunk: Chunk | None, on_progress: Callable[[int], object] | None = None
@@ -272,7 +272,7 @@ class StepStream:
             message = await self._messages.read()
             if message is aio.EOF:
                 raise filler.truncation_error()
-            request, chunk = await self._messages.decode(message)
+            request, chunk = await self._messages.decode_message(message)
             for field in ("step", "plan", "data_connection"):
                 if request.HasField(field):
                     raise filler.interruption_error(field)
@@ -354,7 +354,7 @@ async def _receive_chunk(filler: Filler, chunk: Chunk | None) -> None:
             filler.discard_chunk(chunk)
             raise
     else:
-        filler.add(chunk)
+        filler.add_chunk(chunk)
 
 
 async def _receive_chunk_ahead(chunk: ChunkAhead, place: memoryview) -> None:

@@ -68,12 +68,12 @@ class StreamMessages:
             raise _stream_protocol_error(
                 "this is not the ticket that the stream was offered", "data_connection.ticket"
             )
-        self._socket = await self._data.claim(request.ticket)
+        self._socket = await self._data.claim_connection(request.ticket)
         connection = DataConnection(self._socket, self._call, self._meters, self._max_message_bytes)
         self.read, self._connection = connection.read, connection
         self.copies = False
 
-    async def decode(self, message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
+    async def decode_message(self, message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
         """Decodes a message and counts its bytes.
 
         Returns:
@@ -112,12 +112,12 @@ class StreamMessages:
         if self._socket is not None:
             self._data.close_gracefully(self._socket)
         elif self._offer is not None:
-            self._data.withdraw(self._offer.ticket)
+            self._data.withdraw_ticket(self._offer.ticket)
 
     def _make_offer(self) -> pb.StepStreamResponse:
         offer = pb.DataConnectionOffer()
         if self._offer is None and self._context.peer().startswith(("ipv4:", "ipv6:")):
-            self._offer = self._data.offer()
+            self._offer = self._data.make_offer()
         if self._offer is not None:
             offer.port, offer.ticket, offer.server_port = self._offer
             offer.claim_within.seconds = int(CLAIM_TIMEOUT_S)

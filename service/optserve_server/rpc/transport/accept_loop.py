@@ -27,12 +27,12 @@ class AcceptLoop:
         self._served: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
 
-    def open(self, listener: socket.socket) -> None:
+    def start_accepting(self, listener: socket.socket) -> None:
         """Begins to take connections at a socket, which is closed together with the accept loop."""
         listener.setblocking(False)
-        self.spawn(self._accept_connections(listener))
+        self.start_task(self._accept_connections(listener))
 
-    def spawn(self, work: Work) -> None:
+    def start_task(self, work: Work) -> None:
         """Runs other work, which is cancelled when the accept loop is closed."""
         _start_task(work, self._others)
 

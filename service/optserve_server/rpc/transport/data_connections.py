@@ -88,30 +88,30 @@ class DataConnections:
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         listener = socket.create_server(address[:2], family=family, dualstack_ipv6=both)
         self._port, self._server_port = listener.getsockname()[1], server_port
-        self._accept_loop.open(listener)
+        self._accept_loop.start_accepting(listener)
 
     async def stop(self) -> None:
         """Closes the port, and every connection that no stream uses."""
         self._port = 0
         await self._accept_loop.close()
 
-    def offer(self) -> Offer | None:
+    def make_offer(self) -> Offer | None:
         """A new offer, good for some seconds; None if the server takes no data connections, or no more."""
         if not self._port or 0 < self._max_connections <= self.count + len(self._claims):
             return None
         ticket = secrets.token_bytes(TICKET_BYTES)
         loop = asyncio.get_running_loop()
         self._claims[ticket] = loop.create_future()
-        loop.call_later(CLAIM_TIMEOUT_S, self.withdraw, ticket)
+        loop.call_later(CLAIM_TIMEOUT_S, self.withdraw_ticket, ticket)
         return Offer(self._port, ticket, self._server_port)
 
-    def withdraw(self, ticket: bytes) -> None:
+    def withdraw_ticket(self, ticket: bytes) -> None:
         """Makes a ticket worthless, and closes the connection of one that showed it."""
         claim = self._claims.pop(ticket, None)
         if claim is not None and not claim.cancel():
             claim.result().close()
 
-    async def claim(self, ticket: bytes) -> socket.socket:
+    async def claim_connection(self, ticket: bytes) -> socket.socket:
         """Returns the connection that showed a ticket; its owner passes it to `close_gracefully`.
 
         Raises:
@@ -132,7 +132,7 @@ class DataConnections:
 
     def close_gracefully(self, connection: socket.socket) -> None:
         """Says that nothing more comes, and closes a connection once its client has heard that."""
-        self._accept_loop.spawn(self._half_close_and_drain(connection))
+        self._accept_loop.start_task(self._half_close_and_drain(connection))
 
     async def _match_ticket(self, connection: socket.socket) -> None:
         """Hands a connection to the call whose ticket it shows, or closes it without a word."""

@@ -60,7 +60,7 @@ class DescriptorPassing:
             listener.close()
             return
         self.name = name
-        self._accept_loop.open(listener)
+        self._accept_loop.start_accepting(listener)
 
     async def stop(self) -> None:
         """Ends every connection, and so drops every region."""

@@ -62,7 +62,7 @@ class Filler:
         """Counts the last chunk as missing: it did not arrive as a whole."""
         self._filled -= chunk.byte_count
 
-    def add(self, chunk: ChunkView | None) -> None:
+    def add_chunk(self, chunk: ChunkView | None) -> None:
         """Puts the chunk of a message into its place; a message without one adds nothing.
 
         Raises:
@@ -74,7 +74,7 @@ class Filler:
             self.reserve_place(chunk)[:] = chunk.data
 
     def reserve_place(self, chunk: ChunkView | ChunkAhead) -> memoryview:
-        """The place of a chunk, which from now on counts as filled; raises as `add`."""
+        """The place of a chunk, which from now on counts as filled; raises as `add_chunk`."""
         start, stop = self._filled, self._filled + chunk.byte_count
         if chunk.byte_offset != start:
             raise DomainError(

@@ -59,12 +59,12 @@ def answer_to(kind: ChangeKind, session: Session, outcome: Any) -> Message:
     return answer  # type: ignore[no-any-return]
 
 
-def encode(kind: ChangeKind, session: Session, outcome: object) -> bytes:
+def encode_answer(kind: ChangeKind, session: Session, outcome: object) -> bytes:
     """The answer to a change as it is kept."""
     return answer_to(kind, session, outcome).SerializeToString()
 
 
-def decode(kind: ChangeKind, data: bytes) -> Message:
+def decode_answer(kind: ChangeKind, data: bytes) -> Message:
     """An answer that was kept."""
     return _TYPES[kind].FromString(data)
 

@@ -95,7 +95,7 @@ def fill_session(message: session_pb2.Session, session: Session) -> None:
     progress = session.coordinator.progress
     if progress is not None:
         message.data_plan.shard_count = progress.plan.shard_count
-        message.data_plan.completed = progress.completed
+        message.data_plan.completed = progress.completed_count
         message.data_plan.leased = progress.leased_count
         message.data_plan.epoch = progress.first_incomplete_epoch
 

@@ -43,5 +43,5 @@ def serialize_snapshot(frozen: EncodedSnapshot, budget: Budget) -> npt.NDArray[n
         buffer[position : position + data.size] = data
         position += data.size
 
-    snapshot.write(put, frozen.tensors, frozen.metadata)
+    snapshot.write_snapshot(put, frozen.tensors, frozen.metadata)
     return buffer

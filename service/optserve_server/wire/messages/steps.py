@@ -241,7 +241,7 @@ def plan_answer_to(plan: StepPlan[Session]) -> bytes:
         _fill_layout(planned.parameters, plan.parameters)
     if plan.worker:
         planned.next_sequence = session.step_deduplication.next_sequence(plan.worker)
-        upload = session.coordinator.uploads.find(plan.worker)
+        upload = session.coordinator.uploads.find_upload(plan.worker)
         planned.upload_id, planned.received_bytes = upload.upload_id, upload.received.size
     return response.SerializeToString()
 

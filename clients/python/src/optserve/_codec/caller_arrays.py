@@ -71,7 +71,7 @@ class CallerArrays:
         self._targets = {place.name: arrays[place.name] for place in layout.places}
         self._staged: list[tuple[Array, Array]] = []
         self.pieces = [
-            dtypes.bytes_of(self._get_receive_array(self._targets[place.name], place.dtype))
+            dtypes.view_bytes(self._get_receive_array(self._targets[place.name], place.dtype))
             for place in layout.places
         ]
 

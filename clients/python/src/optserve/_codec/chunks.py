@@ -12,7 +12,7 @@ from optserve._codec.framing import ChunkAhead, ChunkParts, ChunkView
 CHUNK_BYTES = 1 << 20
 
 
-def cut(
+def cut_chunks(
     views: Iterable[memoryview], on_chunk: Callable[[int], object] | None = None, start: int = 0
 ) -> Iterator[ChunkView | ChunkParts]:
     """Cuts the bytes of all views, one after the other, into chunks.
@@ -66,7 +66,7 @@ class Filling:
         """Whether everything has arrived."""
         return self._missing == 0
 
-    def add(self, chunk: ChunkView | ChunkAhead) -> int:
+    def add_chunk(self, chunk: ChunkView | ChunkAhead) -> int:
         """Puts a chunk into its place, as it arrives, and returns its length.
 
         Raises:

@@ -79,7 +79,7 @@ def _numpy_name(dtype: DTypeLike) -> DTypeLike:
     return written.removeprefix("torch.") if written.startswith("torch.") else dtype
 
 
-def bytes_of(array: Array) -> memoryview:
+def view_bytes(array: Array) -> memoryview:
     """The bytes of a row-major array, in place."""
     return array.reshape(-1).view(np.uint8).data
 

@@ -198,7 +198,7 @@ class Framing(Generic[M]):
                 if stop > end:
                     raise DecodeError("a field is longer than its message")
             else:
-                tag, _, inner, stop = next(fields(received, start, end))
+                tag, _, inner, stop = next(iterate_fields(received, start, end))
             if tag != self._tag:
                 others.append((tag, start, inner, stop))
             else:
@@ -216,7 +216,7 @@ def _locate_chunk_data(
         length, inner = read_varint(received, start + 1, end)
         if inner + length == end:  # of a first chunk, this is all
             return offset, (inner, end)
-    for tag, _, inner, stop in fields(received, start, end):
+    for tag, _, inner, stop in iterate_fields(received, start, end):
         if tag == DATA_TAG:
             data = inner, stop
         elif tag == OFFSET_TAG:
@@ -229,13 +229,13 @@ def _chunk_prefix(tag: int, offset: int, byte_count: int) -> bytes:
     """What comes before a chunk's bytes."""
     inner = b""
     if offset:
-        inner += bytes((OFFSET_TAG,)) + varint(offset)
+        inner += bytes((OFFSET_TAG,)) + encode_varint(offset)
     if byte_count:
-        inner += bytes((DATA_TAG,)) + varint(byte_count)
-    return varint(tag) + varint(len(inner) + byte_count) + inner
+        inner += bytes((DATA_TAG,)) + encode_varint(byte_count)
+    return encode_varint(tag) + encode_varint(len(inner) + byte_count) + inner
 
 
-def fields(received: Encoded, start: int, end: int) -> Iterator[Field]:
+def iterate_fields(received: Encoded, start: int, end: int) -> Iterator[Field]:
     """Each field's tag, and where it, its content and the next field start.
 
     Args:
@@ -289,7 +289,7 @@ def read_varint(received: Encoded, start: int, end: int) -> tuple[int, int]:
     raise DecodeError("a varint does not end")
 
 
-def varint(value: int) -> bytes:
+def encode_varint(value: int) -> bytes:
     """A number of up to 64 bits as a varint."""
     out = bytearray()
     while value > 0x7F:

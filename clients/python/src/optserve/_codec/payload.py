@@ -15,7 +15,7 @@ from optserve._codec.allocator import keep_freed_memory
 from optserve._codec.dtypes import Array
 from optserve._codec.framing import ChunkParts, ChunkView, Framing
 from optserve._codec.layout import Layout, TensorInfo
-from optserve._codec.sparse_rows import AnyGradients, Rows, split
+from optserve._codec.sparse_rows import AnyGradients, Rows, split_gradients
 from optserve.v1 import tensor_pb2
 
 
@@ -36,7 +36,7 @@ class Payload:
     rows: list[Rows] = field(default_factory=list)
 
     @classmethod
-    def of(
+    def from_arrays(
         cls, layout: Layout, arrays: Mapping[str, ArrayLike], what: str, wire_dtype: DTypeLike | None = None
     ) -> Payload:
         """Aligns arrays to a layout, and converts them if a wire type is asked for.
@@ -63,8 +63,8 @@ class Payload:
             TypeError: an element type is.
             ValueError: there is none.
         """
-        dense, rows = split(layout, gradients, wire_dtype)
-        payload = replace(cls.of(layout, dense, "gradients", wire_dtype), rows=rows)
+        dense, rows = split_gradients(layout, gradients, wire_dtype)
+        payload = replace(cls.from_arrays(layout, dense, "gradients", wire_dtype), rows=rows)
         if not payload.arrays and not payload.rows:
             raise ValueError("gradients is empty, but must have the gradient of at least one tensor")
         return payload if payload.matches_tensor_dtypes(layout) else payload.convert_to_one_dtype()
@@ -106,7 +106,7 @@ class Payload:
         return dtypes.TYPES[kinds.pop()] if len(kinds) == 1 else tensor_pb2.DATA_TYPE_UNSPECIFIED
 
 
-def pieces(
+def encode_pieces(
     framing: Framing[Any],
     head: bytes,
     arrays: Sequence[Array],
@@ -128,12 +128,14 @@ def pieces(
         start: how many of the first bytes are left out.
     """
     if byte_count > chunks.CHUNK_BYTES or sources:
-        return _encode_messages(framing, head, chunks.cut(_byte_views(arrays, sources), on_sent, start))
+        return _encode_messages(
+            framing, head, chunks.cut_chunks(_byte_views(arrays, sources), on_sent, start)
+        )
     if on_sent is not None:
         on_sent(byte_count)
     if not byte_count:
         return ((head,),)
-    return (framing.message_buffers(head, ChunkParts(0, byte_count, list(map(dtypes.bytes_of, arrays)))),)
+    return (framing.message_buffers(head, ChunkParts(0, byte_count, list(map(dtypes.view_bytes, arrays)))),)
 
 
 def _encode_messages(
@@ -149,11 +151,11 @@ def _byte_views(arrays: Sequence[Array], sources: Sequence[Array | None]) -> Ite
     """Yields the bytes of arrays; those of converted ones when they are asked for."""
     for array, source in zip_longest(arrays, sources):
         if source is None:
-            yield dtypes.bytes_of(array)
+            yield dtypes.view_bytes(array)
             continue
         flat, given = array.reshape(-1), source.reshape(-1)
         size = chunks.CHUNK_BYTES // array.itemsize
         for start in range(0, flat.size, size):
             piece = flat[start : start + size]
             np.copyto(piece, given[start : start + size], casting="unsafe")
-            yield dtypes.bytes_of(piece)
+            yield dtypes.view_bytes(piece)

@@ -36,7 +36,7 @@ class ReceiveBuffers:
         self._pool = BufferPool()
         self._caller: CallerArrays | None = None
 
-    def begin(self, layout: ByteLayout, into: Into) -> Reception:
+    def begin_reception(self, layout: ByteLayout, into: Into) -> Reception:
         """Returns where the bytes of a layout go."""
         if into is None:
             buffer = self._pool.take(layout.byte_count)

@@ -59,7 +59,7 @@ class Rows:
         return Rows(self.name, self.indices.copy(), self.values.copy())
 
 
-def split(
+def split_gradients(
     layout: Layout, gradients: AnyGradients, wire_dtype: DTypeLike | None = None
 ) -> tuple[dict[str, ArrayLike], list[Rows]]:
     """Whole arrays, and sparse rows converted where a wire type is asked for.

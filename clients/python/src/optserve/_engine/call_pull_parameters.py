@@ -7,7 +7,7 @@ from optserve._codec.byte_layout import ByteLayout
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._transport.connection import Connection
 from optserve.parameters import Parameters
-from optserve.progress import bar
+from optserve.progress import make_progress_bar
 from optserve.spec import member_or_none
 from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
@@ -38,11 +38,11 @@ def call_pull_parameters(
     try:
         message = next(call, None)
         header = wire.ParametersHeader() if message is None else message.message.header
-        reception = buffers.begin(ByteLayout(header.layout, header.byte_count), into)
-        with bar("pull", header.byte_count, connection.progress) as shown:
+        reception = buffers.begin_reception(ByteLayout(header.layout, header.byte_count), into)
+        with make_progress_bar("pull", header.byte_count, connection.progress) as shown:
             while message is not None:
                 if message.chunk is not None:
-                    shown.update(reception.add(message.chunk))
+                    shown.update(reception.add_chunk(message.chunk))
                 if reception.is_complete:
                     return Parameters(
                         reception.complete_arrays(),

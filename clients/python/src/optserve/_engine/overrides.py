@@ -14,7 +14,7 @@ Overrides: TypeAlias = Mapping[str, float | Mapping[str, float]]
 """
 
 
-def encode(overrides: Overrides) -> list[wire.HyperparameterOverride]:
+def encode_overrides(overrides: Overrides) -> list[wire.HyperparameterOverride]:
     """Returns the messages of overrides, in their order.
 
     Raises:

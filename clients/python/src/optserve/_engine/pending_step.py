@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from optserve import coercion, errors
-from optserve._codec.dtypes import bytes_of, to_tensor
-from optserve._codec.payload import pieces
+from optserve._codec.dtypes import to_tensor, view_bytes
+from optserve._codec.payload import encode_pieces
 from optserve._codec.receive_buffers import Into
 from optserve._codec.sparse_rows import Rows
 from optserve._engine.plan import IN_MEMORY, REQUESTS, Collected, Plan
@@ -135,8 +135,8 @@ class PendingStep:
         head = request.SerializeToString()
         opening = plan.opening
         if opening and not (self._rows or sources or self.bar):  # one message, as most have
-            return ((head, opening, *map(bytes_of, arrays)),)
-        return pieces(REQUESTS, head, arrays, byte_count, on_sent, sources, self.resume_from)
+            return ((head, opening, *map(view_bytes, arrays)),)
+        return encode_pieces(REQUESTS, head, arrays, byte_count, on_sent, sources, self.resume_from)
 
     def switch_to_chunks(self, plan: Plan) -> None:
         """Has the gradient sent, whose memory the server does not share any more.

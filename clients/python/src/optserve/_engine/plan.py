@@ -85,7 +85,7 @@ class Plan:
         region: SharedMemory | None,
     ) -> None:
         self.options, self.region = options, region
-        self.tensors, self.data_type = signature_of(layout, payload)
+        self.tensors, self.data_type = plan_signature(layout, payload)
         self.byte_count = sum(array.nbytes for array in payload.arrays)
         self.request = wire.StepStreamRequest(step=wire.StepStart())
         self.opening = b""
@@ -210,7 +210,7 @@ class Plan:
 Signature = tuple[tuple[tuple[str, ...], tuple[str, ...]], tensor_pb2.DataType.ValueType]
 
 
-def signature_of(layout: Layout, payload: Payload) -> Signature:
+def plan_signature(layout: Layout, payload: Payload) -> Signature:
     """Returns names of whole and of sparse tensors, and the element type that a plan states of them."""
     names = tuple(tensor.name for tensor in payload.tensors), tuple(some.name for some in payload.rows)
     own = payload.matches_tensor_dtypes(layout)

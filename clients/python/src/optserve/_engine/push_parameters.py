@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 
 from optserve._codec.framing import Framing
-from optserve._codec.payload import Payload, pieces
+from optserve._codec.payload import Payload, encode_pieces
 from optserve._transport.connection import Connection
 from optserve._transport.retry import transfer_timeout
-from optserve.progress import bar
+from optserve.progress import make_progress_bar
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
 
@@ -37,9 +37,9 @@ def push_parameters(
     shows = connection.progress if progress is None else progress
 
     def attempt(left: float) -> session_pb2.Session:
-        with bar("upload", payload.byte_count, shows) as shown:
+        with make_progress_bar("upload", payload.byte_count, shows) as shown:
             head = wire.PushParametersRequest(header=header).SerializeToString()
-            messages = pieces(PUSHES, head, payload.arrays, payload.byte_count, shown.update)
+            messages = encode_pieces(PUSHES, head, payload.arrays, payload.byte_count, shown.update)
             response: wire.PushParametersResponse = connection.streams.push(
                 map(b"".join, messages), timeout=left, metadata=connection.metadata
             )

@@ -15,7 +15,7 @@ from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._engine.call_pull_parameters import call_pull_parameters
-from optserve._engine.plan import signature_of
+from optserve._engine.plan import plan_signature
 from optserve._engine.shared_memory import SharedMemory
 from optserve._transport.connection import Connection
 from optserve._transport.retry import transfer_timeout
@@ -73,7 +73,7 @@ class SharedRegions:
         self._buffers = ReceiveBuffers()
         self._losses = 0
 
-    def region(self, payload: Payload, pull: Pull | None) -> SharedMemory | None:
+    def find_or_request_region(self, payload: Payload, pull: Pull | None) -> SharedMemory | None:
         """Returns memory for a gradient of these tensors and types, and for what is pulled after it.
 
         No step that lies in memory may be under way. Rows are few bytes, and are sent.
@@ -86,7 +86,7 @@ class SharedRegions:
             return None
         message = None if pull is None else pull.message(self._layout)
         text = b"" if message is None else b"\1" + message.SerializeToString(deterministic=True)
-        names, data_type = signature_of(self._layout, payload)
+        names, data_type = plan_signature(self._layout, payload)
         key = (names[0], data_type, text)
         memory = self._memories.get(key) or self._request_shared_memory(key, message)
         if memory is not None:
@@ -96,7 +96,7 @@ class SharedRegions:
             self._memories.popitem(last=False)[1].close()
         return memory
 
-    def forget(self, memory: SharedMemory, *, lost: bool = True) -> None:
+    def drop_region(self, memory: SharedMemory, *, lost: bool = True) -> None:
         """Drops memory.
 
         Args:
@@ -110,7 +110,9 @@ class SharedRegions:
         if self._losses >= MAX_LOSSES:
             self._disable_sharing("the server has forgotten what it shared")
 
-    def read(self, memory: SharedMemory, pull: Pull, step: int, change: int, into: Into) -> Parameters:
+    def read_parameters(
+        self, memory: SharedMemory, pull: Pull, step: int, change: int, into: Into
+    ) -> Parameters:
         """Returns the parameters in memory after a step.
 
         Args:

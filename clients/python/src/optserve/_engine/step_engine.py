@@ -17,9 +17,9 @@ from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
-from optserve._engine.overrides import Overrides, encode
+from optserve._engine.overrides import Overrides, encode_overrides
 from optserve._engine.pending_step import PendingStep
-from optserve._engine.plan import Plan, PlanOptions, signature_of
+from optserve._engine.plan import Plan, PlanOptions, plan_signature
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_protocol import Membership, StepProtocol, Verdict
@@ -31,7 +31,7 @@ from optserve._transport.data_channel import NoDataConnection
 from optserve._transport.data_connection import PartialMessage
 from optserve._transport.retry import Deadline, transfer_timeout
 from optserve.parameters import Parameters
-from optserve.progress import LARGE, bar
+from optserve.progress import LARGE, make_progress_bar
 from optserve.v1 import session_service_pb2 as wire
 
 RESPONSES = Framing(wire.StepStreamResponse)
@@ -84,7 +84,7 @@ class StepEngine:
         self._plans: list[Plan] = []  # the last one used comes first
         self._unraised_error: errors.OptserveError | None = None
         self._closed = False
-        fork.register(self)
+        fork.register_after_fork(self)
         connection.register_closable(self)
 
     def step(
@@ -121,7 +121,7 @@ class StepEngine:
             deadline = Deadline(transfer_timeout(self._timeout, byte_count) if timeout is None else timeout)
             if progress is False or (progress is None and byte_count < LARGE):
                 return self._run_step(step, deadline)
-            with bar("step", byte_count, progress) as step.bar:
+            with make_progress_bar("step", byte_count, progress) as step.bar:
                 return self._run_step(step, deadline)
         finally:
             lock.release()
@@ -140,7 +140,7 @@ class StepEngine:
             step = self._prepare_step(gradients, options, copy=True)
             if expected_step is not None or loss_scale is not None or overrides:
                 step.start = _make_step_start(options, expected_step, loss_scale, overrides)
-            self._protocol.add(step)
+            self._protocol.add_step(step)
             channel, watchdog = self._channel or self._open_channel(), self._connection.watchdog
             watchdog.watch(self, self._answer_deadline(None).at, channel.cancel)
             try:
@@ -149,7 +149,7 @@ class StepEngine:
                 self._cancel_channel()  # it is sent again when its answer is waited for
             except BaseException:
                 self._cancel_channel()
-                self._protocol.withdraw(step)
+                self._protocol.withdraw_step(step)
                 raise
             finally:
                 watchdog.stop_watching(self)
@@ -177,7 +177,7 @@ class StepEngine:
                 self._settle_oldest_step(self._answer_deadline(None))
             self._raise_unraised()
 
-    def region_of(self, gradients: AnyGradients, options: PlanOptions) -> SharedMemory | None:
+    def find_region(self, gradients: AnyGradients, options: PlanOptions) -> SharedMemory | None:
         """Returns the shared memory that such gradients go to, if there is any."""
         with self._lock:
             return self._prepare_step(gradients, options, copy=False).plan.region
@@ -250,7 +250,7 @@ class StepEngine:
     ) -> PendingStep:
         """Makes a step whose gradients no plan has collected."""
         payload = Payload.of_gradients(self._layout, gradients, options.wire_dtype)
-        region = self._regions.region(payload, options.pull) if shared else None
+        region = self._regions.find_or_request_region(payload, options.pull) if shared else None
         plan = self._find_or_make_plan(payload, gradients, options, region)
         if region is not None:
             return PendingStep(self, plan, plan.copy_to_shared_memory(payload.arrays))
@@ -262,7 +262,7 @@ class StepEngine:
     def _find_or_make_plan(
         self, payload: Payload, gradients: AnyGradients, options: PlanOptions, region: SharedMemory | None
     ) -> Plan:
-        signature = signature_of(self._layout, payload)
+        signature = plan_signature(self._layout, payload)
         for plan in self._plans:
             if (
                 plan.options == options
@@ -294,7 +294,7 @@ class StepEngine:
 
     def _run_step(self, step: PendingStep, deadline: Deadline) -> StepResult:
         """Takes a step that is waited for at once."""
-        self._protocol.add(step)
+        self._protocol.add_step(step)
         try:
             while not step.is_resolved:
                 self._settle_oldest_step(deadline)
@@ -302,9 +302,9 @@ class StepEngine:
             if not step.is_resolved:
                 # The arrays are the caller's again, and so is the decision whether to go on.
                 self._cancel_channel()
-                self._protocol.withdraw(step)
+                self._protocol.withdraw_step(step)
                 if step.plan.region is not None:
-                    self._regions.forget(step.plan.region, lost=False)  # the server may still read it
+                    self._regions.drop_region(step.plan.region, lost=False)  # the server may still read it
             raise
         return step.result_or_raise()
 
@@ -398,7 +398,7 @@ class StepEngine:
         if plan.options.pull is None:
             values = Parameters()
         elif plan.region is not None:
-            values = self._regions.read(
+            values = self._regions.read_parameters(
                 plan.region, plan.options.pull, head.parameters_step, head.parameters_change, step.into
             )
         else:
@@ -421,11 +421,11 @@ class StepEngine:
             raise errors.Internal("the answer to the plan has no layout of the parameters")
         if isinstance(chunk, ChunkView) and len(chunk.data) == layout.byte_count < LARGE_BYTES:
             return self._buffers.arrays_from_bytes(layout, chunk.data, step.into)
-        reception = self._buffers.begin(layout, step.into)
+        reception = self._buffers.begin_reception(layout, step.into)
         while not reception.is_complete:
             if chunk is not None:
                 try:
-                    size = reception.add(chunk)
+                    size = reception.add_chunk(chunk)
                 except ValueError as error:
                     raise errors.Internal(str(error)) from error
                 if step.bar is not None:
@@ -444,7 +444,7 @@ class StepEngine:
         tensors = [self._layout[name] for name in oldest.plan.tensors[0]]
         arrays = [region.gradients[tensor.name] for tensor in tensors]
         payload = Payload(tensors, arrays, len(tensors) == len(self._layout))
-        self._regions.forget(region)
+        self._regions.drop_region(region)
         oldest.switch_to_chunks(self._find_or_make_plan(payload, region.gradients, oldest.plan.options, None))
         return True
 
@@ -483,7 +483,7 @@ def _make_step_start(
     if loss_scale is not None:
         start.loss_scale = coercion.to_float(loss_scale, "loss_scale")
     if overrides:
-        start.overrides.extend(encode(overrides))
+        start.overrides.extend(encode_overrides(overrides))
     return start
 
 

@@ -80,7 +80,7 @@ class StepProtocol:
         self._begun: set[int] = set()  # the upload that was begun last
         self.mark_all_unsent()
 
-    def add(self, step: PendingStep) -> None:
+    def add_step(self, step: PendingStep) -> None:
         """Numbers a step, and puts it behind the others."""
         if not step.plan.options.validate_only:
             step.sequence = self._next
@@ -181,7 +181,7 @@ class StepProtocol:
             abandoned.__cause__ = error
             self.waiting.popleft().resolve(abandoned)
 
-    def withdraw(self, step: PendingStep) -> None:
+    def withdraw_step(self, step: PendingStep) -> None:
         """Takes back the last step, whose caller waits no more; its number goes to the next one."""
         self.mark_all_unsent()
         self.waiting.remove(step)

@@ -16,7 +16,7 @@ from optserve._transport import fork
 from optserve._transport.channel import Channel
 from optserve._transport.data_channel import DataChannel, NoDataConnection
 from optserve._transport.data_connection import host_and_port
-from optserve._transport.diagnosis import diagnose
+from optserve._transport.diagnosis import diagnose_connection
 from optserve._transport.grpc_channel import GrpcChannel, Metadata
 from optserve._transport.locality import is_local
 from optserve._transport.methods import StreamMethods
@@ -118,7 +118,7 @@ class Connection:
         weakref.finalize(self, self.watchdog.close)
         self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._open_channel()
-        fork.register(self)
+        fork.register_after_fork(self)
 
     def call(
         self, method: grpc.UnaryUnaryMultiCallable[Request, T], request: Request, timeout: float | None = None
@@ -150,7 +150,7 @@ class Connection:
         if isinstance(error, errors.Unavailable) and error.reason is None:
             proxied = not is_local(self._target)
             address = host_and_port(self._target)
-            cause = diagnose(address, is_tls=self._credentials is not None, uses_proxy=proxied)
+            cause = diagnose_connection(address, is_tls=self._credentials is not None, uses_proxy=proxied)
         if cause:
             error.message += f": {cause}"
 

@@ -10,7 +10,7 @@ TIMEOUT_S = 1.0
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 
 
-def diagnose(address: tuple[str, int] | None, *, is_tls: bool, uses_proxy: bool) -> str:
+def diagnose_connection(address: tuple[str, int] | None, *, is_tls: bool, uses_proxy: bool) -> str:
     """Says in a clause what seems to be the matter; empty if nothing was found.
 
     Args:

@@ -30,7 +30,7 @@ _objects: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _parents: list[object] = []
 
 
-def register(value: Forkable) -> None:
+def register_after_fork(value: Forkable) -> None:
     """Has ``value.after_fork`` called in every forked child, for as long as it lives."""
     _objects.add(value)
 

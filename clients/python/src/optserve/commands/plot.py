@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> None:
     pictures = _import_pictures()
     with _open_client(options) as client:
         figure = options.draw(client, pictures, items, options)
-    pictures.save(figure, options.output)
+    pictures.save_figure(figure, options.output)
     print(options.output)
 
 

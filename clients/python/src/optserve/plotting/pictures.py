@@ -32,7 +32,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 
-def save(figure: Figure, path: FilePath) -> None:
+def save_figure(figure: Figure, path: FilePath) -> None:
     """Writes an SVG to a path that ends in .svg, and a PNG to any other; makes missing folders.
 
     A PNG has at most 256 colors: lines on white need no more, and the file is a third as large.

@@ -105,7 +105,7 @@ class Spec(metaclass=SpecType):
         for name, field in wire_fields(cls).items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, convert(field, value, f"{cls.__name__}.{name}"))
+                object.__setattr__(self, name, convert_field_value(field, value, f"{cls.__name__}.{name}"))
 
     @classmethod
     def of(cls, value: object, name: str) -> Self:
@@ -259,7 +259,7 @@ def wire_fields(cls: type[Spec]) -> Mapping[str, FieldDescriptor]:
     return found
 
 
-def convert(field: FieldDescriptor, value: object, name: str) -> object:
+def convert_field_value(field: FieldDescriptor, value: object, name: str) -> object:
     """The value of a field, in the type that its descriptor says.
 
     Args:

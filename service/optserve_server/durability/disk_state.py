@@ -78,5 +78,8 @@ class DiskState:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self.trouble = "the server's disk is full"
             return Reason.STORAGE_FULL
-        self.trouble = "the server's disk has failed"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            self.trouble = "the server has no file descriptor left"
+        else:
+            self.trouble = "the server's disk has failed"
         return Reason.STORAGE_UNAVAILABLE

@@ -123,7 +123,7 @@ def test_further_members_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> No
     session = session_of(spec_of(), {"w": np.zeros(2)})
     for worker in "abc":
         session.coordinator.membership.join(worker, 10.0)
-    namespace = SimpleNamespace(name="", store=SimpleNamespace(all=lambda: [session]))
+    namespace = SimpleNamespace(name="", store=SimpleNamespace(list_sessions=lambda: [session]))
     server = SimpleNamespace(namespaces=[namespace])
     families = {family.name: family for family in metrics.ServerCollector(server)._worker_metrics()}  # type: ignore[arg-type]
     assert [sample.value for sample in families["optserve_workers"].samples] == [3, 0]

@@ -21,6 +21,7 @@ from optserve_server.spec.session_spec import DurabilityMode, DurabilitySpec, Se
 from optserve_server.state.layout import Layout
 from optserve_server.state.metric_monitors import count_session_bytes
 from optserve_server.state.prepared_change import Prepared
+from optserve_server.state.spec_update import check_groups
 from optserve_server.state.staging import NamedArray
 from optserve_server.state.state_transfer import StateTransfer
 from optserve_server.state.step_result import StepOutcome
@@ -191,6 +192,7 @@ class Store:
         Raises:
             DomainError: LIMIT_EXCEEDED, or what `Session.prepare_spec_update` raises.
         """
+        check_groups(session.layout, session.spec, spec)  # the size depends on them
         self.check_size(session.layout, spec)
         return session.prepare_spec_update(spec, expected_step=expected_step)
 

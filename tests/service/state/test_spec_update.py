@@ -173,6 +173,15 @@ def test_refusals_change_nothing() -> None:
     assert after_a_step(session).shape == (3,)
 
 
+def test_groups_are_checked_before_sizes() -> None:
+    store = Store(NumpyBackend())
+    grouped = spec_of(groups=(ParameterGroup(name="g", tensors=("b",)),))
+    session = session_of(grouped, START, store)
+    with pytest.raises(DomainError) as caught:
+        store.update_spec(session, spec_of())
+    assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "spec.groups")
+
+
 def test_more_state_than_the_server_allows_is_refused() -> None:
     store = Store(NumpyBackend(), Limits(max_session_bytes=2 * 4 * 8))
     session = session_of(spec_of(Momentum()), START, store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections import Counter
@@ -27,11 +26,6 @@ from tests.support.watching import wait_until
 
 VALUES = {"w": np.ones(100, np.float32)}
 RESTARTS, LOOPS = 3, 6
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def train(address: str, name: str, over: threading.Event, streamed: bool) -> int:
@@ -69,10 +63,11 @@ def await_steps(address: str, name: str, count: int) -> None:
         wait_until(lambda: client.get(name).step >= before + count)
 
 
-def test_restarts_end_no_loop_and_tell_every_call(tmp_path: Path) -> None:
-    port, over = free_port(), threading.Event()
-    flags = {"port": port, "data_dir": tmp_path}
-    with ThreadPoolExecutor(3 * LOOPS) as pool:
+def test_restarts_end_no_loop_and_tell_every_call(tmp_path: Path, unused_port: int) -> None:
+    over = threading.Event()
+    flags = {"port": unused_port, "data_dir": tmp_path}
+    with ThreadPoolExecutor(3 * LOOPS) as pool, contextlib.ExitStack() as stack:
+        stack.callback(over.set)  # before the pool waits for its loops, also when something fails
         for turn in range(RESTARTS + 1):
             with running_server(**flags) as server:
                 if turn == 0:

@@ -130,6 +130,6 @@ class TestDescriptors:
         ended = run_to_end(f"--max-shared-memory-descriptors={soft}")
         assert ended.returncode == 2
         assert ended.stderr == (
-            f"optserve-server: max_shared_memory_descriptors is {soft}, but must be at most {soft // 2}: half"
+            f"optserve-server: max_shared_memory_descriptors is {soft}, but must be at most {soft // 2}: 50%"
             f" of the {soft} file descriptors that the process may open (RLIMIT_NOFILE)\n"
         )

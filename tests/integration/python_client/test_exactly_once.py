@@ -166,8 +166,10 @@ def test_a_step_that_never_arrived_gives_its_number_to_the_next(session, proxy, 
         distant = client.session(session.name)
         proxy.refuses = True
         proxy.cut()
+        began = time.monotonic()
         with pytest.raises(errors.Unavailable):
             distant.step(ONE, timeout=1)
+        assert time.monotonic() - began < 10  # the client's own limit is 20
         proxy.refuses = False
         until(lambda: reachable(client))  # gRPC itself waits before it connects again
         result = distant.step({"w": np.full(3, 2.0)}, pull=True)

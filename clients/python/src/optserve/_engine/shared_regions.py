@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import grpc
 import numpy as np
 
 from optserve import errors
@@ -73,7 +74,9 @@ class SharedRegions:
         self._buffers = ReceiveBuffers()
         self._losses = 0
 
-    def find_or_request_region(self, payload: Payload, pull: Pull | None) -> SharedMemory | None:
+    def find_or_request_region(
+        self, payload: Payload, pull: Pull | None, timeout: float
+    ) -> SharedMemory | None:
         """Returns memory for a gradient of these tensors and types, and for what is pulled after it.
 
         No step that lies in memory may be under way. Rows are few bytes, and are sent.
@@ -81,6 +84,7 @@ class SharedRegions:
         Args:
             payload: the gradient.
             pull: what is pulled; None for nothing.
+            timeout: seconds that a request for memory may take.
         """
         if not self.on or payload.rows:
             return None
@@ -88,7 +92,7 @@ class SharedRegions:
         text = b"" if message is None else b"\1" + message.SerializeToString(deterministic=True)
         names, data_type = plan_signature(self._layout, payload)
         key = (names[0], data_type, text)
-        memory = self._memories.get(key) or self._request_shared_memory(key, message)
+        memory = self._memories.get(key) or self._request_shared_memory(key, message, timeout)
         if memory is not None:
             self._memories[key] = memory
             self._memories.move_to_end(key)
@@ -159,7 +163,10 @@ class SharedRegions:
             start += -(-array.nbytes // 64) * 64
         return arrays
 
-    def _request_shared_memory(self, key: _Key, pull: wire.PullOptions | None) -> SharedMemory | None:
+    def _request_shared_memory(
+        self, key: _Key, pull: wire.PullOptions | None, timeout: float
+    ) -> SharedMemory | None:
+        """Asks for memory once; without an answer the step is sent, and is what is tried again."""
         names, data_type, _ = key
         request = wire.ShareMemoryRequest(
             name=self._name,
@@ -168,11 +175,13 @@ class SharedRegions:
             pull=pull,
         )
         try:
-            response = self._connection.call(self._connection.sessions.ShareMemory, request)
-            memory = SharedMemory(response)
-        except (OSError, ValueError) as error:
-            self._disable_sharing(str(error))
-        except errors.OptserveError as error:
+            connection = self._connection
+            share = connection.sessions.ShareMemory
+            memory = SharedMemory(share(request, timeout=timeout, metadata=connection.metadata))
+        except (OSError, ValueError) as failure:
+            self._disable_sharing(str(failure))
+        except grpc.RpcError as failure:
+            error = errors.from_call(failure)
             # Any other error is the step's as well, which the server answers once more.
             if isinstance(error, errors.Unimplemented) or error.reason in _UNAVAILABLE:
                 self._disable_sharing(str(error))

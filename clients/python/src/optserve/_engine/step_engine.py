@@ -107,7 +107,8 @@ class StepEngine:
         if not lock.acquire(timeout=-1 if timeout is None else timeout):
             raise errors.DeadlineExceeded(f"other steps took longer than {timeout:g} s", applied=False)
         try:
-            step = self._prepare_step(gradients, options, copy=False)
+            stated = None if timeout is None else Deadline(timeout)
+            step = self._prepare_step(gradients, options, copy=False, deadline=stated)
             if expected_step is not None or loss_scale is not None or overrides or options.validate_only:
                 step.start = _make_step_start(options, expected_step, loss_scale, overrides)
             if parameters_step is not None:
@@ -118,7 +119,7 @@ class StepEngine:
                 step.start.completed_shards.extend(completed_shards)
             step.into = into
             byte_count = step.plan.transfer_bytes
-            deadline = Deadline(transfer_timeout(self._timeout, byte_count) if timeout is None else timeout)
+            deadline = stated or Deadline(transfer_timeout(self._timeout, byte_count))
             if progress is False or (progress is None and byte_count < LARGE):
                 return self._run_step(step, deadline)
             with make_progress_bar("step", byte_count, progress) as step.bar:
@@ -218,8 +219,10 @@ class StepEngine:
         if hasattr(self, "_closed"):
             self._cancel_channel()
 
-    def _prepare_step(self, gradients: AnyGradients, options: PlanOptions, copy: bool) -> PendingStep:
-        """Makes a step when the window admits it."""
+    def _prepare_step(
+        self, gradients: AnyGradients, options: PlanOptions, copy: bool, deadline: Deadline | None = None
+    ) -> PendingStep:
+        """Makes a step when the window admits it; ``deadline`` is the step's own, if it has one."""
         if self._closed:
             raise RuntimeError("the stream, or its client, is closed")
         gradients = coercion.to_mapping(gradients, "gradients")
@@ -243,14 +246,22 @@ class StepEngine:
                     if plan is not self._plans[0]:
                         self._move_to_front(plan)
                     return PendingStep(self, plan, collected)
-        return self._prepare_uncollected_step(gradients, options, copy, shared)
+        return self._prepare_uncollected_step(gradients, options, copy, shared, deadline)
 
     def _prepare_uncollected_step(
-        self, gradients: AnyGradients, options: PlanOptions, copy: bool, shared: bool
+        self,
+        gradients: AnyGradients,
+        options: PlanOptions,
+        copy: bool,
+        shared: bool,
+        deadline: Deadline | None,
     ) -> PendingStep:
         """Makes a step whose gradients no plan has collected."""
         payload = Payload.of_gradients(self._layout, gradients, options.wire_dtype)
-        region = self._regions.find_or_request_region(payload, options.pull) if shared else None
+        region = None
+        if shared:
+            timeout = self._timeout if deadline is None else deadline.remaining()
+            region = self._regions.find_or_request_region(payload, options.pull, timeout)
         plan = self._find_or_make_plan(payload, gradients, options, region)
         if region is not None:
             return PendingStep(self, plan, plan.copy_to_shared_memory(payload.arrays))
@@ -360,7 +371,8 @@ class StepEngine:
             late = errors.DeadlineExceeded(f"no answer came in {deadline.seconds:g} s")
             self._connection.add_error_context(late, attempts, deadline)
             raise late from error
-        if not self._connection.retry.wait_before_retry(attempts, error, deadline):
+        sleep = self._connection.sleep_while_connecting
+        if not self._connection.retry.wait_before_retry(attempts, error, deadline, sleep):
             self._connection.add_error_context(error, attempts, deadline)
             raise error
         return False

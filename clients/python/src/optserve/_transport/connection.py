@@ -130,6 +130,18 @@ class Connection:
         """
         return self.run(lambda left: method(request, timeout=left, metadata=self.metadata), timeout)
 
+    def sleep_while_connecting(self, seconds: float) -> None:
+        """Sleeps for some seconds between two attempts, in which gRPC connects.
+
+        With the older poller gRPC makes progress only while someone waits for it: between calls that fail at
+        once, it looks after a connection every five seconds alone. Whoever watches the channel's state waits.
+        """
+        self.channel.subscribe(_ignore_state, try_to_connect=True)
+        try:
+            time.sleep(seconds)
+        finally:
+            self.channel.unsubscribe(_ignore_state)
+
     def run(self, attempt: Callable[[float], T], timeout: float | None = None) -> T:
         """Calls ``attempt`` with the seconds left, until it succeeds.
 
@@ -137,7 +149,7 @@ class Connection:
             OptserveError: the last failure.
         """
         deadline = Deadline(coercion.to_timeout(self.timeout, timeout))
-        return self.retry.run(attempt, deadline, self.add_error_context)
+        return self.retry.run(attempt, deadline, self.add_error_context, self.sleep_while_connecting)
 
     def add_error_context(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> None:
         """Adds to an error that ends a call how long and how often the call was tried, and why it may be."""
@@ -206,3 +218,7 @@ class Connection:
         self.streams = StreamMethods(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
+
+
+def _ignore_state(state: grpc.ChannelConnectivity) -> None:
+    """Takes a state of the channel, which is not needed."""

@@ -71,8 +71,14 @@ class Retry:
         pause *= 1 - self.jitter * random.random()
         return max(pause, error.retry_after or 0.0)
 
-    def wait_before_retry(self, attempt: int, error: errors.OptserveError, deadline: Deadline) -> bool:
-        """Waits after a failed attempt; False if there is to be no other."""
+    def wait_before_retry(
+        self,
+        attempt: int,
+        error: errors.OptserveError,
+        deadline: Deadline,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> bool:
+        """Waits with ``sleep`` after a failed attempt; False if there is to be no other."""
         if not isinstance(error, errors.Unavailable) and error.retry_after is None:
             return False
         if self.attempts is not None and attempt >= self.attempts:
@@ -80,7 +86,7 @@ class Retry:
         pause = self.compute_delay(attempt, error)
         if pause >= deadline.remaining():
             return False
-        time.sleep(pause)
+        sleep(pause)
         return True
 
     def run(
@@ -88,6 +94,7 @@ class Retry:
         attempt: Callable[[float], T],
         deadline: Deadline,
         add_context: Callable[[errors.OptserveError, int, Deadline], None],
+        sleep: Callable[[float], None] = time.sleep,
     ) -> T:
         """Calls ``attempt`` with the seconds left, until it succeeds.
 
@@ -95,6 +102,7 @@ class Retry:
             attempt: makes the call.
             deadline: of all attempts.
             add_context: adds to an error that no other attempt follows what is known of it.
+            sleep: waits for some seconds between two attempts.
 
         Raises:
             OptserveError: the last failure.
@@ -108,6 +116,6 @@ class Retry:
                 error = errors.from_call(failure)
             except errors.Unavailable as unavailable:
                 error = unavailable
-            if not self.wait_before_retry(count, error, deadline):
+            if not self.wait_before_retry(count, error, deadline, sleep):
                 add_context(error, count, deadline)
                 raise error

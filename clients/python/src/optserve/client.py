@@ -10,7 +10,7 @@ from typing import Literal, Self, overload
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from optserve import coercion, errors, spec
@@ -276,9 +276,8 @@ class Client:
             Unavailable: the server could not be reached.
             NotFound: it has no such service.
         """
-        stub = health_pb2_grpc.HealthStub(self._connection.channel)
         request = health_pb2.HealthCheckRequest(service=coercion.to_string(service, "service"))
-        status = self._connection.call(stub.Check, request, timeout).status
+        status = self._connection.call(self._connection.health.Check, request, timeout).status
         return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     def evaluate_schedule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import weakref
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from optserve import coercion, errors
 from optserve._codec.chunks import CHUNK_BYTES
@@ -133,14 +135,13 @@ class Connection:
     def sleep_while_connecting(self, seconds: float) -> None:
         """Sleeps for some seconds between two attempts, in which gRPC connects.
 
-        With the older poller gRPC makes progress only while someone waits for it: between calls that fail at
-        once, it looks after a connection every five seconds alone. Whoever watches the channel's state waits.
+        With the older poller gRPC makes progress only while a call waits: between calls that fail at once,
+        it looks after a connection every five seconds alone. So a health check waits for the connection.
         """
-        self.channel.subscribe(_ignore_state, try_to_connect=True)
-        try:
-            time.sleep(seconds)
-        finally:
-            self.channel.unsubscribe(_ignore_state)
+        until = Deadline(seconds)
+        with contextlib.suppress(grpc.RpcError, ValueError):  # ValueError: the channel was closed meanwhile
+            self.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True)
+        time.sleep(until.remaining())
 
     def run(self, attempt: Callable[[float], T], timeout: float | None = None) -> T:
         """Calls ``attempt`` with the seconds left, until it succeeds.
@@ -213,12 +214,9 @@ class Connection:
             if self._credentials is None
             else grpc.secure_channel(self._target, self._credentials, options=self._options)
         )
+        self.health = health_pb2_grpc.HealthStub(self.channel)
         self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
         self.workers = worker_service_pb2_grpc.WorkerServiceStub(self.channel)
         self.streams = StreamMethods(self.channel)
         self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
         self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
-
-
-def _ignore_state(state: grpc.ChannelConnectivity) -> None:
-    """Takes a state of the channel, which is not needed."""

@@ -78,7 +78,11 @@ class Retry:
         deadline: Deadline,
         sleep: Callable[[float], None] = time.sleep,
     ) -> bool:
-        """Waits with ``sleep`` after a failed attempt; False if there is to be no other."""
+        """Waits after a failed attempt, with ``sleep`` if it had no answer.
+
+        Returns:
+            Whether there is to be another attempt.
+        """
         if not isinstance(error, errors.Unavailable) and error.retry_after is None:
             return False
         if self.attempts is not None and attempt >= self.attempts:
@@ -86,7 +90,10 @@ class Retry:
         pause = self.compute_delay(attempt, error)
         if pause >= deadline.remaining():
             return False
-        sleep(pause)
+        if error.reason is None:
+            sleep(pause)
+        else:  # the server answered, so there is a connection
+            time.sleep(pause)
         return True
 
     def run(
@@ -102,7 +109,7 @@ class Retry:
             attempt: makes the call.
             deadline: of all attempts.
             add_context: adds to an error that no other attempt follows what is known of it.
-            sleep: waits for some seconds between two attempts.
+            sleep: waits for some seconds after an attempt that had no answer.
 
         Raises:
             OptserveError: the last failure.

@@ -229,6 +229,7 @@ def test_tokens_are_read_again_when_they_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_token_expires(tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     token = token_for(path, "alice", "--expires-in-days", str(20 / 86400))

@@ -83,6 +83,7 @@ def result_with_norms(step: int) -> StepResult:
     return StepResult(step, StepOutcome.APPLIED, tensor_norms=norms)
 
 
+@pytest.mark.slow
 def test_results_with_many_norms_take_little_memory() -> None:
     """4,000 tensors and 64 steps of 8 workers: as pairs, the norms took 200 MB."""
     ledger, digest = StepDeduplication(), b"digest"

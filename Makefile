@@ -16,8 +16,8 @@ BENCH_PY := $(BENCH_VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 FRAMEWORKS_PIP := $(FRAMEWORKS_PY) -m pip --disable-pip-version-check install --quiet
 BENCH_PIP := $(BENCH_PY) -m pip --disable-pip-version-check install --quiet
-# Two processes; each begins with its half of the files and takes over tests of the other when it is done.
-PYTEST := $(PY) -m pytest --numprocesses=2 --dist=worksteal
+# Three processes on two cores, because many tests wait; each takes over tests of the others when it is done.
+PYTEST := $(PY) -m pytest --numprocesses=3 --dist=worksteal
 ARGS ?=
 
 # The first interpreter that starts and is new enough; PYTHON=... chooses another.

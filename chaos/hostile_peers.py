@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -16,14 +15,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
+from chaos import child_process
 from optserve.v1 import session_service_pb2 as pb
 from tests.support.http2 import CANCEL, DATA, END_STREAM, RST_STREAM, Http2, call_headers, frame, message
 
 SESSIONS = "/optserve.v1.SessionService/"
 HEALTH = "/grpc.health.v1.Health/"
-END_SECONDS = 60.0
-"""Bound on the end of the process."""
-
 PAUSE_S = 1.0
 """Between two attacks of a peer, at most."""
 
@@ -141,17 +138,11 @@ def hostile_peers(address: str, count: int, seed: int, session: str = "") -> Ite
         How often by kind, which is filled when the block has ended.
     """
     done: Counter[str] = Counter()
-    command = [sys.executable, "-m", "chaos.hostile_peers", address, str(count), str(seed), session]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = child_process.start("chaos.hostile_peers", address, count, seed, session)
     try:
         yield done
     finally:
-        try:
-            told, _ = process.communicate(timeout=END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise
+        told = child_process.end(process)
     assert process.returncode == 0, f"the hostile peers ended with {process.returncode}"
     done.update(json.loads(told))
 

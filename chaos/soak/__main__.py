@@ -60,7 +60,7 @@ def main() -> int:
 def tokens_file(folder: str) -> Iterator[Path]:
     """A tokens file, so that calls with a wrong token are rejected; those without one are accepted."""
     path = Path(folder, "tokens.toml")
-    tokens.add_token(path, "nobody", "nobody")
+    tokens.add_token(path, "unused", "unused")
     yield path
 
 

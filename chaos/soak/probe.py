@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 import optserve
+from chaos import child_process
 from chaos.actors import VALUES
 
 PAUSE_S = 0.01
@@ -24,9 +24,6 @@ PAUSE_S = 0.01
 
 FIRST_STEPS = 20
 """Steps after which it says that it is warm."""
-
-END_SECONDS = 60.0
-"""Bound on the end of the process."""
 
 
 class Probe:
@@ -49,19 +46,13 @@ class Probe:
 def running_probe(address: str, session: str) -> Iterator[Probe]:
     """Steps until the block ends; no other client may step the session."""
     probe = Probe()
-    command = [sys.executable, "-m", "chaos.soak.probe", address, session]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = child_process.start("chaos.soak.probe", address, session)
     try:
         assert process.stdout is not None
         process.stdout.readline()  # it has taken its first steps
         yield probe
     finally:
-        try:
-            told, _ = process.communicate(timeout=END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise
+        told = child_process.end(process)
     if process.returncode == 0:
         probe.steps = [(at, seconds) for at, seconds in json.loads(told)]
 

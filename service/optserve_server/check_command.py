@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,14 +76,21 @@ def check(root: Path) -> CheckReport:
     from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
     namespaces = Namespaces(NumpyBackend(), Limits(durable=True))
-    logger = logging.getLogger("optserve_server")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # the report says what a server would log
-    try:
+    with suppress_log():
         examination = Recovery(root, namespaces, SPEC_TEXT, encode_answer, disk=ReadOnlyDisk()).examine()
         try:
             return check_directory(examination)
         finally:
             examination.catalog.close()
+
+
+@contextlib.contextmanager
+def suppress_log() -> Iterator[None]:
+    """Suppresses the server's log lines: the report says the same."""
+    logger = logging.getLogger("optserve_server")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
         logger.setLevel(level)

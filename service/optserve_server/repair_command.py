@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optserve_server import config
-from optserve_server.check_command import check, find_data_dir
+from optserve_server.check_command import check, find_data_dir, suppress_log
 
 if TYPE_CHECKING:
     from optserve_server.durability.directory_check import Finding
@@ -43,13 +42,8 @@ def run(parsed: argparse.Namespace) -> int:
         DirectoryError: a server uses the directory, or what is wrong cannot be repaired.
     """
     root = find_data_dir(parsed)
-    logger = logging.getLogger("optserve_server")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # the steps say what a server would log
-    try:
+    with suppress_log():
         return _repair(root, apply=parsed.apply)
-    finally:
-        logger.setLevel(level)
 
 
 def _repair(root: Path, *, apply: bool) -> int:

@@ -11,19 +11,19 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re
 _VERSION, _UTC_TIME = 0xA0, 0x17
 
 
-def expiry_of(chain: bytes) -> datetime:
+def find_earliest_expiry(chain: bytes) -> datetime:
     """The earliest end of validity of the certificates of a PEM file (RFC 5280, section 4.1.2.5).
 
     Raises:
         ValueError: there is no certificate, or one cannot be read.
     """
-    found = [_not_after(ssl.PEM_cert_to_DER_cert(pem)) for pem in _PEM.findall(chain.decode("ascii"))]
+    found = [_parse_not_after(ssl.PEM_cert_to_DER_cert(pem)) for pem in _PEM.findall(chain.decode("ascii"))]
     if not found:
         raise ValueError("there is no certificate")
     return min(found)
 
 
-def _not_after(certificate: bytes) -> datetime:
+def _parse_not_after(certificate: bytes) -> datetime:
     (_, signed), *_ = _elements(next(_elements(certificate))[1])
     fields = [content for tag, content in _elements(signed) if tag != _VERSION]
     _, _, _, validity, *_ = fields  # serial number, algorithm, issuer, validity

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 
 from optserve_server.rpc.authentication.secret_files import check_not_world_readable
-from optserve_server.rpc.transport.certificate_expiry import expiry_of
+from optserve_server.rpc.transport.certificate_expiry import find_earliest_expiry
 
 WARNING_PERIOD = timedelta(days=30)
 """Before a certificate's expiry, in which the log warns of it."""
@@ -115,7 +115,7 @@ class Certificates:
             if files.client_authority is not None:
                 authority = files.client_authority.read_bytes()
                 context.load_verify_locations(files.client_authority)
-            self.expiry = expiry_of(pair[1])
+            self.expiry = find_earliest_expiry(pair[1])
         except (OSError, ValueError) as error:  # of which those of OpenSSL are
             raise CertificateError(f"cannot use {files.certificate} with {files.key}: {error}") from None
         return grpc.ssl_server_certificate_configuration([pair], authority)

@@ -29,13 +29,13 @@ def check_field_count(data: bytes, message: Descriptor, limit: int) -> None:
     at, end = 0, len(data)
     while limit and at < end:
         try:
-            tag, at = _varint(data, at)
+            tag, at = _decode_varint(data, at)
             kind = tag & 7
             if kind == _LENGTH:
-                length, at = _varint(data, at)
+                length, at = _decode_varint(data, at)
                 at += length
             elif kind == _VARINT:
-                _, at = _varint(data, at)
+                _, at = _decode_varint(data, at)
             elif kind in (_FIXED32, _FIXED64):
                 at += 4 if kind == _FIXED32 else 8
             else:
@@ -54,7 +54,7 @@ def check_field_count(data: bytes, message: Descriptor, limit: int) -> None:
             )
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _decode_varint(data: bytes, at: int) -> tuple[int, int]:
     """A number, and where it ends."""
     value = shift = 0
     while True:

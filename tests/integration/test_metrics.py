@@ -96,7 +96,6 @@ def test_a_report_is_counted_once(client: Client, session: session_pb2.Session) 
             "CONFLICTING_FIELDS",
             "metrics[1].name",
         ),
-        ([pb.Metric(name="val_lose", value=1.0)], "FIELD_REQUIRED", "metrics"),
     ],
 )
 def test_wrong_metrics(

@@ -81,6 +81,10 @@ class House:
         return await commit_change(self.execution, session, change)
 
 
+TIME = 1e9
+"""Unix time of every change, so that two runs make the same history."""
+
+
 def gradient(seed: int) -> dict[str, npt.NDArray[Any]]:
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal(a.shape).astype(a.dtype) for name, a in VALUES.items()}
@@ -94,7 +98,7 @@ async def house(
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
     durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode_answer, policy, disk).run()
     with ThreadPoolExecutor(2) as threads:
-        yield House(namespaces, durability_manager, Execution(threads, durability_manager))
+        yield House(namespaces, durability_manager, Execution(threads, durability_manager, lambda: TIME))
         await durability_manager.close(10)
 
 

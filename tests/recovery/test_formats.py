@@ -24,7 +24,9 @@ def test_a_released_format_is_read(tmp_path: Path, number: int) -> None:
         for _ in range(2):  # as it was written, and as this version has left it
             async with house(tmp_path / "data", policy=POLICY) as made:
                 for session_id, namespace in SESSIONS.items():
-                    assert describe(made.namespaces[namespace].store.get(session_id)) == expected[session_id]
+                    # An older format lacks what later ones have added.
+                    found = describe(made.namespaces[namespace].store.get(session_id))
+                    assert {fact: found[fact] for fact in expected[session_id]} == expected[session_id]
                 requests = made.namespaces[""].requests
                 assert requests.find_answer(Request("create", b"content")) is not None
                 assert requests.find_answer(Request("everything7", b"content")) is not None

@@ -62,8 +62,9 @@ async def make_a(root: Path, step: int) -> State:
     """The state of a after some of its steps."""
     async with house(root) as made:
         session = made.create("a")
-        for seed in [*range(STEPS), *range(3)][:step]:
-            await made.step(session, seed)
+        for number, seed in enumerate([*range(STEPS), *range(3)][:step], 1):
+            worker = "w" if number <= STEPS else ""
+            await made.step(session, seed, worker=worker, sequence=number if worker else 0)
         return bits(session)
 
 

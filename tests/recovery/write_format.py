@@ -57,9 +57,11 @@ _EVERYTHING = SessionSpec(
 
 def describe(session: Session) -> dict[str, Any]:
     """What a session is: every bit of its arrays, its specification, and what its workers send next."""
+    parts = {name: data.hex() for name, data in bits(session).items()}
     return {
         "step": session.step,
-        "arrays": {name: data.hex() for name, data in bits(session).items()},
+        "arrays": {name: data for name, data in parts.items() if not name.startswith("history/")},
+        "history": {name: data for name, data in parts.items() if name.startswith("history/")},
         "spec": SPEC_TEXT.encode(session.spec),
         "next_sequence": session.step_deduplication.next_sequence("w"),
         "learning_rate_factor": session.monitors.learning_rate_factor,

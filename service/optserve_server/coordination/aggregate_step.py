@@ -93,6 +93,7 @@ class AggregateStep(Change[Any, "AggregateStep"]):
         session = self._session
         if session is None or self._step is None:
             return None
+        self._step.contribution = (0, len(self._shares), 0.0)
         result = self._step.commit()
         held = {one.member.worker: one for one in session.coordinator.take_contributions()}
         membership = session.coordinator.membership
@@ -104,7 +105,6 @@ class AggregateStep(Change[Any, "AggregateStep"]):
                 worker=share.worker,
                 sequence=share.sequence,
                 staleness=share.staleness,
-                contributions=len(self._shares),
                 weight=share.weight,
             )
             digest = bytes.fromhex(share.digest)
@@ -188,6 +188,7 @@ class CloseRound(Change[Any, "CloseRound"]):
         if self._step is None:
             session.complete_step(StepResult(session.step, StepOutcome.SKIPPED), b"")
         else:
+            self._step.contribution = (0, session.coordinator.round.count, 0.0)
             result = self._step.commit()
         session.coordinator.close_round()
         return result

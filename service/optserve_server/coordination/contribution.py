@@ -125,9 +125,8 @@ class Contribution(Step):
                     session.step, self.options.overrides, decision.factor
                 )
                 self.options = replace(self.options, overrides=(*self.options.overrides, *rates))
+            self.contribution = (decision.staleness, 1, decision.factor)
             result = self.commit(reply)
-            result.staleness, result.weight = decision.staleness, decision.factor
-            result.contributions = 1
             count_contribution(session, result, self._options_of_member.completed_shards)
             return result
         if decision.action is Action.ACCUMULATE:

@@ -105,7 +105,7 @@ def _copy_state(session: Session, saved: Session) -> None:
     spec = replace(saved.spec, durability=session.spec.durability)
     session.restore(spec, saved.scalars, saved.monitors, (saved.step, saved.accumulated, saved.skipped))
     session.resident_bytes = saved.resident_bytes
-    session.charge, session.waiting = saved.charge, saved.waiting
+    session.charge, session.waiting, session.history = saved.charge, saved.waiting, saved.history
     session.apply_coordination_spec()
     saved.coordinator.return_all_shards()
     session.coordinator.round = saved.coordinator.round
@@ -169,6 +169,7 @@ def replay_record(
     """
     facts, buffers = unpack_payload(payload)
     kind = ChangeKind(facts["kind"])
+    session.changed_at = facts.get("time", session.changed_at)  # format 3 has none
     try:
         outcome = _apply_record(kind, session, facts, buffers, codec)
     except DomainError as error:

@@ -29,6 +29,7 @@ from optserve_server.storage import snapshot
 from optserve_server.storage.catalog import Catalog, SnapshotFile
 from optserve_server.storage.files import Piece, TemporaryFile
 from optserve_server.storage.journal import Journal, Record
+from optserve_server.storage.record_payload import add_time
 
 T = TypeVar("T")
 Encode = Callable[[ChangeKind, Session, object], bytes]
@@ -189,6 +190,7 @@ class DurabilityManager:
                 self._note_saved(durability, number, step)
         record = partial(change.encode_record, self.codec)
         payload = record() if durability.session.is_small else await self.in_thread(record)
+        payload = add_time(payload, durability.session.changed_at)
         with self.disk_state.convert_errors():
             return await self._append_durably(durability, payload)
 

@@ -1,8 +1,9 @@
 """Codec of snapshots: a session as tensors and metadata.
 
 Tensors are named for what they are: ``parameter/w``, ``slot/m/w``, ``average/w``,
-``accumulated/w``, ``best/w`` and ``round/w`` belong to the tensor ``w``. Everything else is facts, which
-JSON can say: floats are restored exactly, for it writes the shortest text that is read as them.
+``accumulated/w``, ``best/w`` and ``round/w`` belong to the tensor ``w``; ``history/steps`` and
+``history/metrics/0`` are points of the history, as bytes. Everything else is facts, which JSON can
+say: floats are restored exactly, for it writes the shortest text that is read as them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from optserve_server.spec.early_stopping import EarlyStoppingState
 from optserve_server.spec.plateau import ReduceOnPlateauState
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.spec.spec_codec import SpecCodec
+from optserve_server.state.history import History
 from optserve_server.state.layout import Layout, TensorEntry
 from optserve_server.state.metric_monitors import MetricMonitors
 from optserve_server.state.partition import Partition
@@ -38,8 +40,11 @@ from optserve_server.storage import json_text
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.snapshot import Contents, TensorSource
 
-FORMAT = 1
+FORMAT = 2
 """Number of the way in which facts are written."""
+
+OLDEST_FORMAT = 1
+"""First format that was released; it has no history."""
 
 FACTS = "optserve"
 """Name of the metadata that holds the facts."""
@@ -64,10 +69,15 @@ def encode_snapshot(session: Session, codec: SpecCodec, **more: Any) -> EncodedS
         codec: writes its specification.
         more: further facts.
     """
-    facts = {**_encode_metadata(session), **more}
+    history, points = session.history.encode()
+    facts = {**_encode_metadata(session), "history": history, **more}
     tensors = [
         _make_tensor_source(session.arenas.backend, name, entry, array)
         for name, entry, array in _session_arrays(session)
+    ]
+    tensors += [
+        TensorSource(name, array.dtype, array.shape, partial(np.asarray, array))
+        for name, array in zip(_history_names(history), points, strict=True)
     ]
     metadata = {FACTS: json_text.dumps(facts), _SPEC: codec.encode(session.spec)}
     return EncodedSnapshot(tensors, metadata)
@@ -81,11 +91,11 @@ def decode_metadata(contents: Contents) -> dict[str, Any]:
     """
     try:
         facts: dict[str, Any] = json_text.loads(contents.metadata[FACTS])
-        if facts["format"] == FORMAT:
+        if OLDEST_FORMAT <= facts["format"] <= FORMAT:
             return facts
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedError("it is no snapshot of a session") from error
-    raise DamagedError(f"it is a snapshot of format {facts['format']!r}, not {FORMAT}")
+    raise DamagedError(f"it is a snapshot of format {facts['format']!r}, not {OLDEST_FORMAT} to {FORMAT}")
 
 
 def decode_spec(contents: Contents, codec: SpecCodec) -> SessionSpec:
@@ -130,7 +140,11 @@ def decode_snapshot(
             session_id, spec, layout, backend, _check_count(facts["seed"], 1 << 64), pending, budget
         )
         _restore_metadata(session, facts)
-        _restore_arrays(session, contents.tensors)
+        tensors = dict(contents.tensors)
+        if "history" in facts:
+            points = [tensors.pop(name) for name in _history_names(facts["history"])]
+            session.history = History.decode(facts["history"], points, budget)
+        _restore_arrays(session, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DamagedError("its facts do not fit together") from error
     return session
@@ -178,6 +192,11 @@ def _restore_metadata(session: Session, facts: Mapping[str, Any]) -> None:
     session.created = datetime.fromisoformat(facts["created"]).astimezone(UTC)
     session.step_deduplication = StepDeduplication.from_json(facts["workers"])
     session.coordinator.restore(facts["coordination"], lambda: make_aggregate_staging(session))
+
+
+def _history_names(facts: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors that a history's points are."""
+    return ["history/steps", *(f"history/metrics/{i}" for i in range(len(facts["metrics"])))]
 
 
 def _check_count(value: Any, limit: int = 1 << 63) -> int:

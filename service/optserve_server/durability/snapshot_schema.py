@@ -55,8 +55,10 @@ def _make_schema() -> TypeAdapter[Any]:
         round=tuple[_Count, float] | None,
         data=progress | None,
     )
+    history: Any = _model(workers=list[str], metrics=list[str], counts=list[_Count])
     return TypeAdapter(
         _model(
+            history=(history | None, None),  # files of format 1 have none
             step=_Count,
             accumulated=_Count,
             skipped=_Count,
@@ -80,8 +82,10 @@ def _model_of(described: type[Any]) -> type[BaseModel]:
 
 
 def _model(**types: Any) -> type[BaseModel]:
-    """A model whose fields have these types and are required; others are ignored."""
-    fields: dict[str, Any] = {name: (kind, ...) for name, kind in types.items()}
+    """A model whose fields have these types; those without a default are required, others are ignored."""
+    fields: dict[str, Any] = {
+        name: kind if isinstance(kind, tuple) else (kind, ...) for name, kind in types.items()
+    }
     return create_model("Facts", __config__=ConfigDict(strict=True), **fields)
 
 

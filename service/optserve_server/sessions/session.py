@@ -198,7 +198,7 @@ class Session(CoordinatedSession):
 
         Raises:
             DomainError: SESSION_NOT_FOUND, PARAMETERS_PENDING, TRAINING_STOPPED,
-                STEP_MISMATCH, or FIELD_REQUIRED if none of the metrics is monitored.
+                STEP_MISMATCH, or LIMIT_EXCEEDED if it cannot store as many metrics.
         """
         self.check_ready()
         self.monitors.check_running(self.spec)

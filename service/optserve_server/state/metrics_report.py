@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from optserve_server.errors import DomainError, Reason
-from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.metric_monitors import MetricMonitors
 from optserve_server.state.session_state import SessionState
 
@@ -23,6 +21,7 @@ class MetricsReport:
         stopped: whether this report ended the training.
         restored: whether the best parameters were put back.
         monitors: the state after it.
+        values: the metrics by name.
     """
 
     step: int
@@ -31,26 +30,30 @@ class MetricsReport:
     stopped: bool
     restored: bool
     monitors: MetricMonitors
+    values: Mapping[str, float]
 
 
 def prepare_report(session: SessionState, values: Mapping[str, float]) -> Callable[[], MetricsReport]:
     """Judges metrics of the session's parameters as they are; changes nothing before it is called.
 
     Raises:
-        DomainError: FIELD_REQUIRED if the session watches metrics, but none of these.
+        DomainError: LIMIT_EXCEEDED if the session cannot store as many metrics.
     """
-    _check_watched(session.spec, values)
+    session.history.check_names(values)
     numbers, step = session.scalars, session.step
     after = session.monitors.observe(
         session.spec, values, step, lambda factor: numbers.compute_rate_drop(step, factor)
     )
-    return partial(_commit_report, session, after)
+    return partial(_commit_report, session, values, after)
 
 
-def _commit_report(session: SessionState, after: MetricMonitors) -> MetricsReport:
+def _commit_report(
+    session: SessionState, values: Mapping[str, float], after: MetricMonitors
+) -> MetricsReport:
     before = session.monitors
     restored = _update_best_parameters(session, before, after)
     session.monitors = after
+    session.history.add_values(values, session.step, session.changed_at)
     session.scalars.reduction = after.learning_rate_factor
     return MetricsReport(
         step=session.step,
@@ -59,20 +62,8 @@ def _commit_report(session: SessionState, after: MetricMonitors) -> MetricsRepor
         stopped=after.stopped,
         restored=restored,
         monitors=after,
+        values=values,
     )
-
-
-def _check_watched(spec: SessionSpec, values: Mapping[str, float]) -> None:
-    """A name that is spelt wrong would else go unnoticed for the whole training."""
-    watched = sorted({w.monitor for w in (spec.reduce_on_plateau, spec.early_stopping) if w is not None})
-    if watched and not values.keys() & set(watched):
-        names = ", ".join(watched)
-        raise DomainError(
-            Reason.FIELD_REQUIRED,
-            f"the session watches {names}, which is not among the metrics",
-            field="metrics",
-            metadata={"watched": names},
-        )
 
 
 def _update_best_parameters(session: SessionState, before: MetricMonitors, after: MetricMonitors) -> bool:

@@ -18,6 +18,7 @@ from optserve_server.programs.step_scalars import SessionScalars, StepScalars
 from optserve_server.resources.budget import Budget, Charge, Kind
 from optserve_server.spec.session_spec import SessionSpec, SparseUpdate
 from optserve_server.state.arenas import Arenas
+from optserve_server.state.history import OUTCOMES, History
 from optserve_server.state.layout import Layout
 from optserve_server.state.metric_monitors import MetricMonitors, count_session_bytes
 from optserve_server.state.session_activity import SessionActivity
@@ -97,6 +98,8 @@ class SessionState:
         skipped: steps skipped because of a non-finite gradient.
         step_deduplication: answered steps of each worker.
         activity: watchers, outcomes and time of last use.
+        history: its steps and the metrics that were reported.
+        changed_at: Unix time in seconds of the change that is being made, or was made last.
         is_small: whether a step is short enough for the thread that asks for it.
         is_brief: whether its kernels alone are, if nothing has to be copied.
         changing: a context that marks the session as damaged if a change inside it fails.
@@ -138,6 +141,8 @@ class SessionState:
         self.monitors = MetricMonitors.make_initial(spec, self.arenas)
         self.step_deduplication = StepDeduplication()
         self.activity = SessionActivity()
+        self.history = History(budget)
+        self.changed_at = time.time()
         self.live: LiveView | None = None
         self.durability: StepDurability | None = None
         self.changing: contextlib.AbstractContextManager[None] = _Changing(self)
@@ -277,6 +282,8 @@ class SessionState:
             self.skipped += 1
         if result.worker and result.outcome is not StepOutcome.VALIDATED:
             self.step_deduplication.remember_result(result.worker, digest, result, self.list_member_names)
+        if result.outcome in OUTCOMES:
+            self.history.add_step(result, self.changed_at)
         activity = self.activity
         activity.used = time.monotonic()
         activity.outcomes[result.outcome] += 1

@@ -72,9 +72,11 @@ class Step(Change[SessionState, "Step"]):
         outcome: what was decided; None before `prepare`.
         stored: the result of the same step, if it was answered before.
         has_changes: whether `commit` will change anything that has to be recorded.
+        contribution: what its result says of contributions: staleness, count and weight.
     """
 
     kind = ChangeKind.STEP
+    contribution: tuple[int, int, float] = (0, 0, 0.0)
 
     def __init__(self, session: SessionState, staging: Staging, options: StepOptions) -> None:
         self.staging, self.options = staging, options
@@ -391,6 +393,7 @@ class Step(Change[SessionState, "Step"]):
         assert measurement is not None
         assert self.outcome is not None
         kept = session.durability
+        staleness, contributions, weight = self.contribution
         return StepResult(
             step,
             self.outcome,
@@ -398,7 +401,7 @@ class Step(Change[SessionState, "Step"]):
             measurement.norm,
             measurement.clipped_norm if self._plan.clips else measurement.norm,
             measurement.non_finite_count,
-            0,
+            staleness,
             measurement.penalty(self._penalty_factors()) if self._plan.penalizes else 0.0,
             0 if kept is None else kept.durable_step(step),
             0
@@ -408,6 +411,8 @@ class Step(Change[SessionState, "Step"]):
             False,
             options.worker,
             options.sequence,
+            contributions,
+            weight,
         )
 
 

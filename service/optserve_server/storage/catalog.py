@@ -191,7 +191,9 @@ class Catalog:
             try:
                 if found is None:
                     disk.sync_folder(self.journal)
-                    write_file_atomically(disk, root / VERSION, [version_text(self.identity).encode()])
+                version = version_text(self.identity).encode()
+                if found is None or bytes(disk.read(root / VERSION)) != version:  # new, or of an older format
+                    write_file_atomically(disk, root / VERSION, [version])
                 self._write_holder()
             except BaseException:
                 self.positions.close()
@@ -385,7 +387,7 @@ class Catalog:
                 raise DamagedError(f"it belongs to data directory {directory}, but this is {self.identity}")
             if facts["id"] != path.name:
                 raise DamagedError(f"it is the folder of session {facts['id']!r}, under another name")
-        if data != _manifest(self.identity, folder):
+        if data != _manifest(self.identity, folder, number):
             raise DamagedError(f"{_MANIFEST} is damaged or missing")
         return owner
 
@@ -452,9 +454,10 @@ def _is_session_folder(path: Path) -> bool:
     return any(name == _MANIFEST or _SNAPSHOT.fullmatch(name) for name in names)
 
 
-def _manifest(directory: str, folder: SessionFolder) -> bytes:
+def _manifest(directory: str, folder: SessionFolder, number: int = FORMAT) -> bytes:
+    """The manifest of a session, in the format of that number."""
     owner = f"{folder.owner:016x}"
-    facts = {"format": FORMAT, "directory": directory, "id": folder.session_id, "owner": owner}
+    facts = {"format": number, "directory": directory, "id": folder.session_id, "owner": owner}
     return json.dumps({**facts, "checksum": _check(facts)}, indent=1).encode() + b"\n"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import xxhash
 
-FORMAT = 3
+FORMAT = 4
 """Format that this server writes."""
 
 OLDEST_FORMAT = 3

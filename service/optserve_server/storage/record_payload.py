@@ -34,6 +34,12 @@ def pack_text(facts: str, buffers: Sequence[Piece] = ()) -> list[Piece]:
     return [_LENGTH.pack(len(text)) + text, *views]
 
 
+def add_time(pieces: Sequence[Piece], seconds: float) -> list[Piece]:
+    """A payload that also states when its change was made: ``time``, Unix time in seconds."""
+    text = bytes(pieces[0][_LENGTH.size : -1]) + f',"time":{seconds!r}}}'.encode()
+    return [_LENGTH.pack(len(text)) + text, *pieces[1:]]
+
+
 def unpack_payload(payload: memoryview) -> tuple[dict[str, Any], list[memoryview]]:
     """Facts and buffers of a payload whose checksum was right."""
     (length,) = _LENGTH.unpack_from(payload)

@@ -68,9 +68,9 @@ def test_before_the_first_value_there_is_no_best(watching):
 
 
 def test_what_cannot_be_reported(watching):
-    with pytest.raises(errors.InvalidArgument) as unwatched:
-        watching.report({"accuracy": 0.5})
-    assert (unwatched.value.field, unwatched.value.metadata) == ("metrics", {"watched": "val_loss"})
+    with pytest.raises(errors.ResourceExhausted) as many:
+        watching.report({f"metric {i}": 0.5 for i in range(65)})
+    assert (many.value.field, many.value.metadata["limit"]) == ("metrics", "metrics")
     with pytest.raises(errors.StepMismatch) as late:
         watching.report({"val_loss": 0.5}, expected_step=7)
     assert late.value.current_step == 0
@@ -80,6 +80,21 @@ def test_a_session_that_watches_nothing_takes_reports(session):
     report = session.report({"val_loss": np.float32(0.5)})
     assert (report.learning_rate, report.reduced, report.stopped) == (1.0, False, False)
     assert (report.reduce_on_plateau, report.early_stopping) == (None, None)
+
+
+def test_the_history_has_steps_and_metrics(session):
+    session.step({"w": np.ones(session.layout["w"].shape, np.float32)})
+    report = session.report({"val_loss": 0.5, "accuracy": 1})
+    assert report.metrics == {"val_loss": 0.5, "accuracy": 1.0}
+    history = session.history()
+    assert history.steps[["number", "step", "contributions", "worker"]].tolist()[0][:3] == (1, 1, 0)
+    assert history.steps["outcome"].tolist() == [optserve.StepOutcome.APPLIED]
+    assert history.steps["gradient_norm"].dtype == np.float64
+    assert {name: values["value"].tolist() for name, values in history.metrics.items()} == {
+        "val_loss": [0.5],
+        "accuracy": [1.0],
+    }
+    assert history.steps["time"][0] <= history.metrics["val_loss"]["time"][0] <= np.datetime64("now") + 1
 
 
 def test_a_report_whose_answer_was_lost_is_counted_once(watching, proxy, until):

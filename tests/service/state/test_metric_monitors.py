@@ -97,15 +97,17 @@ def test_each_group_has_the_floor_to_itself() -> None:
     assert not loss(session, 1.0).reduced
 
 
-def test_reports_without_a_watched_metric_are_refused() -> None:
+def test_metrics_that_are_not_monitored_change_no_monitor() -> None:
     session = session_of(spec_of(reduce_on_plateau=HALVED), START)
-    error = refusal(session.report_metrics, {"val_lose": 1.0})
-    assert (error.reason, error.field, error.metadata["watched"]) == (
-        Reason.FIELD_REQUIRED, "metrics", "val_loss"
-    )  # fmt: skip
+    before = session.monitors
+    assert session.report_metrics({"val_lose": 1.0}).monitors == before
     plateau = session.report_metrics({"val_loss": 1.0, "val_lose": 0.5}).monitors.plateau
     assert plateau is not None
     assert plateau.best_value == 1.0
+    values = {
+        name: series.read_points()["value"].tolist() for name, series in session.history.metrics.items()
+    }
+    assert values == {"val_lose": [1.0, 0.5], "val_loss": [1.0]}
 
 
 def test_a_session_that_watches_nothing_takes_any_report() -> None:

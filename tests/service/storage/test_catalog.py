@@ -13,7 +13,7 @@ import pytest
 
 from optserve_server.storage.catalog import Catalog, SessionFolder
 from optserve_server.storage.damage import DamagedError
-from optserve_server.storage.directory_format import FORMAT, DirectoryError
+from optserve_server.storage.directory_format import FORMAT, OLDEST_FORMAT, DirectoryError
 from optserve_server.storage.files import Disk, Piece, rename_durably, write_file_atomically
 from tests.support.disks import FailingDisk
 
@@ -76,7 +76,7 @@ def test_a_directory_of_another_version_is_refused(tmp_path: Path) -> None:
     with open_catalog(tmp_path):
         pass
     (tmp_path / "VERSION").write_text("optserve data 1\n")
-    with pytest.raises(DirectoryError, match=f"VERSION has format 1, but the first .* is {FORMAT}"):
+    with pytest.raises(DirectoryError, match=f"VERSION has format 1, but the first .* is {OLDEST_FORMAT}"):
         Catalog(Disk(), tmp_path)
     with open_catalog(tmp_path / "other") as catalog:
         make_session(catalog, "a")

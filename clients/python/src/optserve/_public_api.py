@@ -13,6 +13,7 @@ from optserve.client import Client, connect
 from optserve.complexity import Complexity, LayerComplexity, NetworkComplexity
 from optserve.errors import OptserveError, Reason
 from optserve.function_calls import LossValue
+from optserve.history import History
 from optserve.metrics import MetricsReport, PlateauState, StoppingState
 from optserve.parameter_init import Initialized
 from optserve.parameters import Parameters, Pull
@@ -116,6 +117,7 @@ __all__ = [
     "EpsilonPlacement",
     "ExpiryAction",
     "Gradient",
+    "History",
     "Hyperparameter",
     "Initialized",
     "InitializerDistribution",

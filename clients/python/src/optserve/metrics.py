@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from optserve import coercion
 from optserve.message_record import MessageRecord
@@ -60,6 +61,7 @@ class MetricsReport(MessageRecord, message=wire.ReportMetricsResponse):
         restored: whether the best parameters were restored; pull them without ``if_newer_than_step``.
         reduce_on_plateau: its state; None if the session has none.
         early_stopping: its state; None if the session has none.
+        metrics: the reported values by name.
     """
 
     step: int
@@ -69,6 +71,12 @@ class MetricsReport(MessageRecord, message=wire.ReportMetricsResponse):
     restored: bool
     reduce_on_plateau: PlateauState | None
     early_stopping: StoppingState | None
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def from_message(cls, message: wire.ReportMetricsResponse, **converted: object) -> Self:
+        values = {metric.name: metric.value for metric in message.metrics}
+        return super().from_message(message, metrics=values, **converted)
 
 
 def make_report_request(

@@ -26,6 +26,7 @@ from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
 from optserve.events import Event, watch
+from optserve.history import History, read_history
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.session_info import SessionInfo
@@ -285,16 +286,18 @@ class SessionHandle:
     ) -> MetricsReport:
         """Reports metrics of the current model, such as the loss on a validation set.
 
-        `ReduceOnPlateau` and `EarlyStopping` use them. Each report is counted once, also if the
+        They are added to the session's `history`; `ReduceOnPlateau` and `EarlyStopping` use those
+        that they monitor. Each report is counted once, also if the
         connection is lost and the report is sent again.
 
         Args:
-            metrics: values by name. Those that the session does not monitor are ignored.
+            metrics: values by name, each a number; `history` has all of them.
             expected_step: the step that the session must have.
             timeout: seconds in all; the client's default when None.
 
         Raises:
-            InvalidArgument: none of them is a metric that the session monitors.
+            InvalidArgument: a name is wrong.
+            ResourceExhausted: the session has 64 metrics, and this would be another.
             TrainingStopped: an earlier report ended the training.
             StepMismatch: the session has another step than expected.
             OptserveError: another error of the server, or it could not be reached.
@@ -355,6 +358,24 @@ class SessionHandle:
     def workers(self, *, timeout: float | None = None) -> list[Worker]:
         """Lists the members by rank, and then those that were members, by name."""
         return list_workers(self._connection, self.name, timeout)
+
+    def history(self, *, timeout: float | None = None) -> History:
+        """Reads the steps and the reported metrics, the older ones thinned.
+
+        The last 4096 steps and the last 1024 values of each metric are complete; of older ones there
+        is every second, fourth, eighth and so on.
+
+        Args:
+            timeout: seconds for each page of 10,000 points; the client's default when None.
+
+        Returns:
+            Structured arrays: ``history.steps["gradient_norm"]``, ``history.metrics["loss"]["value"]``.
+
+        Raises:
+            NotFound: there is no such session.
+            OptserveError: another error of the server, or it could not be reached.
+        """
+        return read_history(self._connection, self.name, timeout)
 
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.

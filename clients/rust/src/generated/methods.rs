@@ -131,6 +131,11 @@ impl crate::Rpc for WatchSessionRequest {
     type Answer = WatchSessionResponse;
 }
 
+impl crate::Rpc for GetHistoryRequest {
+    const PATH: &'static str = "/optserve.v1.SessionService/GetHistory";
+    type Answer = GetHistoryResponse;
+}
+
 impl crate::Rpc for CreateSnapshotRequest {
     const PATH: &'static str = "/optserve.v1.SessionService/CreateSnapshot";
     type Answer = CreateSnapshotResponse;

@@ -7649,7 +7649,7 @@ impl ::prost::Name for Metric {
     }
 }
 /// Response of ReportMetrics.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportMetricsResponse {
     /// The session's step, to which the metrics belong.
     #[prost(int64, tag = "1")]
@@ -7672,6 +7672,9 @@ pub struct ReportMetricsResponse {
     /// Set if the specification has early_stopping.
     #[prost(message, optional, tag = "7")]
     pub early_stopping: ::core::option::Option<EarlyStoppingState>,
+    /// The reported metrics.
+    #[prost(message, repeated, tag = "8")]
+    pub metrics: ::prost::alloc::vec::Vec<Metric>,
 }
 impl ::prost::Name for ReportMetricsResponse {
     const NAME: &'static str = "ReportMetricsResponse";
@@ -8499,6 +8502,141 @@ impl ::prost::Name for SessionDeleted {
         "/optserve.v1.SessionDeleted".into()
     }
 }
+/// Request of GetHistory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHistoryRequest {
+    /// Resource name, sessions/{id}.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Name of a metric whose values are returned; empty for the steps.
+    #[prost(string, tag = "2")]
+    pub metric: ::prost::alloc::string::String,
+    /// Returns points with greater numbers than this only. For the next page, the
+    /// number of the last point of this one.
+    #[prost(int64, tag = "3")]
+    pub after_number: i64,
+    /// Largest number of points to return: 1000 when 0, at most 10000.
+    #[prost(int32, tag = "4")]
+    pub page_size: i32,
+}
+impl ::prost::Name for GetHistoryRequest {
+    const NAME: &'static str = "GetHistoryRequest";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GetHistoryRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GetHistoryRequest".into()
+    }
+}
+/// Response of GetHistory.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetHistoryResponse {
+    /// Steps, if no metric was asked for.
+    #[prost(message, repeated, tag = "1")]
+    pub steps: ::prost::alloc::vec::Vec<StepPoint>,
+    /// Values of the metric.
+    #[prost(message, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<MetricPoint>,
+    /// Names of the session's metrics, in the order of their first reports.
+    #[prost(string, repeated, tag = "3")]
+    pub metrics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The number of the last point that there is. When it is that of the last
+    /// point of this page, this was the last page.
+    #[prost(int64, tag = "4")]
+    pub last_number: i64,
+}
+impl ::prost::Name for GetHistoryResponse {
+    const NAME: &'static str = "GetHistoryResponse";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GetHistoryResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GetHistoryResponse".into()
+    }
+}
+/// A step in a session's history. Accumulated micro-batches are part of the
+/// step that they complete.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StepPoint {
+    /// Number of the point: the first has 1. Numbers between those of two points
+    /// were those of points that are no longer stored.
+    #[prost(int64, tag = "1")]
+    pub number: i64,
+    /// When the step was taken.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The session's step after it.
+    #[prost(int64, tag = "3")]
+    pub step: i64,
+    /// Applied or skipped.
+    #[prost(enumeration = "StepOutcome", tag = "4")]
+    pub outcome: i32,
+    /// The learning rate that was used, before the groups' factors. 0 if the step
+    /// was skipped.
+    #[prost(double, tag = "5")]
+    pub learning_rate: f64,
+    /// As in StepResult.
+    #[prost(double, tag = "6")]
+    pub gradient_norm: f64,
+    /// As in StepResult.
+    #[prost(double, tag = "7")]
+    pub clipped_gradient_norm: f64,
+    /// As in StepResult.
+    #[prost(double, tag = "8")]
+    pub regularization_penalty: f64,
+    /// As in StepResult.
+    #[prost(int64, tag = "9")]
+    pub non_finite_count: i64,
+    /// As in StepResult.
+    #[prost(int64, tag = "10")]
+    pub staleness: i64,
+    /// Contributions that the step was made of; 0 if the session's coordination is
+    /// SOLO.
+    #[prost(int32, tag = "11")]
+    pub contributions: i32,
+    /// The worker that took the step; empty if none was named, or for a step of
+    /// several workers.
+    #[prost(string, tag = "12")]
+    pub worker: ::prost::alloc::string::String,
+}
+impl ::prost::Name for StepPoint {
+    const NAME: &'static str = "StepPoint";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.StepPoint".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.StepPoint".into()
+    }
+}
+/// A value of a metric in a session's history.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct MetricPoint {
+    /// Number of the point: the first value of the metric has 1.
+    #[prost(int64, tag = "1")]
+    pub number: i64,
+    /// When it was reported.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The session's step when it was reported.
+    #[prost(int64, tag = "3")]
+    pub step: i64,
+    /// The value; may be NaN or infinite.
+    #[prost(double, tag = "4")]
+    pub value: f64,
+}
+impl ::prost::Name for MetricPoint {
+    const NAME: &'static str = "MetricPoint";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MetricPoint".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MetricPoint".into()
+    }
+}
 /// Request of ShareMemory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShareMemoryRequest {
@@ -9227,16 +9365,17 @@ pub mod session_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Reports metrics of the current model, such as the loss on a validation
-        /// set, once for each evaluation. reduce_on_plateau and early_stopping use
-        /// them; other metrics are accepted and ignored. If training ends and the
-        /// best parameters are to be restored, they are restored before the answer.
-        /// The step does not change, so pull without if_newer_than_step.
+        /// set, once for each evaluation. All of them are added to the session's
+        /// history; reduce_on_plateau and early_stopping use those that they monitor.
+        /// If training ends and the best parameters are to be restored, they are
+        /// restored before the answer. The step does not change, so pull without
+        /// if_newer_than_step.
         ///
-        /// INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
-        /// session monitors. NOT_FOUND: there is no such session. ABORTED:
-        /// expected_step is not the session's step. FAILED_PRECONDITION: training has
-        /// ended, parameters are not uploaded yet, or this request_id was used for
-        /// another content.
+        /// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        /// ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+        /// training has ended, parameters are not uploaded yet, or this request_id
+        /// was used for another content. RESOURCE_EXHAUSTED: the session's history
+        /// has 64 metrics, and this is another.
         pub async fn report_metrics(
             &mut self,
             request: impl tonic::IntoRequest<super::ReportMetricsRequest>,
@@ -9427,6 +9566,38 @@ pub mod session_service_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("optserve.v1.SessionService", "WatchSession"));
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// Reads a session's history: its steps, or the reported values of a metric,
+        /// in order, a page at a time. The last 4096 steps and the last 1024 values
+        /// of each metric are complete; of older ones there is every second, fourth,
+        /// eighth and so on, the more the older they are. The history is part of
+        /// snapshots and forks, and as durable as the session's steps.
+        ///
+        /// INVALID_ARGUMENT: the name is malformed, or after_number or page_size is
+        /// negative. NOT_FOUND: there is no such session.
+        pub async fn get_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetHistoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/optserve.v1.SessionService/GetHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("optserve.v1.SessionService", "GetHistory"));
+            self.inner.unary(req, path, codec).await
         }
         /// Saves a session on the server's disk, until the snapshot or the session is
         /// deleted. The server also saves sessions automatically, and deletes those

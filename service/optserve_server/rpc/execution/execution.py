@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from time import perf_counter_ns
+from time import perf_counter_ns, time
 from typing import TypeVar
 
 from optserve_server.durability.durability_manager import DurabilityManager
@@ -34,15 +34,22 @@ class Execution:
     Args:
         executor: threads for long work.
         durability_manager: makes sessions durable; None if all are held in memory alone.
+        clock: the time, Unix time in seconds.
 
     Attributes:
         meters: durations of the phases of a step.
     """
 
-    def __init__(self, executor: Executor, durability_manager: DurabilityManager | None = None) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        durability_manager: DurabilityManager | None = None,
+        clock: Callable[[], float] = time,
+    ) -> None:
         self._executor = executor
         self._creators = ThreadPoolExecutor(CREATOR_THREADS, thread_name_prefix="create")
         self._durability_manager = durability_manager
+        self._clock = clock
         self.meters = Meters()
 
     def commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> Awaitable[T]:
@@ -68,7 +75,7 @@ class Execution:
         asked = perf_counter_ns()
         await session.lock.acquire()
         try:
-            begun = perf_counter_ns()
+            begun, session.changed_at = perf_counter_ns(), self._clock()
             inline = session.is_small or change.is_brief
             prepare = partial(change.prepare, session)
             prepared = prepare() if inline else await self.in_thread(prepare)

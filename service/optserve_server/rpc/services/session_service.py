@@ -52,6 +52,7 @@ from optserve_server.wire.fields.names import (
     snapshot_from,
 )
 from optserve_server.wire.messages import metrics, parameters, sessions, steps
+from optserve_server.wire.messages.history import DEFAULT_POINTS, check_history_request, page_to
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
 Context = aio.ServicerContext[Any, Any]
@@ -155,6 +156,14 @@ class SessionService(SessionServiceServicer):
     ) -> AsyncIterator[pb.WatchSessionResponse]:
         async for response in stream_events(self.find_session(request.name), self._drain, self._execution):
             yield response
+
+    async def GetHistory(self, request: pb.GetHistoryRequest, context: Context) -> pb.GetHistoryResponse:
+        check_history_request(request)
+        session = self.find_session(request.name)
+        async with session.lock:
+            return await self._execution.run_or_offload(
+                request.page_size or DEFAULT_POINTS, partial(page_to, session.history, request)
+            )
 
     async def delete_expired_session(self, session: Session, store: Store) -> None:
         """Deletes a session whose lease is over."""

@@ -39,6 +39,7 @@ def report_to(report: MetricsReport) -> ReportMetricsResponse:
         restored=report.restored,
         reduce_on_plateau=plateau_to(report.monitors.plateau),
         early_stopping=early_stopping_to(report.monitors.stopping),
+        metrics=[Metric(name=name, value=value) for name, value in report.values.items()],
     )
 
 

@@ -25,10 +25,11 @@ from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array
 from optserve_server.wire.fields.unknown_fields import reject_unknown_fields
 from optserve_server.wire.messages.parameters import add_staged_layout, pull_from
 
-_OUTCOMES = {
+OUTCOME_NUMBERS = {
     outcome: pb.StepOutcome.ValueType(enum_number(outcome, pb.StepOutcome.DESCRIPTOR))
     for outcome in StepOutcome
 }
+"""Numbers of outcomes in messages."""
 
 
 def gradients_from(messages: Sequence[NamedTensor]) -> list[NamedArray]:
@@ -136,7 +137,7 @@ def result_to(result: StepResult) -> pb.StepResult:
 def fill_result(message: pb.StepResult, result: StepResult) -> None:
     """Writes what a step did over a message, which may be used again and again."""
     message.step = result.step
-    message.outcome = _OUTCOMES[result.outcome]
+    message.outcome = OUTCOME_NUMBERS[result.outcome]
     message.learning_rate = result.learning_rate
     message.gradient_norm = result.gradient_norm
     message.clipped_gradient_norm = result.clipped_gradient_norm

@@ -1694,6 +1694,7 @@ type ReportMetricsResponse struct {
 	xxx_hidden_Restored        bool                   `protobuf:"varint,5,opt,name=restored,proto3"`
 	xxx_hidden_ReduceOnPlateau *ReduceOnPlateauState  `protobuf:"bytes,6,opt,name=reduce_on_plateau,json=reduceOnPlateau,proto3"`
 	xxx_hidden_EarlyStopping   *EarlyStoppingState    `protobuf:"bytes,7,opt,name=early_stopping,json=earlyStopping,proto3"`
+	xxx_hidden_Metrics         *[]*Metric             `protobuf:"bytes,8,rep,name=metrics,proto3"`
 	unknownFields              protoimpl.UnknownFields
 	sizeCache                  protoimpl.SizeCache
 }
@@ -1772,6 +1773,15 @@ func (x *ReportMetricsResponse) GetEarlyStopping() *EarlyStoppingState {
 	return nil
 }
 
+func (x *ReportMetricsResponse) GetMetrics() []*Metric {
+	if x != nil {
+		if x.xxx_hidden_Metrics != nil {
+			return *x.xxx_hidden_Metrics
+		}
+	}
+	return nil
+}
+
 func (x *ReportMetricsResponse) SetStep(v int64) {
 	x.xxx_hidden_Step = v
 }
@@ -1798,6 +1808,10 @@ func (x *ReportMetricsResponse) SetReduceOnPlateau(v *ReduceOnPlateauState) {
 
 func (x *ReportMetricsResponse) SetEarlyStopping(v *EarlyStoppingState) {
 	x.xxx_hidden_EarlyStopping = v
+}
+
+func (x *ReportMetricsResponse) SetMetrics(v []*Metric) {
+	x.xxx_hidden_Metrics = &v
 }
 
 func (x *ReportMetricsResponse) HasReduceOnPlateau() bool {
@@ -1839,6 +1853,8 @@ type ReportMetricsResponse_builder struct {
 	ReduceOnPlateau *ReduceOnPlateauState
 	// Set if the specification has early_stopping.
 	EarlyStopping *EarlyStoppingState
+	// The reported metrics.
+	Metrics []*Metric
 }
 
 func (b0 ReportMetricsResponse_builder) Build() *ReportMetricsResponse {
@@ -1852,6 +1868,7 @@ func (b0 ReportMetricsResponse_builder) Build() *ReportMetricsResponse {
 	x.xxx_hidden_Restored = b.Restored
 	x.xxx_hidden_ReduceOnPlateau = b.ReduceOnPlateau
 	x.xxx_hidden_EarlyStopping = b.EarlyStopping
+	x.xxx_hidden_Metrics = &b.Metrics
 	return m0
 }
 
@@ -5623,6 +5640,575 @@ func (b0 SessionDeleted_builder) Build() *SessionDeleted {
 	return m0
 }
 
+// Request of GetHistory.
+type GetHistoryRequest struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Name        string                 `protobuf:"bytes,1,opt,name=name,proto3"`
+	xxx_hidden_Metric      string                 `protobuf:"bytes,2,opt,name=metric,proto3"`
+	xxx_hidden_AfterNumber int64                  `protobuf:"varint,3,opt,name=after_number,json=afterNumber,proto3"`
+	xxx_hidden_PageSize    int32                  `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *GetHistoryRequest) Reset() {
+	*x = GetHistoryRequest{}
+	mi := &file_optserve_v1_session_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryRequest) ProtoMessage() {}
+
+func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *GetHistoryRequest) GetName() string {
+	if x != nil {
+		return x.xxx_hidden_Name
+	}
+	return ""
+}
+
+func (x *GetHistoryRequest) GetMetric() string {
+	if x != nil {
+		return x.xxx_hidden_Metric
+	}
+	return ""
+}
+
+func (x *GetHistoryRequest) GetAfterNumber() int64 {
+	if x != nil {
+		return x.xxx_hidden_AfterNumber
+	}
+	return 0
+}
+
+func (x *GetHistoryRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.xxx_hidden_PageSize
+	}
+	return 0
+}
+
+func (x *GetHistoryRequest) SetName(v string) {
+	x.xxx_hidden_Name = v
+}
+
+func (x *GetHistoryRequest) SetMetric(v string) {
+	x.xxx_hidden_Metric = v
+}
+
+func (x *GetHistoryRequest) SetAfterNumber(v int64) {
+	x.xxx_hidden_AfterNumber = v
+}
+
+func (x *GetHistoryRequest) SetPageSize(v int32) {
+	x.xxx_hidden_PageSize = v
+}
+
+type GetHistoryRequest_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Resource name, sessions/{id}.
+	Name string
+	// Name of a metric whose values are returned; empty for the steps.
+	Metric string
+	// Returns points with greater numbers than this only. For the next page, the
+	// number of the last point of this one.
+	AfterNumber int64
+	// Largest number of points to return: 1000 when 0, at most 10000.
+	PageSize int32
+}
+
+func (b0 GetHistoryRequest_builder) Build() *GetHistoryRequest {
+	m0 := &GetHistoryRequest{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Name = b.Name
+	x.xxx_hidden_Metric = b.Metric
+	x.xxx_hidden_AfterNumber = b.AfterNumber
+	x.xxx_hidden_PageSize = b.PageSize
+	return m0
+}
+
+// Response of GetHistory.
+type GetHistoryResponse struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Steps      *[]*StepPoint          `protobuf:"bytes,1,rep,name=steps,proto3"`
+	xxx_hidden_Values     *[]*MetricPoint        `protobuf:"bytes,2,rep,name=values,proto3"`
+	xxx_hidden_Metrics    []string               `protobuf:"bytes,3,rep,name=metrics,proto3"`
+	xxx_hidden_LastNumber int64                  `protobuf:"varint,4,opt,name=last_number,json=lastNumber,proto3"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *GetHistoryResponse) Reset() {
+	*x = GetHistoryResponse{}
+	mi := &file_optserve_v1_session_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryResponse) ProtoMessage() {}
+
+func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *GetHistoryResponse) GetSteps() []*StepPoint {
+	if x != nil {
+		if x.xxx_hidden_Steps != nil {
+			return *x.xxx_hidden_Steps
+		}
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetValues() []*MetricPoint {
+	if x != nil {
+		if x.xxx_hidden_Values != nil {
+			return *x.xxx_hidden_Values
+		}
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetMetrics() []string {
+	if x != nil {
+		return x.xxx_hidden_Metrics
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetLastNumber() int64 {
+	if x != nil {
+		return x.xxx_hidden_LastNumber
+	}
+	return 0
+}
+
+func (x *GetHistoryResponse) SetSteps(v []*StepPoint) {
+	x.xxx_hidden_Steps = &v
+}
+
+func (x *GetHistoryResponse) SetValues(v []*MetricPoint) {
+	x.xxx_hidden_Values = &v
+}
+
+func (x *GetHistoryResponse) SetMetrics(v []string) {
+	x.xxx_hidden_Metrics = v
+}
+
+func (x *GetHistoryResponse) SetLastNumber(v int64) {
+	x.xxx_hidden_LastNumber = v
+}
+
+type GetHistoryResponse_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Steps, if no metric was asked for.
+	Steps []*StepPoint
+	// Values of the metric.
+	Values []*MetricPoint
+	// Names of the session's metrics, in the order of their first reports.
+	Metrics []string
+	// The number of the last point that there is. When it is that of the last
+	// point of this page, this was the last page.
+	LastNumber int64
+}
+
+func (b0 GetHistoryResponse_builder) Build() *GetHistoryResponse {
+	m0 := &GetHistoryResponse{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Steps = &b.Steps
+	x.xxx_hidden_Values = &b.Values
+	x.xxx_hidden_Metrics = b.Metrics
+	x.xxx_hidden_LastNumber = b.LastNumber
+	return m0
+}
+
+// A step in a session's history. Accumulated micro-batches are part of the
+// step that they complete.
+type StepPoint struct {
+	state                            protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Number                int64                  `protobuf:"varint,1,opt,name=number,proto3"`
+	xxx_hidden_Time                  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3"`
+	xxx_hidden_Step                  int64                  `protobuf:"varint,3,opt,name=step,proto3"`
+	xxx_hidden_Outcome               StepOutcome            `protobuf:"varint,4,opt,name=outcome,proto3,enum=optserve.v1.StepOutcome"`
+	xxx_hidden_LearningRate          float64                `protobuf:"fixed64,5,opt,name=learning_rate,json=learningRate,proto3"`
+	xxx_hidden_GradientNorm          float64                `protobuf:"fixed64,6,opt,name=gradient_norm,json=gradientNorm,proto3"`
+	xxx_hidden_ClippedGradientNorm   float64                `protobuf:"fixed64,7,opt,name=clipped_gradient_norm,json=clippedGradientNorm,proto3"`
+	xxx_hidden_RegularizationPenalty float64                `protobuf:"fixed64,8,opt,name=regularization_penalty,json=regularizationPenalty,proto3"`
+	xxx_hidden_NonFiniteCount        int64                  `protobuf:"varint,9,opt,name=non_finite_count,json=nonFiniteCount,proto3"`
+	xxx_hidden_Staleness             int64                  `protobuf:"varint,10,opt,name=staleness,proto3"`
+	xxx_hidden_Contributions         int32                  `protobuf:"varint,11,opt,name=contributions,proto3"`
+	xxx_hidden_Worker                string                 `protobuf:"bytes,12,opt,name=worker,proto3"`
+	unknownFields                    protoimpl.UnknownFields
+	sizeCache                        protoimpl.SizeCache
+}
+
+func (x *StepPoint) Reset() {
+	*x = StepPoint{}
+	mi := &file_optserve_v1_session_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepPoint) ProtoMessage() {}
+
+func (x *StepPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *StepPoint) GetNumber() int64 {
+	if x != nil {
+		return x.xxx_hidden_Number
+	}
+	return 0
+}
+
+func (x *StepPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.xxx_hidden_Time
+	}
+	return nil
+}
+
+func (x *StepPoint) GetStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_Step
+	}
+	return 0
+}
+
+func (x *StepPoint) GetOutcome() StepOutcome {
+	if x != nil {
+		return x.xxx_hidden_Outcome
+	}
+	return StepOutcome_STEP_OUTCOME_UNSPECIFIED
+}
+
+func (x *StepPoint) GetLearningRate() float64 {
+	if x != nil {
+		return x.xxx_hidden_LearningRate
+	}
+	return 0
+}
+
+func (x *StepPoint) GetGradientNorm() float64 {
+	if x != nil {
+		return x.xxx_hidden_GradientNorm
+	}
+	return 0
+}
+
+func (x *StepPoint) GetClippedGradientNorm() float64 {
+	if x != nil {
+		return x.xxx_hidden_ClippedGradientNorm
+	}
+	return 0
+}
+
+func (x *StepPoint) GetRegularizationPenalty() float64 {
+	if x != nil {
+		return x.xxx_hidden_RegularizationPenalty
+	}
+	return 0
+}
+
+func (x *StepPoint) GetNonFiniteCount() int64 {
+	if x != nil {
+		return x.xxx_hidden_NonFiniteCount
+	}
+	return 0
+}
+
+func (x *StepPoint) GetStaleness() int64 {
+	if x != nil {
+		return x.xxx_hidden_Staleness
+	}
+	return 0
+}
+
+func (x *StepPoint) GetContributions() int32 {
+	if x != nil {
+		return x.xxx_hidden_Contributions
+	}
+	return 0
+}
+
+func (x *StepPoint) GetWorker() string {
+	if x != nil {
+		return x.xxx_hidden_Worker
+	}
+	return ""
+}
+
+func (x *StepPoint) SetNumber(v int64) {
+	x.xxx_hidden_Number = v
+}
+
+func (x *StepPoint) SetTime(v *timestamppb.Timestamp) {
+	x.xxx_hidden_Time = v
+}
+
+func (x *StepPoint) SetStep(v int64) {
+	x.xxx_hidden_Step = v
+}
+
+func (x *StepPoint) SetOutcome(v StepOutcome) {
+	x.xxx_hidden_Outcome = v
+}
+
+func (x *StepPoint) SetLearningRate(v float64) {
+	x.xxx_hidden_LearningRate = v
+}
+
+func (x *StepPoint) SetGradientNorm(v float64) {
+	x.xxx_hidden_GradientNorm = v
+}
+
+func (x *StepPoint) SetClippedGradientNorm(v float64) {
+	x.xxx_hidden_ClippedGradientNorm = v
+}
+
+func (x *StepPoint) SetRegularizationPenalty(v float64) {
+	x.xxx_hidden_RegularizationPenalty = v
+}
+
+func (x *StepPoint) SetNonFiniteCount(v int64) {
+	x.xxx_hidden_NonFiniteCount = v
+}
+
+func (x *StepPoint) SetStaleness(v int64) {
+	x.xxx_hidden_Staleness = v
+}
+
+func (x *StepPoint) SetContributions(v int32) {
+	x.xxx_hidden_Contributions = v
+}
+
+func (x *StepPoint) SetWorker(v string) {
+	x.xxx_hidden_Worker = v
+}
+
+func (x *StepPoint) HasTime() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Time != nil
+}
+
+func (x *StepPoint) ClearTime() {
+	x.xxx_hidden_Time = nil
+}
+
+type StepPoint_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Number of the point: the first has 1. Numbers between those of two points
+	// were those of points that are no longer stored.
+	Number int64
+	// When the step was taken.
+	Time *timestamppb.Timestamp
+	// The session's step after it.
+	Step int64
+	// Applied or skipped.
+	Outcome StepOutcome
+	// The learning rate that was used, before the groups' factors. 0 if the step
+	// was skipped.
+	LearningRate float64
+	// As in StepResult.
+	GradientNorm float64
+	// As in StepResult.
+	ClippedGradientNorm float64
+	// As in StepResult.
+	RegularizationPenalty float64
+	// As in StepResult.
+	NonFiniteCount int64
+	// As in StepResult.
+	Staleness int64
+	// Contributions that the step was made of; 0 if the session's coordination is
+	// SOLO.
+	Contributions int32
+	// The worker that took the step; empty if none was named, or for a step of
+	// several workers.
+	Worker string
+}
+
+func (b0 StepPoint_builder) Build() *StepPoint {
+	m0 := &StepPoint{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Number = b.Number
+	x.xxx_hidden_Time = b.Time
+	x.xxx_hidden_Step = b.Step
+	x.xxx_hidden_Outcome = b.Outcome
+	x.xxx_hidden_LearningRate = b.LearningRate
+	x.xxx_hidden_GradientNorm = b.GradientNorm
+	x.xxx_hidden_ClippedGradientNorm = b.ClippedGradientNorm
+	x.xxx_hidden_RegularizationPenalty = b.RegularizationPenalty
+	x.xxx_hidden_NonFiniteCount = b.NonFiniteCount
+	x.xxx_hidden_Staleness = b.Staleness
+	x.xxx_hidden_Contributions = b.Contributions
+	x.xxx_hidden_Worker = b.Worker
+	return m0
+}
+
+// A value of a metric in a session's history.
+type MetricPoint struct {
+	state             protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Number int64                  `protobuf:"varint,1,opt,name=number,proto3"`
+	xxx_hidden_Time   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3"`
+	xxx_hidden_Step   int64                  `protobuf:"varint,3,opt,name=step,proto3"`
+	xxx_hidden_Value  float64                `protobuf:"fixed64,4,opt,name=value,proto3"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *MetricPoint) Reset() {
+	*x = MetricPoint{}
+	mi := &file_optserve_v1_session_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricPoint) ProtoMessage() {}
+
+func (x *MetricPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_session_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MetricPoint) GetNumber() int64 {
+	if x != nil {
+		return x.xxx_hidden_Number
+	}
+	return 0
+}
+
+func (x *MetricPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.xxx_hidden_Time
+	}
+	return nil
+}
+
+func (x *MetricPoint) GetStep() int64 {
+	if x != nil {
+		return x.xxx_hidden_Step
+	}
+	return 0
+}
+
+func (x *MetricPoint) GetValue() float64 {
+	if x != nil {
+		return x.xxx_hidden_Value
+	}
+	return 0
+}
+
+func (x *MetricPoint) SetNumber(v int64) {
+	x.xxx_hidden_Number = v
+}
+
+func (x *MetricPoint) SetTime(v *timestamppb.Timestamp) {
+	x.xxx_hidden_Time = v
+}
+
+func (x *MetricPoint) SetStep(v int64) {
+	x.xxx_hidden_Step = v
+}
+
+func (x *MetricPoint) SetValue(v float64) {
+	x.xxx_hidden_Value = v
+}
+
+func (x *MetricPoint) HasTime() bool {
+	if x == nil {
+		return false
+	}
+	return x.xxx_hidden_Time != nil
+}
+
+func (x *MetricPoint) ClearTime() {
+	x.xxx_hidden_Time = nil
+}
+
+type MetricPoint_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Number of the point: the first value of the metric has 1.
+	Number int64
+	// When it was reported.
+	Time *timestamppb.Timestamp
+	// The session's step when it was reported.
+	Step int64
+	// The value; may be NaN or infinite.
+	Value float64
+}
+
+func (b0 MetricPoint_builder) Build() *MetricPoint {
+	m0 := &MetricPoint{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Number = b.Number
+	x.xxx_hidden_Time = b.Time
+	x.xxx_hidden_Step = b.Step
+	x.xxx_hidden_Value = b.Value
+	return m0
+}
+
 // Request of ShareMemory.
 type ShareMemoryRequest struct {
 	state                    protoimpl.MessageState `protogen:"opaque.v1"`
@@ -5636,7 +6222,7 @@ type ShareMemoryRequest struct {
 
 func (x *ShareMemoryRequest) Reset() {
 	*x = ShareMemoryRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[41]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5648,7 +6234,7 @@ func (x *ShareMemoryRequest) String() string {
 func (*ShareMemoryRequest) ProtoMessage() {}
 
 func (x *ShareMemoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[41]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5755,7 +6341,7 @@ type ShareMemoryResponse struct {
 
 func (x *ShareMemoryResponse) Reset() {
 	*x = ShareMemoryResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[42]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5767,7 +6353,7 @@ func (x *ShareMemoryResponse) String() string {
 func (*ShareMemoryResponse) ProtoMessage() {}
 
 func (x *ShareMemoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[42]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5911,7 +6497,7 @@ type SharedMemory struct {
 
 func (x *SharedMemory) Reset() {
 	*x = SharedMemory{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[43]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5923,7 +6509,7 @@ func (x *SharedMemory) String() string {
 func (*SharedMemory) ProtoMessage() {}
 
 func (x *SharedMemory) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[43]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6008,7 +6594,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[44]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6020,7 +6606,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[44]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6136,7 +6722,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[45]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6148,7 +6734,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[45]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6209,7 +6795,7 @@ type CreateSnapshotResponse struct {
 
 func (x *CreateSnapshotResponse) Reset() {
 	*x = CreateSnapshotResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[46]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6221,7 +6807,7 @@ func (x *CreateSnapshotResponse) String() string {
 func (*CreateSnapshotResponse) ProtoMessage() {}
 
 func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[46]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6279,7 +6865,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[47]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6291,7 +6877,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[47]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6338,7 +6924,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[48]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6350,7 +6936,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[48]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6400,7 +6986,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[49]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6412,7 +6998,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[49]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6472,7 +7058,7 @@ type DeleteSnapshotResponse struct {
 
 func (x *DeleteSnapshotResponse) Reset() {
 	*x = DeleteSnapshotResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[50]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6484,7 +7070,7 @@ func (x *DeleteSnapshotResponse) String() string {
 func (*DeleteSnapshotResponse) ProtoMessage() {}
 
 func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[50]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6522,7 +7108,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[51]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6534,7 +7120,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[51]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6639,7 +7225,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[52]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6651,7 +7237,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[52]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6711,7 +7297,7 @@ type ForkSessionRequest struct {
 
 func (x *ForkSessionRequest) Reset() {
 	*x = ForkSessionRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[53]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6723,7 +7309,7 @@ func (x *ForkSessionRequest) String() string {
 func (*ForkSessionRequest) ProtoMessage() {}
 
 func (x *ForkSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[53]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6799,7 +7385,7 @@ type ForkSessionResponse struct {
 
 func (x *ForkSessionResponse) Reset() {
 	*x = ForkSessionResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[54]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6811,7 +7397,7 @@ func (x *ForkSessionResponse) String() string {
 func (*ForkSessionResponse) ProtoMessage() {}
 
 func (x *ForkSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[54]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6869,7 +7455,7 @@ type ExportSnapshotRequest struct {
 
 func (x *ExportSnapshotRequest) Reset() {
 	*x = ExportSnapshotRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[55]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6881,7 +7467,7 @@ func (x *ExportSnapshotRequest) String() string {
 func (*ExportSnapshotRequest) ProtoMessage() {}
 
 func (x *ExportSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[55]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6929,7 +7515,7 @@ type ExportSnapshotResponse struct {
 
 func (x *ExportSnapshotResponse) Reset() {
 	*x = ExportSnapshotResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[56]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6941,7 +7527,7 @@ func (x *ExportSnapshotResponse) String() string {
 func (*ExportSnapshotResponse) ProtoMessage() {}
 
 func (x *ExportSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[56]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7025,7 +7611,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[57]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7037,7 +7623,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[57]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7099,7 +7685,7 @@ type ImportSnapshotRequest struct {
 
 func (x *ImportSnapshotRequest) Reset() {
 	*x = ImportSnapshotRequest{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[58]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7111,7 +7697,7 @@ func (x *ImportSnapshotRequest) String() string {
 func (*ImportSnapshotRequest) ProtoMessage() {}
 
 func (x *ImportSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[58]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7196,7 +7782,7 @@ type ImportHeader struct {
 
 func (x *ImportHeader) Reset() {
 	*x = ImportHeader{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[59]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7208,7 +7794,7 @@ func (x *ImportHeader) String() string {
 func (*ImportHeader) ProtoMessage() {}
 
 func (x *ImportHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[59]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7284,7 +7870,7 @@ type ImportSnapshotResponse struct {
 
 func (x *ImportSnapshotResponse) Reset() {
 	*x = ImportSnapshotResponse{}
-	mi := &file_optserve_v1_session_service_proto_msgTypes[60]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7296,7 +7882,7 @@ func (x *ImportSnapshotResponse) String() string {
 func (*ImportSnapshotResponse) ProtoMessage() {}
 
 func (x *ImportSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_optserve_v1_session_service_proto_msgTypes[60]
+	mi := &file_optserve_v1_session_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7418,7 +8004,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x06Metric\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\x05value\x18\x02 \x01(\x01H\x00R\x05value\x88\x01\x01B\b\n" +
-	"\x06_value\"\xb7\x02\n" +
+	"\x06_value\"\xe6\x02\n" +
 	"\x15ReportMetricsResponse\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12#\n" +
 	"\rlearning_rate\x18\x02 \x01(\x01R\flearningRate\x12\x18\n" +
@@ -7426,7 +8012,8 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\astopped\x18\x04 \x01(\bR\astopped\x12\x1a\n" +
 	"\brestored\x18\x05 \x01(\bR\brestored\x12M\n" +
 	"\x11reduce_on_plateau\x18\x06 \x01(\v2!.optserve.v1.ReduceOnPlateauStateR\x0freduceOnPlateau\x12F\n" +
-	"\x0eearly_stopping\x18\a \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\"\xbc\x04\n" +
+	"\x0eearly_stopping\x18\a \x01(\v2\x1f.optserve.v1.EarlyStoppingStateR\rearlyStopping\x12-\n" +
+	"\ametrics\x18\b \x03(\v2\x13.optserve.v1.MetricR\ametrics\"\xbc\x04\n" +
 	"\vStepOptions\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12(\n" +
@@ -7608,7 +8195,37 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x10ParametersPushed\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\"*\n" +
 	"\x0eSessionDeleted\x12\x18\n" +
-	"\aexpired\x18\x01 \x01(\bR\aexpired\"\xae\x01\n" +
+	"\aexpired\x18\x01 \x01(\bR\aexpired\"\x7f\n" +
+	"\x11GetHistoryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06metric\x18\x02 \x01(\tR\x06metric\x12!\n" +
+	"\fafter_number\x18\x03 \x01(\x03R\vafterNumber\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\"\xaf\x01\n" +
+	"\x12GetHistoryResponse\x12,\n" +
+	"\x05steps\x18\x01 \x03(\v2\x16.optserve.v1.StepPointR\x05steps\x120\n" +
+	"\x06values\x18\x02 \x03(\v2\x18.optserve.v1.MetricPointR\x06values\x12\x18\n" +
+	"\ametrics\x18\x03 \x03(\tR\ametrics\x12\x1f\n" +
+	"\vlast_number\x18\x04 \x01(\x03R\n" +
+	"lastNumber\"\xd6\x03\n" +
+	"\tStepPoint\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x03R\x06number\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x03R\x04step\x122\n" +
+	"\aoutcome\x18\x04 \x01(\x0e2\x18.optserve.v1.StepOutcomeR\aoutcome\x12#\n" +
+	"\rlearning_rate\x18\x05 \x01(\x01R\flearningRate\x12#\n" +
+	"\rgradient_norm\x18\x06 \x01(\x01R\fgradientNorm\x122\n" +
+	"\x15clipped_gradient_norm\x18\a \x01(\x01R\x13clippedGradientNorm\x125\n" +
+	"\x16regularization_penalty\x18\b \x01(\x01R\x15regularizationPenalty\x12(\n" +
+	"\x10non_finite_count\x18\t \x01(\x03R\x0enonFiniteCount\x12\x1c\n" +
+	"\tstaleness\x18\n" +
+	" \x01(\x03R\tstaleness\x12$\n" +
+	"\rcontributions\x18\v \x01(\x05R\rcontributions\x12\x16\n" +
+	"\x06worker\x18\f \x01(\tR\x06worker\"\x7f\n" +
+	"\vMetricPoint\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x03R\x06number\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\x03R\x04step\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\x01R\x05value\"\xae\x01\n" +
 	"\x12ShareMemoryRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\atensors\x18\x02 \x03(\tR\atensors\x12<\n" +
@@ -7694,7 +8311,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x18STEP_OUTCOME_ACCUMULATED\x10\x02\x12\x18\n" +
 	"\x14STEP_OUTCOME_SKIPPED\x10\x03\x12\x1a\n" +
 	"\x16STEP_OUTCOME_VALIDATED\x10\x04\x12\x18\n" +
-	"\x14STEP_OUTCOME_DROPPED\x10\x052\xff\f\n" +
+	"\x14STEP_OUTCOME_DROPPED\x10\x052\xce\r\n" +
 	"\x0eSessionService\x12V\n" +
 	"\rCreateSession\x12!.optserve.v1.CreateSessionRequest\x1a\".optserve.v1.CreateSessionResponse\x12M\n" +
 	"\n" +
@@ -7708,7 +8325,9 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"StepStream\x12\x1e.optserve.v1.StepStreamRequest\x1a\x1f.optserve.v1.StepStreamResponse(\x010\x01\x12[\n" +
 	"\x0ePullParameters\x12\".optserve.v1.PullParametersRequest\x1a#.optserve.v1.PullParametersResponse0\x01\x12[\n" +
 	"\x0ePushParameters\x12\".optserve.v1.PushParametersRequest\x1a#.optserve.v1.PushParametersResponse(\x01\x12U\n" +
-	"\fWatchSession\x12 .optserve.v1.WatchSessionRequest\x1a!.optserve.v1.WatchSessionResponse0\x01\x12Y\n" +
+	"\fWatchSession\x12 .optserve.v1.WatchSessionRequest\x1a!.optserve.v1.WatchSessionResponse0\x01\x12M\n" +
+	"\n" +
+	"GetHistory\x12\x1e.optserve.v1.GetHistoryRequest\x1a\x1f.optserve.v1.GetHistoryResponse\x12Y\n" +
 	"\x0eCreateSnapshot\x12\".optserve.v1.CreateSnapshotRequest\x1a#.optserve.v1.CreateSnapshotResponse\x12V\n" +
 	"\rListSnapshots\x12!.optserve.v1.ListSnapshotsRequest\x1a\".optserve.v1.ListSnapshotsResponse\x12Y\n" +
 	"\x0eDeleteSnapshot\x12\".optserve.v1.DeleteSnapshotRequest\x1a#.optserve.v1.DeleteSnapshotResponse\x12\\\n" +
@@ -7720,7 +8339,7 @@ const file_optserve_v1_session_service_proto_rawDesc = "" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
 var file_optserve_v1_session_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_optserve_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_optserve_v1_session_service_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_optserve_v1_session_service_proto_goTypes = []any{
 	(StepOutcome)(0),                // 0: optserve.v1.StepOutcome
 	(*CreateSessionRequest)(nil),    // 1: optserve.v1.CreateSessionRequest
@@ -7764,165 +8383,177 @@ var file_optserve_v1_session_service_proto_goTypes = []any{
 	(*WatchSessionResponse)(nil),    // 39: optserve.v1.WatchSessionResponse
 	(*ParametersPushed)(nil),        // 40: optserve.v1.ParametersPushed
 	(*SessionDeleted)(nil),          // 41: optserve.v1.SessionDeleted
-	(*ShareMemoryRequest)(nil),      // 42: optserve.v1.ShareMemoryRequest
-	(*ShareMemoryResponse)(nil),     // 43: optserve.v1.ShareMemoryResponse
-	(*SharedMemory)(nil),            // 44: optserve.v1.SharedMemory
-	(*Snapshot)(nil),                // 45: optserve.v1.Snapshot
-	(*CreateSnapshotRequest)(nil),   // 46: optserve.v1.CreateSnapshotRequest
-	(*CreateSnapshotResponse)(nil),  // 47: optserve.v1.CreateSnapshotResponse
-	(*ListSnapshotsRequest)(nil),    // 48: optserve.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),   // 49: optserve.v1.ListSnapshotsResponse
-	(*DeleteSnapshotRequest)(nil),   // 50: optserve.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotResponse)(nil),  // 51: optserve.v1.DeleteSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),  // 52: optserve.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil), // 53: optserve.v1.RestoreSnapshotResponse
-	(*ForkSessionRequest)(nil),      // 54: optserve.v1.ForkSessionRequest
-	(*ForkSessionResponse)(nil),     // 55: optserve.v1.ForkSessionResponse
-	(*ExportSnapshotRequest)(nil),   // 56: optserve.v1.ExportSnapshotRequest
-	(*ExportSnapshotResponse)(nil),  // 57: optserve.v1.ExportSnapshotResponse
-	(*SnapshotHeader)(nil),          // 58: optserve.v1.SnapshotHeader
-	(*ImportSnapshotRequest)(nil),   // 59: optserve.v1.ImportSnapshotRequest
-	(*ImportHeader)(nil),            // 60: optserve.v1.ImportHeader
-	(*ImportSnapshotResponse)(nil),  // 61: optserve.v1.ImportSnapshotResponse
-	(*SessionSpec)(nil),             // 62: optserve.v1.SessionSpec
-	(*Tensor)(nil),                  // 63: optserve.v1.Tensor
-	(DataType)(0),                   // 64: optserve.v1.DataType
-	(*InitializerSpec)(nil),         // 65: optserve.v1.InitializerSpec
-	(*Session)(nil),                 // 66: optserve.v1.Session
-	(*ReduceOnPlateauState)(nil),    // 67: optserve.v1.ReduceOnPlateauState
-	(*EarlyStoppingState)(nil),      // 68: optserve.v1.EarlyStoppingState
-	(ParameterPoint)(0),             // 69: optserve.v1.ParameterPoint
-	(*NamedTensor)(nil),             // 70: optserve.v1.NamedTensor
-	(*SparseRows)(nil),              // 71: optserve.v1.SparseRows
-	(*Chunk)(nil),                   // 72: optserve.v1.Chunk
-	(*ByteLayout)(nil),              // 73: optserve.v1.ByteLayout
-	(*durationpb.Duration)(nil),     // 74: google.protobuf.Duration
-	(*TensorLayout)(nil),            // 75: optserve.v1.TensorLayout
-	(*timestamppb.Timestamp)(nil),   // 76: google.protobuf.Timestamp
-	(*Worker)(nil),                  // 77: optserve.v1.Worker
+	(*GetHistoryRequest)(nil),       // 42: optserve.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),      // 43: optserve.v1.GetHistoryResponse
+	(*StepPoint)(nil),               // 44: optserve.v1.StepPoint
+	(*MetricPoint)(nil),             // 45: optserve.v1.MetricPoint
+	(*ShareMemoryRequest)(nil),      // 46: optserve.v1.ShareMemoryRequest
+	(*ShareMemoryResponse)(nil),     // 47: optserve.v1.ShareMemoryResponse
+	(*SharedMemory)(nil),            // 48: optserve.v1.SharedMemory
+	(*Snapshot)(nil),                // 49: optserve.v1.Snapshot
+	(*CreateSnapshotRequest)(nil),   // 50: optserve.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),  // 51: optserve.v1.CreateSnapshotResponse
+	(*ListSnapshotsRequest)(nil),    // 52: optserve.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),   // 53: optserve.v1.ListSnapshotsResponse
+	(*DeleteSnapshotRequest)(nil),   // 54: optserve.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),  // 55: optserve.v1.DeleteSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),  // 56: optserve.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 57: optserve.v1.RestoreSnapshotResponse
+	(*ForkSessionRequest)(nil),      // 58: optserve.v1.ForkSessionRequest
+	(*ForkSessionResponse)(nil),     // 59: optserve.v1.ForkSessionResponse
+	(*ExportSnapshotRequest)(nil),   // 60: optserve.v1.ExportSnapshotRequest
+	(*ExportSnapshotResponse)(nil),  // 61: optserve.v1.ExportSnapshotResponse
+	(*SnapshotHeader)(nil),          // 62: optserve.v1.SnapshotHeader
+	(*ImportSnapshotRequest)(nil),   // 63: optserve.v1.ImportSnapshotRequest
+	(*ImportHeader)(nil),            // 64: optserve.v1.ImportHeader
+	(*ImportSnapshotResponse)(nil),  // 65: optserve.v1.ImportSnapshotResponse
+	(*SessionSpec)(nil),             // 66: optserve.v1.SessionSpec
+	(*Tensor)(nil),                  // 67: optserve.v1.Tensor
+	(DataType)(0),                   // 68: optserve.v1.DataType
+	(*InitializerSpec)(nil),         // 69: optserve.v1.InitializerSpec
+	(*Session)(nil),                 // 70: optserve.v1.Session
+	(*ReduceOnPlateauState)(nil),    // 71: optserve.v1.ReduceOnPlateauState
+	(*EarlyStoppingState)(nil),      // 72: optserve.v1.EarlyStoppingState
+	(ParameterPoint)(0),             // 73: optserve.v1.ParameterPoint
+	(*NamedTensor)(nil),             // 74: optserve.v1.NamedTensor
+	(*SparseRows)(nil),              // 75: optserve.v1.SparseRows
+	(*Chunk)(nil),                   // 76: optserve.v1.Chunk
+	(*ByteLayout)(nil),              // 77: optserve.v1.ByteLayout
+	(*durationpb.Duration)(nil),     // 78: google.protobuf.Duration
+	(*TensorLayout)(nil),            // 79: optserve.v1.TensorLayout
+	(*timestamppb.Timestamp)(nil),   // 80: google.protobuf.Timestamp
+	(*Worker)(nil),                  // 81: optserve.v1.Worker
 }
 var file_optserve_v1_session_service_proto_depIdxs = []int32{
-	62, // 0: optserve.v1.CreateSessionRequest.spec:type_name -> optserve.v1.SessionSpec
-	2,  // 1: optserve.v1.CreateSessionRequest.parameters:type_name -> optserve.v1.ParameterInit
-	63, // 2: optserve.v1.ParameterInit.value:type_name -> optserve.v1.Tensor
-	4,  // 3: optserve.v1.ParameterInit.initializer:type_name -> optserve.v1.InitializedTensor
-	3,  // 4: optserve.v1.ParameterInit.upload:type_name -> optserve.v1.TensorShape
-	64, // 5: optserve.v1.TensorShape.dtype:type_name -> optserve.v1.DataType
-	64, // 6: optserve.v1.InitializedTensor.dtype:type_name -> optserve.v1.DataType
-	65, // 7: optserve.v1.InitializedTensor.spec:type_name -> optserve.v1.InitializerSpec
-	66, // 8: optserve.v1.CreateSessionResponse.session:type_name -> optserve.v1.Session
-	66, // 9: optserve.v1.GetSessionResponse.session:type_name -> optserve.v1.Session
-	66, // 10: optserve.v1.ListSessionsResponse.sessions:type_name -> optserve.v1.Session
-	62, // 11: optserve.v1.UpdateSessionRequest.spec:type_name -> optserve.v1.SessionSpec
-	66, // 12: optserve.v1.UpdateSessionResponse.session:type_name -> optserve.v1.Session
-	14, // 13: optserve.v1.UpdateSessionResponse.transfers:type_name -> optserve.v1.StateTransfer
-	16, // 14: optserve.v1.ReportMetricsRequest.metrics:type_name -> optserve.v1.Metric
-	67, // 15: optserve.v1.ReportMetricsResponse.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
-	68, // 16: optserve.v1.ReportMetricsResponse.early_stopping:type_name -> optserve.v1.EarlyStoppingState
-	20, // 17: optserve.v1.StepOptions.pull:type_name -> optserve.v1.PullOptions
-	19, // 18: optserve.v1.StepOptions.overrides:type_name -> optserve.v1.HyperparameterOverride
-	64, // 19: optserve.v1.PullOptions.wire_dtype:type_name -> optserve.v1.DataType
-	69, // 20: optserve.v1.PullOptions.point:type_name -> optserve.v1.ParameterPoint
-	18, // 21: optserve.v1.StepRequest.options:type_name -> optserve.v1.StepOptions
-	70, // 22: optserve.v1.StepRequest.gradients:type_name -> optserve.v1.NamedTensor
-	71, // 23: optserve.v1.StepRequest.sparse_gradients:type_name -> optserve.v1.SparseRows
-	23, // 24: optserve.v1.StepResponse.result:type_name -> optserve.v1.StepResult
-	70, // 25: optserve.v1.StepResponse.parameters:type_name -> optserve.v1.NamedTensor
-	0,  // 26: optserve.v1.StepResult.outcome:type_name -> optserve.v1.StepOutcome
-	24, // 27: optserve.v1.StepResult.tensor_norms:type_name -> optserve.v1.TensorNorm
-	26, // 28: optserve.v1.StepStreamRequest.plan:type_name -> optserve.v1.StepPlan
-	28, // 29: optserve.v1.StepStreamRequest.step:type_name -> optserve.v1.StepStart
-	29, // 30: optserve.v1.StepStreamRequest.data_connection:type_name -> optserve.v1.DataConnectionRequest
-	72, // 31: optserve.v1.StepStreamRequest.chunk:type_name -> optserve.v1.Chunk
-	64, // 32: optserve.v1.StepPlan.gradient_dtype:type_name -> optserve.v1.DataType
-	20, // 33: optserve.v1.StepPlan.pull:type_name -> optserve.v1.PullOptions
-	73, // 34: optserve.v1.StepPlanned.gradients:type_name -> optserve.v1.ByteLayout
-	73, // 35: optserve.v1.StepPlanned.parameters:type_name -> optserve.v1.ByteLayout
-	63, // 36: optserve.v1.StepStart.row_indices:type_name -> optserve.v1.Tensor
-	19, // 37: optserve.v1.StepStart.overrides:type_name -> optserve.v1.HyperparameterOverride
-	74, // 38: optserve.v1.DataConnectionOffer.claim_within:type_name -> google.protobuf.Duration
-	27, // 39: optserve.v1.StepStreamResponse.planned:type_name -> optserve.v1.StepPlanned
-	23, // 40: optserve.v1.StepStreamResponse.result:type_name -> optserve.v1.StepResult
-	30, // 41: optserve.v1.StepStreamResponse.data_connection:type_name -> optserve.v1.DataConnectionOffer
-	72, // 42: optserve.v1.StepStreamResponse.chunk:type_name -> optserve.v1.Chunk
-	69, // 43: optserve.v1.ParametersHeader.point:type_name -> optserve.v1.ParameterPoint
-	75, // 44: optserve.v1.ParametersHeader.layout:type_name -> optserve.v1.TensorLayout
-	20, // 45: optserve.v1.PullParametersRequest.pull:type_name -> optserve.v1.PullOptions
-	32, // 46: optserve.v1.PullParametersResponse.header:type_name -> optserve.v1.ParametersHeader
-	72, // 47: optserve.v1.PullParametersResponse.chunk:type_name -> optserve.v1.Chunk
-	36, // 48: optserve.v1.PushParametersRequest.header:type_name -> optserve.v1.PushHeader
-	72, // 49: optserve.v1.PushParametersRequest.chunk:type_name -> optserve.v1.Chunk
-	64, // 50: optserve.v1.PushHeader.wire_dtype:type_name -> optserve.v1.DataType
-	66, // 51: optserve.v1.PushParametersResponse.session:type_name -> optserve.v1.Session
-	76, // 52: optserve.v1.WatchSessionResponse.time:type_name -> google.protobuf.Timestamp
-	66, // 53: optserve.v1.WatchSessionResponse.began:type_name -> optserve.v1.Session
-	23, // 54: optserve.v1.WatchSessionResponse.step:type_name -> optserve.v1.StepResult
-	66, // 55: optserve.v1.WatchSessionResponse.updated:type_name -> optserve.v1.Session
-	40, // 56: optserve.v1.WatchSessionResponse.pushed:type_name -> optserve.v1.ParametersPushed
-	17, // 57: optserve.v1.WatchSessionResponse.reported:type_name -> optserve.v1.ReportMetricsResponse
-	41, // 58: optserve.v1.WatchSessionResponse.deleted:type_name -> optserve.v1.SessionDeleted
-	77, // 59: optserve.v1.WatchSessionResponse.joined:type_name -> optserve.v1.Worker
-	77, // 60: optserve.v1.WatchSessionResponse.ended:type_name -> optserve.v1.Worker
-	23, // 61: optserve.v1.WatchSessionResponse.contributed:type_name -> optserve.v1.StepResult
-	64, // 62: optserve.v1.ShareMemoryRequest.gradient_dtype:type_name -> optserve.v1.DataType
-	20, // 63: optserve.v1.ShareMemoryRequest.pull:type_name -> optserve.v1.PullOptions
-	74, // 64: optserve.v1.ShareMemoryResponse.claim_within:type_name -> google.protobuf.Duration
-	44, // 65: optserve.v1.ShareMemoryResponse.gradients:type_name -> optserve.v1.SharedMemory
-	44, // 66: optserve.v1.ShareMemoryResponse.parameters:type_name -> optserve.v1.SharedMemory
-	75, // 67: optserve.v1.SharedMemory.layout:type_name -> optserve.v1.TensorLayout
-	76, // 68: optserve.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	45, // 69: optserve.v1.CreateSnapshotResponse.snapshot:type_name -> optserve.v1.Snapshot
-	45, // 70: optserve.v1.ListSnapshotsResponse.snapshots:type_name -> optserve.v1.Snapshot
-	66, // 71: optserve.v1.RestoreSnapshotResponse.session:type_name -> optserve.v1.Session
-	66, // 72: optserve.v1.ForkSessionResponse.session:type_name -> optserve.v1.Session
-	58, // 73: optserve.v1.ExportSnapshotResponse.header:type_name -> optserve.v1.SnapshotHeader
-	72, // 74: optserve.v1.ExportSnapshotResponse.chunk:type_name -> optserve.v1.Chunk
-	60, // 75: optserve.v1.ImportSnapshotRequest.header:type_name -> optserve.v1.ImportHeader
-	72, // 76: optserve.v1.ImportSnapshotRequest.chunk:type_name -> optserve.v1.Chunk
-	66, // 77: optserve.v1.ImportSnapshotResponse.session:type_name -> optserve.v1.Session
-	1,  // 78: optserve.v1.SessionService.CreateSession:input_type -> optserve.v1.CreateSessionRequest
-	6,  // 79: optserve.v1.SessionService.GetSession:input_type -> optserve.v1.GetSessionRequest
-	8,  // 80: optserve.v1.SessionService.ListSessions:input_type -> optserve.v1.ListSessionsRequest
-	10, // 81: optserve.v1.SessionService.DeleteSession:input_type -> optserve.v1.DeleteSessionRequest
-	12, // 82: optserve.v1.SessionService.UpdateSession:input_type -> optserve.v1.UpdateSessionRequest
-	15, // 83: optserve.v1.SessionService.ReportMetrics:input_type -> optserve.v1.ReportMetricsRequest
-	21, // 84: optserve.v1.SessionService.Step:input_type -> optserve.v1.StepRequest
-	25, // 85: optserve.v1.SessionService.StepStream:input_type -> optserve.v1.StepStreamRequest
-	33, // 86: optserve.v1.SessionService.PullParameters:input_type -> optserve.v1.PullParametersRequest
-	35, // 87: optserve.v1.SessionService.PushParameters:input_type -> optserve.v1.PushParametersRequest
-	38, // 88: optserve.v1.SessionService.WatchSession:input_type -> optserve.v1.WatchSessionRequest
-	46, // 89: optserve.v1.SessionService.CreateSnapshot:input_type -> optserve.v1.CreateSnapshotRequest
-	48, // 90: optserve.v1.SessionService.ListSnapshots:input_type -> optserve.v1.ListSnapshotsRequest
-	50, // 91: optserve.v1.SessionService.DeleteSnapshot:input_type -> optserve.v1.DeleteSnapshotRequest
-	52, // 92: optserve.v1.SessionService.RestoreSnapshot:input_type -> optserve.v1.RestoreSnapshotRequest
-	54, // 93: optserve.v1.SessionService.ForkSession:input_type -> optserve.v1.ForkSessionRequest
-	56, // 94: optserve.v1.SessionService.ExportSnapshot:input_type -> optserve.v1.ExportSnapshotRequest
-	59, // 95: optserve.v1.SessionService.ImportSnapshot:input_type -> optserve.v1.ImportSnapshotRequest
-	42, // 96: optserve.v1.SessionService.ShareMemory:input_type -> optserve.v1.ShareMemoryRequest
-	5,  // 97: optserve.v1.SessionService.CreateSession:output_type -> optserve.v1.CreateSessionResponse
-	7,  // 98: optserve.v1.SessionService.GetSession:output_type -> optserve.v1.GetSessionResponse
-	9,  // 99: optserve.v1.SessionService.ListSessions:output_type -> optserve.v1.ListSessionsResponse
-	11, // 100: optserve.v1.SessionService.DeleteSession:output_type -> optserve.v1.DeleteSessionResponse
-	13, // 101: optserve.v1.SessionService.UpdateSession:output_type -> optserve.v1.UpdateSessionResponse
-	17, // 102: optserve.v1.SessionService.ReportMetrics:output_type -> optserve.v1.ReportMetricsResponse
-	22, // 103: optserve.v1.SessionService.Step:output_type -> optserve.v1.StepResponse
-	31, // 104: optserve.v1.SessionService.StepStream:output_type -> optserve.v1.StepStreamResponse
-	34, // 105: optserve.v1.SessionService.PullParameters:output_type -> optserve.v1.PullParametersResponse
-	37, // 106: optserve.v1.SessionService.PushParameters:output_type -> optserve.v1.PushParametersResponse
-	39, // 107: optserve.v1.SessionService.WatchSession:output_type -> optserve.v1.WatchSessionResponse
-	47, // 108: optserve.v1.SessionService.CreateSnapshot:output_type -> optserve.v1.CreateSnapshotResponse
-	49, // 109: optserve.v1.SessionService.ListSnapshots:output_type -> optserve.v1.ListSnapshotsResponse
-	51, // 110: optserve.v1.SessionService.DeleteSnapshot:output_type -> optserve.v1.DeleteSnapshotResponse
-	53, // 111: optserve.v1.SessionService.RestoreSnapshot:output_type -> optserve.v1.RestoreSnapshotResponse
-	55, // 112: optserve.v1.SessionService.ForkSession:output_type -> optserve.v1.ForkSessionResponse
-	57, // 113: optserve.v1.SessionService.ExportSnapshot:output_type -> optserve.v1.ExportSnapshotResponse
-	61, // 114: optserve.v1.SessionService.ImportSnapshot:output_type -> optserve.v1.ImportSnapshotResponse
-	43, // 115: optserve.v1.SessionService.ShareMemory:output_type -> optserve.v1.ShareMemoryResponse
-	97, // [97:116] is the sub-list for method output_type
-	78, // [78:97] is the sub-list for method input_type
-	78, // [78:78] is the sub-list for extension type_name
-	78, // [78:78] is the sub-list for extension extendee
-	0,  // [0:78] is the sub-list for field type_name
+	66,  // 0: optserve.v1.CreateSessionRequest.spec:type_name -> optserve.v1.SessionSpec
+	2,   // 1: optserve.v1.CreateSessionRequest.parameters:type_name -> optserve.v1.ParameterInit
+	67,  // 2: optserve.v1.ParameterInit.value:type_name -> optserve.v1.Tensor
+	4,   // 3: optserve.v1.ParameterInit.initializer:type_name -> optserve.v1.InitializedTensor
+	3,   // 4: optserve.v1.ParameterInit.upload:type_name -> optserve.v1.TensorShape
+	68,  // 5: optserve.v1.TensorShape.dtype:type_name -> optserve.v1.DataType
+	68,  // 6: optserve.v1.InitializedTensor.dtype:type_name -> optserve.v1.DataType
+	69,  // 7: optserve.v1.InitializedTensor.spec:type_name -> optserve.v1.InitializerSpec
+	70,  // 8: optserve.v1.CreateSessionResponse.session:type_name -> optserve.v1.Session
+	70,  // 9: optserve.v1.GetSessionResponse.session:type_name -> optserve.v1.Session
+	70,  // 10: optserve.v1.ListSessionsResponse.sessions:type_name -> optserve.v1.Session
+	66,  // 11: optserve.v1.UpdateSessionRequest.spec:type_name -> optserve.v1.SessionSpec
+	70,  // 12: optserve.v1.UpdateSessionResponse.session:type_name -> optserve.v1.Session
+	14,  // 13: optserve.v1.UpdateSessionResponse.transfers:type_name -> optserve.v1.StateTransfer
+	16,  // 14: optserve.v1.ReportMetricsRequest.metrics:type_name -> optserve.v1.Metric
+	71,  // 15: optserve.v1.ReportMetricsResponse.reduce_on_plateau:type_name -> optserve.v1.ReduceOnPlateauState
+	72,  // 16: optserve.v1.ReportMetricsResponse.early_stopping:type_name -> optserve.v1.EarlyStoppingState
+	16,  // 17: optserve.v1.ReportMetricsResponse.metrics:type_name -> optserve.v1.Metric
+	20,  // 18: optserve.v1.StepOptions.pull:type_name -> optserve.v1.PullOptions
+	19,  // 19: optserve.v1.StepOptions.overrides:type_name -> optserve.v1.HyperparameterOverride
+	68,  // 20: optserve.v1.PullOptions.wire_dtype:type_name -> optserve.v1.DataType
+	73,  // 21: optserve.v1.PullOptions.point:type_name -> optserve.v1.ParameterPoint
+	18,  // 22: optserve.v1.StepRequest.options:type_name -> optserve.v1.StepOptions
+	74,  // 23: optserve.v1.StepRequest.gradients:type_name -> optserve.v1.NamedTensor
+	75,  // 24: optserve.v1.StepRequest.sparse_gradients:type_name -> optserve.v1.SparseRows
+	23,  // 25: optserve.v1.StepResponse.result:type_name -> optserve.v1.StepResult
+	74,  // 26: optserve.v1.StepResponse.parameters:type_name -> optserve.v1.NamedTensor
+	0,   // 27: optserve.v1.StepResult.outcome:type_name -> optserve.v1.StepOutcome
+	24,  // 28: optserve.v1.StepResult.tensor_norms:type_name -> optserve.v1.TensorNorm
+	26,  // 29: optserve.v1.StepStreamRequest.plan:type_name -> optserve.v1.StepPlan
+	28,  // 30: optserve.v1.StepStreamRequest.step:type_name -> optserve.v1.StepStart
+	29,  // 31: optserve.v1.StepStreamRequest.data_connection:type_name -> optserve.v1.DataConnectionRequest
+	76,  // 32: optserve.v1.StepStreamRequest.chunk:type_name -> optserve.v1.Chunk
+	68,  // 33: optserve.v1.StepPlan.gradient_dtype:type_name -> optserve.v1.DataType
+	20,  // 34: optserve.v1.StepPlan.pull:type_name -> optserve.v1.PullOptions
+	77,  // 35: optserve.v1.StepPlanned.gradients:type_name -> optserve.v1.ByteLayout
+	77,  // 36: optserve.v1.StepPlanned.parameters:type_name -> optserve.v1.ByteLayout
+	67,  // 37: optserve.v1.StepStart.row_indices:type_name -> optserve.v1.Tensor
+	19,  // 38: optserve.v1.StepStart.overrides:type_name -> optserve.v1.HyperparameterOverride
+	78,  // 39: optserve.v1.DataConnectionOffer.claim_within:type_name -> google.protobuf.Duration
+	27,  // 40: optserve.v1.StepStreamResponse.planned:type_name -> optserve.v1.StepPlanned
+	23,  // 41: optserve.v1.StepStreamResponse.result:type_name -> optserve.v1.StepResult
+	30,  // 42: optserve.v1.StepStreamResponse.data_connection:type_name -> optserve.v1.DataConnectionOffer
+	76,  // 43: optserve.v1.StepStreamResponse.chunk:type_name -> optserve.v1.Chunk
+	73,  // 44: optserve.v1.ParametersHeader.point:type_name -> optserve.v1.ParameterPoint
+	79,  // 45: optserve.v1.ParametersHeader.layout:type_name -> optserve.v1.TensorLayout
+	20,  // 46: optserve.v1.PullParametersRequest.pull:type_name -> optserve.v1.PullOptions
+	32,  // 47: optserve.v1.PullParametersResponse.header:type_name -> optserve.v1.ParametersHeader
+	76,  // 48: optserve.v1.PullParametersResponse.chunk:type_name -> optserve.v1.Chunk
+	36,  // 49: optserve.v1.PushParametersRequest.header:type_name -> optserve.v1.PushHeader
+	76,  // 50: optserve.v1.PushParametersRequest.chunk:type_name -> optserve.v1.Chunk
+	68,  // 51: optserve.v1.PushHeader.wire_dtype:type_name -> optserve.v1.DataType
+	70,  // 52: optserve.v1.PushParametersResponse.session:type_name -> optserve.v1.Session
+	80,  // 53: optserve.v1.WatchSessionResponse.time:type_name -> google.protobuf.Timestamp
+	70,  // 54: optserve.v1.WatchSessionResponse.began:type_name -> optserve.v1.Session
+	23,  // 55: optserve.v1.WatchSessionResponse.step:type_name -> optserve.v1.StepResult
+	70,  // 56: optserve.v1.WatchSessionResponse.updated:type_name -> optserve.v1.Session
+	40,  // 57: optserve.v1.WatchSessionResponse.pushed:type_name -> optserve.v1.ParametersPushed
+	17,  // 58: optserve.v1.WatchSessionResponse.reported:type_name -> optserve.v1.ReportMetricsResponse
+	41,  // 59: optserve.v1.WatchSessionResponse.deleted:type_name -> optserve.v1.SessionDeleted
+	81,  // 60: optserve.v1.WatchSessionResponse.joined:type_name -> optserve.v1.Worker
+	81,  // 61: optserve.v1.WatchSessionResponse.ended:type_name -> optserve.v1.Worker
+	23,  // 62: optserve.v1.WatchSessionResponse.contributed:type_name -> optserve.v1.StepResult
+	44,  // 63: optserve.v1.GetHistoryResponse.steps:type_name -> optserve.v1.StepPoint
+	45,  // 64: optserve.v1.GetHistoryResponse.values:type_name -> optserve.v1.MetricPoint
+	80,  // 65: optserve.v1.StepPoint.time:type_name -> google.protobuf.Timestamp
+	0,   // 66: optserve.v1.StepPoint.outcome:type_name -> optserve.v1.StepOutcome
+	80,  // 67: optserve.v1.MetricPoint.time:type_name -> google.protobuf.Timestamp
+	68,  // 68: optserve.v1.ShareMemoryRequest.gradient_dtype:type_name -> optserve.v1.DataType
+	20,  // 69: optserve.v1.ShareMemoryRequest.pull:type_name -> optserve.v1.PullOptions
+	78,  // 70: optserve.v1.ShareMemoryResponse.claim_within:type_name -> google.protobuf.Duration
+	48,  // 71: optserve.v1.ShareMemoryResponse.gradients:type_name -> optserve.v1.SharedMemory
+	48,  // 72: optserve.v1.ShareMemoryResponse.parameters:type_name -> optserve.v1.SharedMemory
+	79,  // 73: optserve.v1.SharedMemory.layout:type_name -> optserve.v1.TensorLayout
+	80,  // 74: optserve.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	49,  // 75: optserve.v1.CreateSnapshotResponse.snapshot:type_name -> optserve.v1.Snapshot
+	49,  // 76: optserve.v1.ListSnapshotsResponse.snapshots:type_name -> optserve.v1.Snapshot
+	70,  // 77: optserve.v1.RestoreSnapshotResponse.session:type_name -> optserve.v1.Session
+	70,  // 78: optserve.v1.ForkSessionResponse.session:type_name -> optserve.v1.Session
+	62,  // 79: optserve.v1.ExportSnapshotResponse.header:type_name -> optserve.v1.SnapshotHeader
+	76,  // 80: optserve.v1.ExportSnapshotResponse.chunk:type_name -> optserve.v1.Chunk
+	64,  // 81: optserve.v1.ImportSnapshotRequest.header:type_name -> optserve.v1.ImportHeader
+	76,  // 82: optserve.v1.ImportSnapshotRequest.chunk:type_name -> optserve.v1.Chunk
+	70,  // 83: optserve.v1.ImportSnapshotResponse.session:type_name -> optserve.v1.Session
+	1,   // 84: optserve.v1.SessionService.CreateSession:input_type -> optserve.v1.CreateSessionRequest
+	6,   // 85: optserve.v1.SessionService.GetSession:input_type -> optserve.v1.GetSessionRequest
+	8,   // 86: optserve.v1.SessionService.ListSessions:input_type -> optserve.v1.ListSessionsRequest
+	10,  // 87: optserve.v1.SessionService.DeleteSession:input_type -> optserve.v1.DeleteSessionRequest
+	12,  // 88: optserve.v1.SessionService.UpdateSession:input_type -> optserve.v1.UpdateSessionRequest
+	15,  // 89: optserve.v1.SessionService.ReportMetrics:input_type -> optserve.v1.ReportMetricsRequest
+	21,  // 90: optserve.v1.SessionService.Step:input_type -> optserve.v1.StepRequest
+	25,  // 91: optserve.v1.SessionService.StepStream:input_type -> optserve.v1.StepStreamRequest
+	33,  // 92: optserve.v1.SessionService.PullParameters:input_type -> optserve.v1.PullParametersRequest
+	35,  // 93: optserve.v1.SessionService.PushParameters:input_type -> optserve.v1.PushParametersRequest
+	38,  // 94: optserve.v1.SessionService.WatchSession:input_type -> optserve.v1.WatchSessionRequest
+	42,  // 95: optserve.v1.SessionService.GetHistory:input_type -> optserve.v1.GetHistoryRequest
+	50,  // 96: optserve.v1.SessionService.CreateSnapshot:input_type -> optserve.v1.CreateSnapshotRequest
+	52,  // 97: optserve.v1.SessionService.ListSnapshots:input_type -> optserve.v1.ListSnapshotsRequest
+	54,  // 98: optserve.v1.SessionService.DeleteSnapshot:input_type -> optserve.v1.DeleteSnapshotRequest
+	56,  // 99: optserve.v1.SessionService.RestoreSnapshot:input_type -> optserve.v1.RestoreSnapshotRequest
+	58,  // 100: optserve.v1.SessionService.ForkSession:input_type -> optserve.v1.ForkSessionRequest
+	60,  // 101: optserve.v1.SessionService.ExportSnapshot:input_type -> optserve.v1.ExportSnapshotRequest
+	63,  // 102: optserve.v1.SessionService.ImportSnapshot:input_type -> optserve.v1.ImportSnapshotRequest
+	46,  // 103: optserve.v1.SessionService.ShareMemory:input_type -> optserve.v1.ShareMemoryRequest
+	5,   // 104: optserve.v1.SessionService.CreateSession:output_type -> optserve.v1.CreateSessionResponse
+	7,   // 105: optserve.v1.SessionService.GetSession:output_type -> optserve.v1.GetSessionResponse
+	9,   // 106: optserve.v1.SessionService.ListSessions:output_type -> optserve.v1.ListSessionsResponse
+	11,  // 107: optserve.v1.SessionService.DeleteSession:output_type -> optserve.v1.DeleteSessionResponse
+	13,  // 108: optserve.v1.SessionService.UpdateSession:output_type -> optserve.v1.UpdateSessionResponse
+	17,  // 109: optserve.v1.SessionService.ReportMetrics:output_type -> optserve.v1.ReportMetricsResponse
+	22,  // 110: optserve.v1.SessionService.Step:output_type -> optserve.v1.StepResponse
+	31,  // 111: optserve.v1.SessionService.StepStream:output_type -> optserve.v1.StepStreamResponse
+	34,  // 112: optserve.v1.SessionService.PullParameters:output_type -> optserve.v1.PullParametersResponse
+	37,  // 113: optserve.v1.SessionService.PushParameters:output_type -> optserve.v1.PushParametersResponse
+	39,  // 114: optserve.v1.SessionService.WatchSession:output_type -> optserve.v1.WatchSessionResponse
+	43,  // 115: optserve.v1.SessionService.GetHistory:output_type -> optserve.v1.GetHistoryResponse
+	51,  // 116: optserve.v1.SessionService.CreateSnapshot:output_type -> optserve.v1.CreateSnapshotResponse
+	53,  // 117: optserve.v1.SessionService.ListSnapshots:output_type -> optserve.v1.ListSnapshotsResponse
+	55,  // 118: optserve.v1.SessionService.DeleteSnapshot:output_type -> optserve.v1.DeleteSnapshotResponse
+	57,  // 119: optserve.v1.SessionService.RestoreSnapshot:output_type -> optserve.v1.RestoreSnapshotResponse
+	59,  // 120: optserve.v1.SessionService.ForkSession:output_type -> optserve.v1.ForkSessionResponse
+	61,  // 121: optserve.v1.SessionService.ExportSnapshot:output_type -> optserve.v1.ExportSnapshotResponse
+	65,  // 122: optserve.v1.SessionService.ImportSnapshot:output_type -> optserve.v1.ImportSnapshotResponse
+	47,  // 123: optserve.v1.SessionService.ShareMemory:output_type -> optserve.v1.ShareMemoryResponse
+	104, // [104:124] is the sub-list for method output_type
+	84,  // [84:104] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_session_service_proto_init() }
@@ -7958,14 +8589,14 @@ func file_optserve_v1_session_service_proto_init() {
 		(*watchSessionResponse_Ended)(nil),
 		(*watchSessionResponse_Contributed)(nil),
 	}
-	file_optserve_v1_session_service_proto_msgTypes[51].OneofWrappers = []any{}
+	file_optserve_v1_session_service_proto_msgTypes[55].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_v1_session_service_proto_rawDesc), len(file_optserve_v1_session_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   61,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	SessionService_PullParameters_FullMethodName  = "/optserve.v1.SessionService/PullParameters"
 	SessionService_PushParameters_FullMethodName  = "/optserve.v1.SessionService/PushParameters"
 	SessionService_WatchSession_FullMethodName    = "/optserve.v1.SessionService/WatchSession"
+	SessionService_GetHistory_FullMethodName      = "/optserve.v1.SessionService/GetHistory"
 	SessionService_CreateSnapshot_FullMethodName  = "/optserve.v1.SessionService/CreateSnapshot"
 	SessionService_ListSnapshots_FullMethodName   = "/optserve.v1.SessionService/ListSnapshots"
 	SessionService_DeleteSnapshot_FullMethodName  = "/optserve.v1.SessionService/DeleteSnapshot"
@@ -105,16 +106,17 @@ type SessionServiceClient interface {
 	// content.
 	UpdateSession(ctx context.Context, in *UpdateSessionRequest, opts ...grpc.CallOption) (*UpdateSessionResponse, error)
 	// Reports metrics of the current model, such as the loss on a validation
-	// set, once for each evaluation. reduce_on_plateau and early_stopping use
-	// them; other metrics are accepted and ignored. If training ends and the
-	// best parameters are to be restored, they are restored before the answer.
-	// The step does not change, so pull without if_newer_than_step.
+	// set, once for each evaluation. All of them are added to the session's
+	// history; reduce_on_plateau and early_stopping use those that they monitor.
+	// If training ends and the best parameters are to be restored, they are
+	// restored before the answer. The step does not change, so pull without
+	// if_newer_than_step.
 	//
-	// INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
-	// session monitors. NOT_FOUND: there is no such session. ABORTED:
-	// expected_step is not the session's step. FAILED_PRECONDITION: training has
-	// ended, parameters are not uploaded yet, or this request_id was used for
-	// another content.
+	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+	// ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+	// training has ended, parameters are not uploaded yet, or this request_id
+	// was used for another content. RESOURCE_EXHAUSTED: the session's history
+	// has 64 metrics, and this is another.
 	ReportMetrics(ctx context.Context, in *ReportMetricsRequest, opts ...grpc.CallOption) (*ReportMetricsResponse, error)
 	// Takes one step with a gradient that fits into one message.
 	//
@@ -169,6 +171,15 @@ type SessionServiceClient interface {
 	//
 	// INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
 	WatchSession(ctx context.Context, in *WatchSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSessionResponse], error)
+	// Reads a session's history: its steps, or the reported values of a metric,
+	// in order, a page at a time. The last 4096 steps and the last 1024 values
+	// of each metric are complete; of older ones there is every second, fourth,
+	// eighth and so on, the more the older they are. The history is part of
+	// snapshots and forks, and as durable as the session's steps.
+	//
+	// INVALID_ARGUMENT: the name is malformed, or after_number or page_size is
+	// negative. NOT_FOUND: there is no such session.
+	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// Saves a session on the server's disk, until the snapshot or the session is
 	// deleted. The server also saves sessions automatically, and deletes those
 	// snapshots automatically. A snapshot replaces an earlier one of the same
@@ -376,6 +387,16 @@ func (c *sessionServiceClient) WatchSession(ctx context.Context, in *WatchSessio
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SessionService_WatchSessionClient = grpc.ServerStreamingClient[WatchSessionResponse]
 
+func (c *sessionServiceClient) GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHistoryResponse)
+	err := c.cc.Invoke(ctx, SessionService_GetHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *sessionServiceClient) CreateSnapshot(ctx context.Context, in *CreateSnapshotRequest, opts ...grpc.CallOption) (*CreateSnapshotResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateSnapshotResponse)
@@ -533,16 +554,17 @@ type SessionServiceServer interface {
 	// content.
 	UpdateSession(context.Context, *UpdateSessionRequest) (*UpdateSessionResponse, error)
 	// Reports metrics of the current model, such as the loss on a validation
-	// set, once for each evaluation. reduce_on_plateau and early_stopping use
-	// them; other metrics are accepted and ignored. If training ends and the
-	// best parameters are to be restored, they are restored before the answer.
-	// The step does not change, so pull without if_newer_than_step.
+	// set, once for each evaluation. All of them are added to the session's
+	// history; reduce_on_plateau and early_stopping use those that they monitor.
+	// If training ends and the best parameters are to be restored, they are
+	// restored before the answer. The step does not change, so pull without
+	// if_newer_than_step.
 	//
-	// INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
-	// session monitors. NOT_FOUND: there is no such session. ABORTED:
-	// expected_step is not the session's step. FAILED_PRECONDITION: training has
-	// ended, parameters are not uploaded yet, or this request_id was used for
-	// another content.
+	// INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+	// ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+	// training has ended, parameters are not uploaded yet, or this request_id
+	// was used for another content. RESOURCE_EXHAUSTED: the session's history
+	// has 64 metrics, and this is another.
 	ReportMetrics(context.Context, *ReportMetricsRequest) (*ReportMetricsResponse, error)
 	// Takes one step with a gradient that fits into one message.
 	//
@@ -597,6 +619,15 @@ type SessionServiceServer interface {
 	//
 	// INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
 	WatchSession(*WatchSessionRequest, grpc.ServerStreamingServer[WatchSessionResponse]) error
+	// Reads a session's history: its steps, or the reported values of a metric,
+	// in order, a page at a time. The last 4096 steps and the last 1024 values
+	// of each metric are complete; of older ones there is every second, fourth,
+	// eighth and so on, the more the older they are. The history is part of
+	// snapshots and forks, and as durable as the session's steps.
+	//
+	// INVALID_ARGUMENT: the name is malformed, or after_number or page_size is
+	// negative. NOT_FOUND: there is no such session.
+	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// Saves a session on the server's disk, until the snapshot or the session is
 	// deleted. The server also saves sessions automatically, and deletes those
 	// snapshots automatically. A snapshot replaces an earlier one of the same
@@ -702,6 +733,9 @@ func (UnimplementedSessionServiceServer) PushParameters(grpc.ClientStreamingServ
 }
 func (UnimplementedSessionServiceServer) WatchSession(*WatchSessionRequest, grpc.ServerStreamingServer[WatchSessionResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchSession not implemented")
+}
+func (UnimplementedSessionServiceServer) GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHistory not implemented")
 }
 func (UnimplementedSessionServiceServer) CreateSnapshot(context.Context, *CreateSnapshotRequest) (*CreateSnapshotResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateSnapshot not implemented")
@@ -910,6 +944,24 @@ func _SessionService_WatchSession_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type SessionService_WatchSessionServer = grpc.ServerStreamingServer[WatchSessionResponse]
 
+func _SessionService_GetHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SessionServiceServer).GetHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SessionService_GetHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SessionServiceServer).GetHistory(ctx, req.(*GetHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SessionService_CreateSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateSnapshotRequest)
 	if err := dec(in); err != nil {
@@ -1070,6 +1122,10 @@ var SessionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Step",
 			Handler:    _SessionService_Step_Handler,
+		},
+		{
+			MethodName: "GetHistory",
+			Handler:    _SessionService_GetHistory_Handler,
 		},
 		{
 			MethodName: "CreateSnapshot",

@@ -585,6 +585,7 @@ class ReportMetricsResponse(_message.Message):
     RESTORED_FIELD_NUMBER: _builtins.int
     REDUCE_ON_PLATEAU_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """The session's step, to which the metrics belong."""
     learning_rate: _builtins.float
@@ -603,6 +604,10 @@ class ReportMetricsResponse(_message.Message):
     def early_stopping(self) -> _session_pb2.EarlyStoppingState:
         """Set if the specification has early_stopping."""
 
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Metric]:
+        """The reported metrics."""
+
     def __init__(
         self,
         *,
@@ -613,10 +618,11 @@ class ReportMetricsResponse(_message.Message):
         restored: _builtins.bool = ...,
         reduce_on_plateau: _session_pb2.ReduceOnPlateauState | None = ...,
         early_stopping: _session_pb2.EarlyStoppingState | None = ...,
+        metrics: _abc.Iterable[Global___Metric] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "reduce_on_plateau", b"reduce_on_plateau"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "learning_rate", b"learning_rate", "reduce_on_plateau", b"reduce_on_plateau", "reduced", b"reduced", "restored", b"restored", "step", b"step", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "learning_rate", b"learning_rate", "metrics", b"metrics", "reduce_on_plateau", b"reduce_on_plateau", "reduced", b"reduced", "restored", b"restored", "step", b"step", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1831,6 +1837,198 @@ class SessionDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionDeleted: _TypeAlias = SessionDeleted  # noqa: Y015
+
+@_typing.final
+class GetHistoryRequest(_message.Message):
+    """Request of GetHistory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    AFTER_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name, sessions/{id}."""
+    metric: _builtins.str
+    """Name of a metric whose values are returned; empty for the steps."""
+    after_number: _builtins.int
+    """Returns points with greater numbers than this only. For the next page, the
+    number of the last point of this one.
+    """
+    page_size: _builtins.int
+    """Largest number of points to return: 1000 when 0, at most 10000."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        after_number: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_number", b"after_number", "metric", b"metric", "name", b"name", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoryRequest: _TypeAlias = GetHistoryRequest  # noqa: Y015
+
+@_typing.final
+class GetHistoryResponse(_message.Message):
+    """Response of GetHistory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    last_number: _builtins.int
+    """The number of the last point that there is. When it is that of the last
+    point of this page, this was the last page.
+    """
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepPoint]:
+        """Steps, if no metric was asked for."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricPoint]:
+        """Values of the metric."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the session's metrics, in the order of their first reports."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___StepPoint] | None = ...,
+        values: _abc.Iterable[Global___MetricPoint] | None = ...,
+        metrics: _abc.Iterable[_builtins.str] | None = ...,
+        last_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_number", b"last_number", "metrics", b"metrics", "steps", b"steps", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoryResponse: _TypeAlias = GetHistoryResponse  # noqa: Y015
+
+@_typing.final
+class StepPoint(_message.Message):
+    """A step in a session's history. Accumulated micro-batches are part of the
+    step that they complete.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    CLIPPED_GRADIENT_NORM_FIELD_NUMBER: _builtins.int
+    REGULARIZATION_PENALTY_FIELD_NUMBER: _builtins.int
+    NON_FINITE_COUNT_FIELD_NUMBER: _builtins.int
+    STALENESS_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the point: the first has 1. Numbers between those of two points
+    were those of points that are no longer stored.
+    """
+    step: _builtins.int
+    """The session's step after it."""
+    outcome: Global___StepOutcome.ValueType
+    """Applied or skipped."""
+    learning_rate: _builtins.float
+    """The learning rate that was used, before the groups' factors. 0 if the step
+    was skipped.
+    """
+    gradient_norm: _builtins.float
+    """As in StepResult."""
+    clipped_gradient_norm: _builtins.float
+    """As in StepResult."""
+    regularization_penalty: _builtins.float
+    """As in StepResult."""
+    non_finite_count: _builtins.int
+    """As in StepResult."""
+    staleness: _builtins.int
+    """As in StepResult."""
+    contributions: _builtins.int
+    """Contributions that the step was made of; 0 if the session's coordination is
+    SOLO.
+    """
+    worker: _builtins.str
+    """The worker that took the step; empty if none was named, or for a step of
+    several workers.
+    """
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the step was taken."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        step: _builtins.int = ...,
+        outcome: Global___StepOutcome.ValueType = ...,
+        learning_rate: _builtins.float = ...,
+        gradient_norm: _builtins.float = ...,
+        clipped_gradient_norm: _builtins.float = ...,
+        regularization_penalty: _builtins.float = ...,
+        non_finite_count: _builtins.int = ...,
+        staleness: _builtins.int = ...,
+        contributions: _builtins.int = ...,
+        worker: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clipped_gradient_norm", b"clipped_gradient_norm", "contributions", b"contributions", "gradient_norm", b"gradient_norm", "learning_rate", b"learning_rate", "non_finite_count", b"non_finite_count", "number", b"number", "outcome", b"outcome", "regularization_penalty", b"regularization_penalty", "staleness", b"staleness", "step", b"step", "time", b"time", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepPoint: _TypeAlias = StepPoint  # noqa: Y015
+
+@_typing.final
+class MetricPoint(_message.Message):
+    """A value of a metric in a session's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the point: the first value of the metric has 1."""
+    step: _builtins.int
+    """The session's step when it was reported."""
+    value: _builtins.float
+    """The value; may be NaN or infinite."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was reported."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        step: _builtins.int = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "step", b"step", "time", b"time", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricPoint: _TypeAlias = MetricPoint  # noqa: Y015
 
 @_typing.final
 class ShareMemoryRequest(_message.Message):

@@ -113,6 +113,11 @@ class SessionServiceStub:
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.GetHistory = channel.unary_unary(
+                '/optserve.v1.SessionService/GetHistory',
+                request_serializer=optserve_dot_v1_dot_session__service__pb2.GetHistoryRequest.SerializeToString,
+                response_deserializer=optserve_dot_v1_dot_session__service__pb2.GetHistoryResponse.FromString,
+                _registered_method=True)
         self.CreateSnapshot = channel.unary_unary(
                 '/optserve.v1.SessionService/CreateSnapshot',
                 request_serializer=optserve_dot_v1_dot_session__service__pb2.CreateSnapshotRequest.SerializeToString,
@@ -244,16 +249,17 @@ class SessionServiceServicer:
 
     def ReportMetrics(self, request, context):
         """Reports metrics of the current model, such as the loss on a validation
-        set, once for each evaluation. reduce_on_plateau and early_stopping use
-        them; other metrics are accepted and ignored. If training ends and the
-        best parameters are to be restored, they are restored before the answer.
-        The step does not change, so pull without if_newer_than_step.
+        set, once for each evaluation. All of them are added to the session's
+        history; reduce_on_plateau and early_stopping use those that they monitor.
+        If training ends and the best parameters are to be restored, they are
+        restored before the answer. The step does not change, so pull without
+        if_newer_than_step.
 
-        INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
-        session monitors. NOT_FOUND: there is no such session. ABORTED:
-        expected_step is not the session's step. FAILED_PRECONDITION: training has
-        ended, parameters are not uploaded yet, or this request_id was used for
-        another content.
+        INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+        training has ended, parameters are not uploaded yet, or this request_id
+        was used for another content. RESOURCE_EXHAUSTED: the session's history
+        has 64 metrics, and this is another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -332,6 +338,20 @@ class SessionServiceServicer:
         the oldest, and the next message states how many.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistory(self, request, context):
+        """Reads a session's history: its steps, or the reported values of a metric,
+        in order, a page at a time. The last 4096 steps and the last 1024 values
+        of each metric are complete; of older ones there is every second, fourth,
+        eighth and so on, the more the older they are. The history is part of
+        snapshots and forks, and as durable as the session's steps.
+
+        INVALID_ARGUMENT: the name is malformed, or after_number or page_size is
+        negative. NOT_FOUND: there is no such session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -497,6 +517,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.WatchSession,
                     request_deserializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.FromString,
                     response_serializer=optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'GetHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHistory,
+                    request_deserializer=optserve_dot_v1_dot_session__service__pb2.GetHistoryRequest.FromString,
+                    response_serializer=optserve_dot_v1_dot_session__service__pb2.GetHistoryResponse.SerializeToString,
             ),
             'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSnapshot,
@@ -860,6 +885,33 @@ class SessionService:
             '/optserve.v1.SessionService/WatchSession',
             optserve_dot_v1_dot_session__service__pb2.WatchSessionRequest.SerializeToString,
             optserve_dot_v1_dot_session__service__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/optserve.v1.SessionService/GetHistory',
+            optserve_dot_v1_dot_session__service__pb2.GetHistoryRequest.SerializeToString,
+            optserve_dot_v1_dot_session__service__pb2.GetHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

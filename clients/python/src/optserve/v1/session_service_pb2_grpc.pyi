@@ -99,16 +99,17 @@ class SessionServiceStub:
     """
     ReportMetrics: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]
     """Reports metrics of the current model, such as the loss on a validation
-    set, once for each evaluation. reduce_on_plateau and early_stopping use
-    them; other metrics are accepted and ignored. If training ends and the
-    best parameters are to be restored, they are restored before the answer.
-    The step does not change, so pull without if_newer_than_step.
+    set, once for each evaluation. All of them are added to the session's
+    history; reduce_on_plateau and early_stopping use those that they monitor.
+    If training ends and the best parameters are to be restored, they are
+    restored before the answer. The step does not change, so pull without
+    if_newer_than_step.
 
-    INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
-    session monitors. NOT_FOUND: there is no such session. ABORTED:
-    expected_step is not the session's step. FAILED_PRECONDITION: training has
-    ended, parameters are not uploaded yet, or this request_id was used for
-    another content.
+    INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+    ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+    training has ended, parameters are not uploaded yet, or this request_id
+    was used for another content. RESOURCE_EXHAUSTED: the session's history
+    has 64 metrics, and this is another.
     """
     Step: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]
     """Takes one step with a gradient that fits into one message.
@@ -167,6 +168,16 @@ class SessionServiceStub:
     the oldest, and the next message states how many.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
+    GetHistory: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetHistoryRequest, _session_service_pb2.GetHistoryResponse]
+    """Reads a session's history: its steps, or the reported values of a metric,
+    in order, a page at a time. The last 4096 steps and the last 1024 values
+    of each metric are complete; of older ones there is every second, fourth,
+    eighth and so on, the more the older they are. The history is part of
+    snapshots and forks, and as durable as the session's steps.
+
+    INVALID_ARGUMENT: the name is malformed, or after_number or page_size is
+    negative. NOT_FOUND: there is no such session.
     """
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSnapshotRequest, _session_service_pb2.CreateSnapshotResponse]
     """Saves a session on the server's disk, until the snapshot or the session is
@@ -311,16 +322,17 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     ReportMetrics: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ReportMetricsRequest, _session_service_pb2.ReportMetricsResponse]  # type: ignore[assignment]
     """Reports metrics of the current model, such as the loss on a validation
-    set, once for each evaluation. reduce_on_plateau and early_stopping use
-    them; other metrics are accepted and ignored. If training ends and the
-    best parameters are to be restored, they are restored before the answer.
-    The step does not change, so pull without if_newer_than_step.
+    set, once for each evaluation. All of them are added to the session's
+    history; reduce_on_plateau and early_stopping use those that they monitor.
+    If training ends and the best parameters are to be restored, they are
+    restored before the answer. The step does not change, so pull without
+    if_newer_than_step.
 
-    INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
-    session monitors. NOT_FOUND: there is no such session. ABORTED:
-    expected_step is not the session's step. FAILED_PRECONDITION: training has
-    ended, parameters are not uploaded yet, or this request_id was used for
-    another content.
+    INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+    ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+    training has ended, parameters are not uploaded yet, or this request_id
+    was used for another content. RESOURCE_EXHAUSTED: the session's history
+    has 64 metrics, and this is another.
     """
     Step: _aio.UnaryUnaryMultiCallable[_session_service_pb2.StepRequest, _session_service_pb2.StepResponse]  # type: ignore[assignment]
     """Takes one step with a gradient that fits into one message.
@@ -379,6 +391,16 @@ class SessionServiceAsyncStub(SessionServiceStub):
     the oldest, and the next message states how many.
 
     INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+    """
+    GetHistory: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetHistoryRequest, _session_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
+    """Reads a session's history: its steps, or the reported values of a metric,
+    in order, a page at a time. The last 4096 steps and the last 1024 values
+    of each metric are complete; of older ones there is every second, fourth,
+    eighth and so on, the more the older they are. The history is part of
+    snapshots and forks, and as durable as the session's steps.
+
+    INVALID_ARGUMENT: the name is malformed, or after_number or page_size is
+    negative. NOT_FOUND: there is no such session.
     """
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSnapshotRequest, _session_service_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
     """Saves a session on the server's disk, until the snapshot or the session is
@@ -556,16 +578,17 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ReportMetricsResponse, _abc.Awaitable[_session_service_pb2.ReportMetricsResponse]]:
         """Reports metrics of the current model, such as the loss on a validation
-        set, once for each evaluation. reduce_on_plateau and early_stopping use
-        them; other metrics are accepted and ignored. If training ends and the
-        best parameters are to be restored, they are restored before the answer.
-        The step does not change, so pull without if_newer_than_step.
+        set, once for each evaluation. All of them are added to the session's
+        history; reduce_on_plateau and early_stopping use those that they monitor.
+        If training ends and the best parameters are to be restored, they are
+        restored before the answer. The step does not change, so pull without
+        if_newer_than_step.
 
-        INVALID_ARGUMENT: a field is wrong, or none of the metrics is one that the
-        session monitors. NOT_FOUND: there is no such session. ABORTED:
-        expected_step is not the session's step. FAILED_PRECONDITION: training has
-        ended, parameters are not uploaded yet, or this request_id was used for
-        another content.
+        INVALID_ARGUMENT: a field is wrong. NOT_FOUND: there is no such session.
+        ABORTED: expected_step is not the session's step. FAILED_PRECONDITION:
+        training has ended, parameters are not uploaded yet, or this request_id
+        was used for another content. RESOURCE_EXHAUSTED: the session's history
+        has 64 metrics, and this is another.
         """
 
     @_abc_1.abstractmethod
@@ -654,6 +677,22 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         the oldest, and the next message states how many.
 
         INVALID_ARGUMENT: the name is malformed. NOT_FOUND: there is no such session.
+        """
+
+    @_abc_1.abstractmethod
+    def GetHistory(
+        self,
+        request: _session_service_pb2.GetHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.GetHistoryResponse, _abc.Awaitable[_session_service_pb2.GetHistoryResponse]]:
+        """Reads a session's history: its steps, or the reported values of a metric,
+        in order, a page at a time. The last 4096 steps and the last 1024 values
+        of each metric are complete; of older ones there is every second, fourth,
+        eighth and so on, the more the older they are. The history is part of
+        snapshots and forks, and as durable as the session's steps.
+
+        INVALID_ARGUMENT: the name is malformed, or after_number or page_size is
+        negative. NOT_FOUND: there is no such session.
         """
 
     @_abc_1.abstractmethod

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from optserve_server.arrays.backend import Backend
 from optserve_server.arrays.backend_selection import select_backend
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
+from optserve_server.dashboard.pages import make_dashboard_pages
 from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
 from optserve_server.durability.recovery import Recovery
-from optserve_server.operations.http_server import HttpServer
-from optserve_server.operations.operator_pages import make_http_server
+from optserve_server.operations.http_server import HttpServer, Page
+from optserve_server.operations.operator_pages import make_operator_pages
 from optserve_server.resources.budget import Budget
 from optserve_server.resources.garbage import defer_full_collections
 from optserve_server.resources.memory import memory_limit
@@ -113,7 +114,7 @@ async def serve(settings: Settings) -> None:
     executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="step")
     tracer = _make_tracer(settings)
     server = build_server(settings, backend, executor, tracer)
-    pages = make_http_server(server)
+    pages = HttpServer(_make_pages(server, settings))
     metrics_port = await _start_http_server(pages, settings)
     port = await server.start(listening)
     _report_listening(settings, backend, port, metrics_port)
@@ -158,6 +159,14 @@ def _make_tracer(settings: Settings) -> OpenTelemetryTracer | None:
     except ImportError as error:
         raise ConfigError(f"traces need the extra 'otel', optserve-server[otel]: {error}") from None
     return OpenTelemetryTracer()
+
+
+def _make_pages(server: Server, settings: Settings) -> dict[str, Page]:
+    """The pages at the port for operators."""
+    pages = make_operator_pages(server)
+    if settings.dashboard == "yes" or (settings.dashboard == "auto" and is_loopback(settings.metrics_host)):
+        pages |= make_dashboard_pages(server)
+    return pages
 
 
 async def _start_http_server(pages: HttpServer, settings: Settings) -> int | None:

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         description=f"port of /metrics, /healthz and /readyz; auto is {METRICS_PORT} if it is free,"
         " 0 picks a free one, off disables them",
     )
+    dashboard: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="serve the dashboard at metrics_host and metrics_port; auto serves it if that is a"
+        " loopback address",
+    )
     traces: bool = Field(
         False, description="export traces to the OpenTelemetry collector at OTEL_EXPORTER_OTLP_ENDPOINT"
     )

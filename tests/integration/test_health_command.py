@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from optserve_server.__main__ import main
-from optserve_server.operations.http_server import HttpServer
+from optserve_server.operations.http_server import HttpRequest, HttpResponse, HttpServer
 from tests.support.server import run_to_end, running_server
 
 
@@ -47,8 +47,11 @@ def test_nothing_to_ask(flag: str) -> None:
 
 
 def test_a_server_in_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    async def readyz(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(503, "application/json", b'{"ready": false}\n')
+
     async def ask() -> int:
-        pages = HttpServer({"/readyz": lambda: (503, "application/json", b'{"ready": false}\n')})
+        pages = HttpServer({"/readyz": readyz})
         port = await pages.start("127.0.0.1", 0)
         try:
             return await asyncio.to_thread(main, ["health", f"--metrics-port={port}"])

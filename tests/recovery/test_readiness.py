@@ -21,7 +21,8 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.session_service_pb2_grpc import SessionServiceStub
 from optserve_server.durability.disk_state import RETRY_AFTER_S
 from optserve_server.durability.recovery import Recovery
-from optserve_server.operations.operator_pages import make_http_server
+from optserve_server.operations.http_server import HttpServer
+from optserve_server.operations.operator_pages import make_operator_pages
 from optserve_server.rpc.server.server import SERVICES, Server
 from optserve_server.rpc.transport.listening import Listening
 from optserve_server.sessions.namespaces import Namespaces
@@ -75,7 +76,7 @@ async def serving(root: Path, disk: FailingDisk) -> AsyncIterator[Serving]:
     durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode_answer, disk=disk).run()
     with ThreadPoolExecutor(2) as threads:
         server = Server(namespaces, threads, durability_manager=durability_manager)
-        pages = make_http_server(server)
+        pages = HttpServer(make_operator_pages(server))
         metrics_port = await pages.start("127.0.0.1", 0)
         port = await server.start(Listening("127.0.0.1", 0, None, None))
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -6,9 +6,18 @@ import asyncio
 
 import pytest
 
-from optserve_server.operations.http_server import HttpServer
+from optserve_server.operations.http_server import HttpRequest, HttpResponse, HttpServer
 
-PAGES = {"/here": lambda: (200, "text/plain", b"it is\n")}
+
+async def here(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(200, "text/plain", b"it is\n")
+
+
+async def echo(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(200, "text/plain", repr((request.query, request.headers)).encode())
+
+
+PAGES = {"/here": here, "/echo": echo}
 
 
 async def ask(*requests: bytes) -> list[bytes]:
@@ -32,6 +41,11 @@ async def ask(*requests: bytes) -> list[bytes]:
     ("request_", "begins", "ends"),
     [
         (b"GET /here?x=1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"\r\n\r\nit is\n"),
+        (
+            b"GET /echo?id=a%2Fb&id=c&empty= HTTP/1.1\r\nHost: x:1\r\nauthorization:  Bearer a:b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n",
+            b"({'id': 'c'}, {'host': 'x:1', 'authorization': 'Bearer a:b', '': ''})",
+        ),
         (b"HEAD /here HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"\r\n\r\n"),
         (b"GET /elsewhere HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n", b"no such page\n"),
         (b"POST /here HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 Method Not Allowed\r\n", b"only GET and HEAD\n"),

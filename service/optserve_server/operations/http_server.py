@@ -1,33 +1,70 @@
-"""HTTP server for operators: ``/metrics``, ``/healthz`` and ``/readyz``."""
+"""HTTP server for operators and the dashboard."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
 
 _log = logging.getLogger(__name__)
 
-Page = Callable[[], tuple[int, str, bytes]]
-"""Gives a status, a content type and a body."""
 
-_SECONDS = 5.0
-"""How long a client may take to ask, and to read."""
+@dataclass(frozen=True)
+class HttpRequest:
+    """A GET or HEAD request.
 
-_LONGEST = 8192
-"""Bytes of a request."""
+    Attributes:
+        path: without the query.
+        query: the last value of each name.
+        headers: by lower-case name.
+    """
 
-_CONNECTIONS = 64
-"""Connections at once; the oldest is closed for one more, because who asks is answered at once."""
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
-_WORDS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """An answer: status, content type and body."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
+"""Answers a request."""
+
+TIMEOUT_S = 5.0
+"""Seconds within which a client must have sent its request and read the answer."""
+
+MAX_REQUEST_BYTES = 8192
+MAX_CONNECTIONS = 64
+"""Connections at once; the oldest is closed for one more, because requests are answered at once."""
+
+_STATUS_TEXTS = {
+    200: "OK",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+
+_HEADERS = (
+    "Cache-Control: no-store\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
+    "Content-Security-Policy: default-src 'self'; frame-ancestors 'none'\r\n\r\n"
+)
 
 
 class HttpServer:
     """Answers GET and HEAD, each on a connection of its own.
 
-    It runs on the event loop that answers calls, so that an answer shows that this one turns.
+    It runs on the event loop that answers calls, so an answer shows that the loop runs.
 
     Args:
         pages: by path.
@@ -44,7 +81,9 @@ class HttpServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        self._server = await asyncio.start_server(self._handle_connection, host, port, limit=_LONGEST)
+        self._server = await asyncio.start_server(
+            self._handle_connection, host, port, limit=MAX_REQUEST_BYTES
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -54,32 +93,36 @@ class HttpServer:
 
     async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = None
-        if len(self._open) > _CONNECTIONS:
+        if len(self._open) > MAX_CONNECTIONS:
             next(iter(self._open)).transport.abort()
         try:
             with contextlib.suppress(OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(_SECONDS):
-                    writer.write(self._make_response(await reader.readuntil(b"\r\n\r\n")))
+                async with asyncio.timeout(TIMEOUT_S):
+                    writer.write(await self._make_response(await reader.readuntil(b"\r\n\r\n")))
                     await writer.drain()
         except asyncio.LimitOverrunError:
-            pass  # a request of this length is none
+            pass  # no request is that long
         except Exception:
             _log.exception("defect in a page for operators")
         finally:
             self._open.pop(writer, None)
             writer.close()
 
-    def _make_response(self, request: bytes) -> bytes:
-        method, path, _ = request.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
-        page = self._pages.get(path.partition("?")[0])
+    async def _make_response(self, data: bytes) -> bytes:
+        first, *lines = data.decode("latin-1").split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        parts = urlsplit(target)
+        page = self._pages.get(parts.path)
         if method not in ("GET", "HEAD"):
-            status, kind, body = 405, "text/plain", b"only GET and HEAD\n"
+            response = HttpResponse(405, "text/plain", b"only GET and HEAD\n")
         elif page is None:
-            status, kind, body = 404, "text/plain", b"no such page\n"
+            response = HttpResponse(404, "text/plain", b"no such page\n")
         else:
-            status, kind, body = page()
+            pairs = (line.partition(":") for line in lines)
+            headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+            response = await page(HttpRequest(parts.path, dict(parse_qsl(parts.query)), headers))
         head = (
-            f"HTTP/1.1 {status} {_WORDS[status]}\r\nContent-Type: {kind}\r\n"
-            f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+            f"HTTP/1.1 {response.status} {_STATUS_TEXTS[response.status]}\r\n"
+            f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n{_HEADERS}"
         )
-        return head.encode("latin-1") + (body if method != "HEAD" else b"")
+        return head.encode("latin-1") + (response.body if method != "HEAD" else b"")

@@ -7,27 +7,25 @@ import json
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from optserve_server.operations.http_server import HttpServer, Page
+from optserve_server.operations.http_server import HttpRequest, HttpResponse, Page
 from optserve_server.operations.metrics import ServerCollector
 from optserve_server.rpc.server.server import Server
 
 
-def make_http_server(server: Server) -> HttpServer:
-    """``/metrics``; ``/healthz``, which answers while the process does; ``/readyz``, while it takes calls."""
+def make_operator_pages(server: Server) -> dict[str, Page]:
+    """``/metrics``; ``/healthz``, 200 while the loop runs; ``/readyz``, while calls are accepted."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ServerCollector(server))
 
-    def metrics() -> tuple[int, str, bytes]:
-        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+    async def metrics(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, CONTENT_TYPE_LATEST, generate_latest(registry))
 
-    def readyz() -> tuple[int, str, bytes]:
+    async def healthz(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, "text/plain", b"ok\n")
+
+    async def readyz(request: HttpRequest) -> HttpResponse:
         troubles = server.list_problems()
         body = json.dumps({"ready": not troubles, "troubles": troubles}) + "\n"
-        return (503 if troubles else 200), "application/json", body.encode()
+        return HttpResponse(503 if troubles else 200, "application/json", body.encode())
 
-    pages: dict[str, Page] = {
-        "/metrics": metrics,
-        "/healthz": lambda: (200, "text/plain", b"ok\n"),
-        "/readyz": readyz,
-    }
-    return HttpServer(pages)
+    return {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz}

@@ -184,6 +184,10 @@ class Store:
             )
         return session
 
+    def find(self, session_id: str) -> Session | None:
+        """The session of that id as it is, also if it was evicted; None if there is none."""
+        return self._sessions.get(session_id)
+
     def prepare_spec_update(
         self, session: Session, spec: SessionSpec, expected_step: int | None = None
     ) -> Prepared[list[StateTransfer]]:

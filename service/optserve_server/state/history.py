@@ -115,6 +115,11 @@ class Series:
         points = np.frombuffer(stored, self._dtype)
         return points[np.searchsorted(points["number"], after, "right") :][:limit]
 
+    def read_last(self) -> Any | None:
+        """The last point; None if there is none."""
+        level = self._levels[0]
+        return np.frombuffer(level[-1], self._dtype)[0] if level else None
+
     def restore(self, data: npt.NDArray[np.uint8], count: int) -> npt.NDArray[Any]:
         """Takes the points that another series returned, as bytes, and returns them.
 

@@ -50,6 +50,7 @@ from optserve_server.rpc.transport.listening import Listening
 from optserve_server.rpc.transport.tls import Certificates
 from optserve_server.sessions.leases import Expired, find_expired
 from optserve_server.sessions.namespaces import Namespaces
+from optserve_server.sessions.session import Session
 from optserve_server.spec.session_spec import ExpiryAction
 
 SERVICES = tuple(
@@ -151,8 +152,8 @@ class Server:
         self.durability_manager = durability_manager
         self._drain = Drain()
         self._health = HealthService(("", *SERVICES))
-        identities = identities or Identities(namespaces)
-        self._admission = Admission(identities, self._drain, conditions.stream_idle_seconds)
+        self.identities = identities or Identities(namespaces)
+        self._admission = Admission(self.identities, self._drain, conditions.stream_idle_seconds)
         self._execution = execution = Execution(executor, self.durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
@@ -252,6 +253,18 @@ class Server:
             held, limit = self.regions.descriptor_count, self.regions.max_descriptors
             troubles.append(f"shared memory holds {held} of at most {limit} file descriptors")
         return troubles
+
+    async def list_snapshots(self, session: Session) -> list[dict[str, Any]]:
+        """A session's snapshots, the latest first: step, time, bytes, and whether a client asked for it."""
+        if session.durability is None or self.durability_manager is None:
+            return []
+        folder = session.durability.folder
+        return await self.durability_manager.in_thread(
+            lambda: [
+                {"step": file.step, "time": file.created, "byte_count": file.byte_count, "kept": file.kept}
+                for file in folder.snapshots()
+            ]
+        )
 
     async def start(self, listening: Listening) -> int:
         """Listens, and returns the TCP port: the one chosen where that was 0.

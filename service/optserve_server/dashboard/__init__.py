@@ -1,0 +1,1 @@
+"""The dashboard: a read-only page of sessions, their curves, workers and snapshots."""

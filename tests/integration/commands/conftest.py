@@ -66,7 +66,7 @@ def run_command(*words: str) -> Ended:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = main(words)
+            status: Any = main(words)
         except SystemExit as ended:
             status = ended.code
     return Ended(status, out.getvalue(), err.getvalue())

@@ -80,7 +80,7 @@ def test_options_take_precedence_over_environment_over_context(bare, secure, mon
 
 
 def test_the_token_of_the_current_context_is_not_sent_to_another_server(bare, secure):
-    """Its authority is not used either, so that the connection fails for want of TLS."""
+    """Unless the context is named."""
     bare("context", "add", "there", *options(secure))
     ca = ["--ca", str(secure.ca)]
     assert bare("session", "ls", "--server", secure.address, *ca).status == 4

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+Keys: TypeAlias = Sequence[str]
+Run: TypeAlias = Callable[[argparse.Namespace], None]
 FILE_COMPLETION = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 """How shells complete the name of a file, in the form of shtab."""
 
@@ -20,10 +22,13 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line.
 
     Attributes:
-        json_keys: keys of the JSON that the command prints.
+        json_keys: keys of the JSON that the command prints; none if it prints no JSON.
+        json_form: of that JSON, one of `FORMS`.
+        notes: what its help says at the end.
     """
 
-    json_keys: Sequence[str] = ()
+    json_keys: Keys = ()
+    json_form = notes = ""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"optserve: {message} (see {self.prog} --help)\n")
@@ -40,30 +45,23 @@ def add_group(commands: Subparsers, name: str, summary: str) -> Subparsers:
 
 
 def add_command(
-    commands: Subparsers,
-    name: str,
-    summary: str,
-    run: Callable[[argparse.Namespace], None],
-    *,
-    keys: Sequence[str],
-    form: str = "object",
-    details: str = "",
+    group: Subparsers, name: str, summary: str, run: Run, *, keys: Keys, form: str = "object", notes: str = ""
 ) -> Parser:
     """Adds a command.
 
     Args:
-        commands: of the parser above it.
+        group: the commands of the parser above it.
         name: the word that selects it.
         summary: what it does, as a phrase.
         run: called with the options.
         keys: of the JSON that it prints.
         form: of that JSON, one of `FORMS`.
-        details: what its help says at the end.
+        notes: what its help says at the end.
     """
-    epilog = f"{details} JSON: {FORMS[form]} with {', '.join(keys)}."
+    epilog = f"{notes} JSON: {FORMS[form]} with {', '.join(keys)}."
     description = f"{summary[0].upper()}{summary[1:]}."
-    parser = commands.add_parser(name, help=summary, description=description, epilog=epilog)
-    parser.json_keys = keys
+    parser = group.add_parser(name, help=summary, description=description, epilog=epilog)
+    parser.json_keys, parser.json_form, parser.notes = keys, form, notes
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_connection_options(parser, argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -104,10 +102,8 @@ def add_file_argument(
 ) -> None:
     """Adds an argument that is a path, which ends in one of ``ends`` if there are any."""
     allowed = f"; ends in {', '.join(ends)}" if ends else ""
-    parse = functools.partial(_parse_path, ends)
-    complete_files(
-        parser.add_argument(*names, type=parse, metavar="FILE", help=f"{help}{allowed}", **options)
-    )
+    options.update(type=functools.partial(_parse_path, ends), metavar="FILE", help=f"{help}{allowed}")
+    complete_files(parser.add_argument(*names, **options))
 
 
 def _parse_path(ends: Sequence[str], text: str) -> Path:

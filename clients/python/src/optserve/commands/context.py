@@ -18,10 +18,10 @@ def add_to(commands: Subparsers) -> None:
     """Adds the command to a parser's subcommands."""
     group = add_group(commands, "context", "named settings of servers")
     add_command(group, "ls", "list the contexts", run_ls, keys=KEYS, form="array")
-    details = (
+    notes = (
         "A token in OPTSERVE_TOKEN, unlike one in an option, is not visible to other users of the machine."
     )
-    add = add_command(group, "add", "store a context", run_add, keys=KEYS, details=details)
+    add = add_command(group, "add", "store a context", run_add, keys=KEYS, notes=notes)
     use = add_command(group, "use", "make a context the current one", run_use, keys=KEYS)
     remove = add_command(group, "rm", "delete a context", run_rm, keys=("deleted",))
     confirmation.add_flag(remove)

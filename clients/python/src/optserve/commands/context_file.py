@@ -67,9 +67,7 @@ class ContextFile:
         try:
             with self.path.open(encoding="utf-8") as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                    raise RuntimeError(
-                        f"others may read {self.path}, which has tokens: chmod 600 {self.path}"
-                    )
+                    raise RuntimeError(f"others may read the tokens in {self.path}: chmod 600 {self.path}")
                 content = json.load(file)
             contexts = {name: ServerSettings(**settings) for name, settings in content["contexts"].items()}
             return content["current"], contexts
@@ -98,16 +96,13 @@ class ContextFile:
         Raises:
             OSError: it cannot be written.
         """
-        stated = {
-            name: {key: value for key, value in vars(settings).items() if value is not None}
-            for name, settings in contexts.items()
-        }
+        content = {"current": current, "contexts": {name: vars(value) for name, value in contexts.items()}}
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside = self.path.with_name(f".contexts.{os.getpid()}")
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump({"current": current, "contexts": stated}, file, indent=2)
+                json.dump(content, file, indent=2)
             beside.replace(self.path)
         finally:
             beside.unlink(missing_ok=True)

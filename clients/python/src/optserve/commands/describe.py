@@ -16,16 +16,14 @@ from optserve.spec import Choice
 from optserve.specs.enums import Convention
 
 KEYS = ("name", "summary", "formula", "hyperparameters")
-DETAILS = (
-    "Each hyperparameter has name, range, and defaults by convention, which are empty if it is required."
-)
+NOTES = "Each hyperparameter has name, range, and defaults by convention, which are empty if it is required."
 
 
 def add_describe_command(group: Subparsers, family: type[Choice], families: str) -> None:
     """Adds the command for one family, whose name in the server's capabilities is ``families``."""
     summary = f"formulas, ranges and defaults of {families}"
-    parser = add_command(group, "describe", summary, run, keys=KEYS, form="array", details=DETAILS)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, for people in a line each")
+    parser = add_command(group, "describe", summary, run, keys=KEYS, form="array", notes=NOTES)
+    parser.add_argument("words", nargs="*", metavar="NAME", help="default: all, for people in a line each")
     parser.set_defaults(family=family, families=families)
 
 
@@ -38,12 +36,12 @@ def run(options: argparse.Namespace) -> None:
     with open_client(options) as client:
         served = client.capabilities().algorithms.get(options.families, {})
     known = [name for name in options.family.CHOICES if name in served]
-    classes = [options.family.find(name) for name in options.names or known]
-    for name, cls in zip(options.names, classes, strict=False):
+    classes = [options.family.find(name) for name in options.words or known]
+    for name, cls in zip(options.words, classes, strict=False):
         if cls is None or cls.FIELD not in known:
             raise WrongItem(f"{name!r} is not one of the server's {options.families}: {', '.join(known)}")
     records = [_describe(cls, served[cls.FIELD]) for cls in classes]
-    if options.json or not options.names:
+    if options.json or not options.words:
         return print_records(options, records, KEYS[:2])
     for record in records:
         print(f"{record['name']}: {record['summary']}\n\n{record['formula']}".rstrip(), end="\n\n")

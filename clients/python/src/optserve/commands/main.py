@@ -20,6 +20,7 @@ COMMANDS = (
 )
 """The commands, each in a module of its name."""
 
+CONFLICTS = errors.AlreadyExists, errors.Aborted, errors.FailedPrecondition
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 STATUSES: dict[int, tuple[str, tuple[type[errors.OptserveError], ...]]] = {
     OK: ("success", ()),
@@ -28,10 +29,7 @@ STATUSES: dict[int, tuple[str, tuple[type[errors.OptserveError], ...]]] = {
     3: ("no such session or snapshot", (errors.NotFound,)),
     4: ("no valid token, or no permission", (errors.Unauthenticated, errors.PermissionDenied)),
     5: ("no answer from the server", (errors.Unavailable, errors.DeadlineExceeded)),
-    6: (
-        "not in the session's present state, or its id is used",
-        (errors.AlreadyExists, errors.Aborted, errors.FailedPrecondition),
-    ),
+    6: ("not in the session's present state, or its id is used", CONFLICTS),
     INTERRUPTED: ("interrupted", ()),
 }
 """The meaning of each exit status, and the errors of a server that have it."""
@@ -65,9 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> Parser:
     """The parser of all commands."""
     statuses = "; ".join(f"{status} {meaning}" for status, (meaning, _) in STATUSES.items())
-    parser = Parser(
-        prog="optserve", description="A client of optserve servers.", epilog=f"Exit statuses: {statuses}."
-    )
+    about, notes = "A client of optserve servers.", f"Exit statuses: {statuses}."
+    parser = Parser(prog="optserve", description=about, epilog=notes)
     parser.add_argument("--version", action="version", version=f"optserve {version('optserve')}")
     add_connection_options(parser, None)
     parser.set_defaults(root=parser)

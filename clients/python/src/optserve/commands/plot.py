@@ -74,8 +74,8 @@ def _add_kind_parser(
     kinds: parsers.Subparsers, name: str, what: str, family: type[Choice], draw: Callable[..., Any]
 ) -> argparse.ArgumentParser:
     """A subcommand with what all have."""
-    details = f"{GRAMMAR} Names: {', '.join(family.CHOICES)}."
-    parser = parsers.add_command(kinds, name, f"draw {what}", run, keys=("file",), details=details)
+    notes = f"{GRAMMAR} Names: {', '.join(family.CHOICES)}."
+    parser = parsers.add_command(kinds, name, f"draw {what}", run, keys=("file",), notes=notes)
     parser.add_argument("words", nargs="+", metavar="WORD", help="a name, and its fields as FIELD=VALUE")
     path = Path(f"{name}.png")
     parsers.add_file_argument(parser, "-o", "--output", ends=SUFFIXES, default=path, help=f"default: {path}")
@@ -121,8 +121,7 @@ def draw_schedules(client: Client, pictures: Any, items: Items, options: argpars
 
 def draw_activations(client: Client, pictures: Any, items: Items, options: argparse.Namespace) -> Any:
     """The figure of activations with their derivatives."""
-    inputs = _read_range(options)
-    chosen = activations.list_elementwise(client) if items is None else items
+    chosen, inputs = items or activations.list_elementwise(client), _read_range(options)
     return pictures.draw_activations(activations.activation_curves(client, chosen, inputs, options.slope))
 
 
@@ -148,8 +147,7 @@ def draw_paths(client: Client, pictures: Any, items: Items, options: argparse.Na
     if not optimizer_paths.is_near(start, surface):
         raise WrongItem(f"--start lies far outside the picture, which is {surface.window}")
     rate = surface.learning_rate if options.learning_rate is None else options.learning_rate
-    chosen = optimizer_paths.every_optimizer(client) if items is None else items
-    chosen = optimizer_paths.with_learning_rate(chosen, rate)
+    chosen = optimizer_paths.with_learning_rate(items or optimizer_paths.every_optimizer(client), rate)
     taken = optimizer_paths.optimizer_paths(client, chosen, surface, start, options.steps)
     sheet = options.sheet or items is None
     return (pictures.draw_path_sheet if sheet else pictures.draw_paths)(taken, surface)

@@ -18,7 +18,7 @@ def add_to(commands: Subparsers) -> None:
     """Adds the command to a parser's subcommands."""
     parser = add_command(commands, "pull", "write a session's parameters to a file", run, keys=KEYS)
     add_session_argument(parser)
-    parser.add_argument("tensors", nargs="*", metavar="TENSOR", help="names; default: all")
+    parser.add_argument("words", nargs="*", metavar="TENSOR", help="names; default: all")
     add_file_argument(parser, "-o", "--output", ends=SUFFIXES, required=True, help="where to write")
     points = [name.lower() for name in ParameterPoint.__members__]
     parser.add_argument("--point", choices=points, help="which value; default: the parameters themselves")
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     point = None if options.point is None else ParameterPoint[options.point.upper()]
     with open_client(options) as client:
         session = client.session(options.session)
-        values = session.pull(options.tensors or None, point=point, wire_dtype=options.dtype)
+        values = session.pull(options.words or None, point=point, wire_dtype=options.dtype)
     write_arrays(options.output, values)
     record = session.name, values.step, values.point, list(values), options.output
     print_record(options, dict(zip(KEYS, record, strict=True)))

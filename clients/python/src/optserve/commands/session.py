@@ -19,31 +19,31 @@ from optserve.specs.initializers import Initializer
 from optserve.state_transfer import StateTransfer
 
 KEYS = list_keys(SessionInfo)
+TYPES = ("float32", "float64")
 PARAMETER = "values that the server computes, as w=784,128:glorot or 'b=10:constant(value=1)'"
 
 
 def add_to(commands: parsers.Subparsers) -> None:
     """Adds the command to a parser's subcommands."""
     group = parsers.add_group(commands, "session", "sessions of a server")
-    add_command(group, "ls", "list the sessions", run_ls, keys=top.SUMMARY_KEYS, form="array")
+    add_command(group, "ls", "list the sessions", run_ls, keys=top.SUMMARY, form="array")
     show = add_command(group, "show", "describe a session", run_show, keys=KEYS)
-    create = add_command(group, "create", "create a session", run_create, keys=KEYS, details=GRAMMAR)
-    details = f"{GRAMMAR} A transfer has {', '.join(list_keys(StateTransfer))}."
+    create = add_command(group, "create", "create a session", run_create, keys=KEYS, notes=GRAMMAR)
+    notes = f"{GRAMMAR} A transfer has {', '.join(list_keys(StateTransfer))}."
     keys, summary = (*KEYS, "transfers"), "replace parts of a session's specification"
-    update = add_command(group, "update", summary, run_update, keys=keys, details=details)
+    update = add_command(group, "update", summary, run_update, keys=keys, notes=notes)
     for parser in (show, create, update):
         parsers.add_session_argument(parser)
     add_spec_arguments(create)
     parsers.add_file_argument(create, "--parameters", ends=SUFFIXES, help="initial values")
     metavar = "NAME=SHAPE:INITIALIZER"
     create.add_argument("--parameter", action="append", default=[], metavar=metavar, help=PARAMETER)
-    types = ("float32", "float64")
-    create.add_argument("--dtype", choices=types, default="float32", help="of each --parameter")
+    create.add_argument("--dtype", choices=TYPES, default="float32", help="of each --parameter")
     create.add_argument("--seed", type=parsers.parse_step, default=0, metavar="N", help="of the initializers")
     add_spec_arguments(update)
     parsers.add_expected_step(update)
     remove = add_command(group, "rm", "delete sessions, with their snapshots", run_rm, keys=("deleted",))
-    remove.add_argument("sessions", nargs="+", metavar="SESSION", help="id, or sessions/{id}")
+    remove.add_argument("words", nargs="+", metavar="SESSION", help="id, or sessions/{id}")
     confirmation.add_flag(remove)
     watch.add_to(group)
     top.add_to(group)
@@ -52,7 +52,7 @@ def add_to(commands: parsers.Subparsers) -> None:
 def run_ls(options: argparse.Namespace) -> None:
     """Lists the sessions of the caller's namespace."""
     with open_client(options) as client:
-        print_records(options, map(top.summarize, client.sessions()), top.SUMMARY_KEYS)
+        print_records(options, map(top.summarize, client.sessions()), top.SUMMARY)
 
 
 def run_show(options: argparse.Namespace) -> None:
@@ -103,9 +103,9 @@ def _parse_parameter(text: str, dtype: str) -> tuple[str, Initialized]:
 
 def run_rm(options: argparse.Namespace) -> None:
     """Deletes sessions."""
-    confirmation.ask(options, f"delete {', '.join(options.sessions)}")
+    confirmation.ask(options, f"delete {', '.join(options.words)}")
     with open_client(options) as client:
-        sessions = [client.session(name) for name in options.sessions]
+        sessions = [client.session(name) for name in options.words]
         for session in sessions:
             session.delete()
     print_record(options, {"deleted": [session.name for session in sessions]})

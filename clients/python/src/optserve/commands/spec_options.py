@@ -26,11 +26,8 @@ GRAMMAR = (
 def add_spec_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ``FIELD=VALUE`` and ``--spec``."""
     parser.add_argument("words", nargs="*", metavar="FIELD=VALUE", help="of the specification")
-    add_file_argument(
-        parser,
-        "--spec",
-        help="SessionSpec in protobuf's JSON form; - for standard input; FIELD=VALUE replace",
-    )
+    meaning = "a whole SessionSpec in protobuf's JSON form, of which FIELD=VALUE replaces fields; - for stdin"
+    add_file_argument(parser, "--spec", help=meaning)
 
 
 def read_spec(options: argparse.Namespace, current: SessionSpec | None = None) -> SessionSpec:

@@ -33,14 +33,10 @@ def run(options: argparse.Namespace) -> None:
     """Takes the step and prints its result."""
     gradients, overrides = read_arrays(options.gradients), dict(options.override)
     with open_client(options) as client:
-        result = client.session(options.session, worker=options.worker).step(
-            gradients,
-            pull=options.output is not None,
-            expected_step=options.expected_step,
-            loss_scale=options.loss_scale,
-            validate_only=options.validate_only,
-            overrides=overrides or None,
-        )
+        session = client.session(options.session, worker=options.worker)
+        given = {name: getattr(options, name) for name in ("expected_step", "loss_scale", "validate_only")}
+        pull = options.output is not None
+        result = session.step(gradients, pull=pull, overrides=overrides or None, **given)
     print_record(options, to_record(result, without=("parameters",)))
     if options.output is not None:
         write_arrays(options.output, result.parameters)

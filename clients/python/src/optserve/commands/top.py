@@ -17,19 +17,16 @@ from optserve.commands.extras import import_extra
 from optserve.commands.output import escape_controls, make_console, make_table, print_json
 from optserve.session_info import SessionInfo
 
-SUMMARY_KEYS = (
-    *("name", "step", "optimizer", "parameter_count", "resident_bytes", "accumulated", "skipped"),
-    *("ready", "created"),
-)
-KEYS = ("steps_per_second", *SUMMARY_KEYS)
+SUMMARY = ("name", "step", "optimizer", "parameter_count", "resident_bytes", "skipped", "ready", "created")
+KEYS = ("steps_per_second", *SUMMARY)
 COLUMNS = ("name", "step", "steps_per_second", "optimizer", "parameter_count", "resident_bytes", "ready")
 
 
 def add_to(group: Subparsers) -> None:
     """Adds the command to those of ``session``."""
-    details = f"Each session has {', '.join(KEYS)}. Without a terminal it prints JSON as with --json."
+    notes = f"Each session has {', '.join(KEYS)}. Without a terminal it prints JSON as with --json."
     summary = "show all sessions and their speed until interrupted, the fastest first"
-    parser = add_command(group, "top", summary, run, keys=("sessions",), form="lines", details=details)
+    parser = add_command(group, "top", summary, run, keys=("sessions",), form="lines", notes=notes)
     parser.add_argument("--interval", type=parse_seconds, default=1.0, metavar="SECONDS", help="default: 1")
     parser.add_argument("--count", type=parse_count, metavar="N", help="end after N refreshes")
 
@@ -37,7 +34,7 @@ def add_to(group: Subparsers) -> None:
 def summarize(info: SessionInfo) -> dict[str, Any]:
     """What lists of sessions show of one."""
     derived = {"optimizer": info.spec.optimizer.FIELD, "parameter_count": info.layout.parameter_count}
-    return {key: derived[key] if key in derived else getattr(info, key) for key in SUMMARY_KEYS}
+    return {key: derived[key] if key in derived else getattr(info, key) for key in SUMMARY}
 
 
 def run(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from optserve.commands.output import format_field, print_json, to_record
 from optserve.metrics import MetricsReport
 
 KEYS = ("time", "kind", "dropped")
-DETAILS = (
+NOTES = (
     "The other keys are those of a step, a session or a worker, by the kind: began, step, contributed,"
     " updated, pushed, reported, joined, ended, deleted. The command ends when the session is deleted."
 )
@@ -28,7 +28,7 @@ SHOWN = (
 def add_to(group: Subparsers) -> None:
     """Adds the command to those of ``session``."""
     summary = "print a session's events as they happen"
-    parser = add_command(group, "watch", summary, run, keys=KEYS, form="lines", details=DETAILS)
+    parser = add_command(group, "watch", summary, run, keys=KEYS, form="lines", notes=NOTES)
     add_session_argument(parser)
     parser.add_argument("--count", type=parse_count, metavar="N", help="end after N events")
 

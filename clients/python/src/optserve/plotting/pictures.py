@@ -104,7 +104,8 @@ def draw_losses(curves: Sequence[LossCurve], target: float) -> Figure:
     for axes in (left, right):
         axes.margins(x=0.02)
         axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower left", fontsize="small")
+    columns = _legend_columns(left.get_legend_handles_labels()[1])
+    figure.legend(loc="outside lower center", ncols=columns, fontsize="small")
     return figure
 
 

@@ -284,6 +284,16 @@ def test_sessions_are_listed_in_a_table(do, session):
     assert [row.split()[1:4] for row in rows if row.startswith(name)] == [["0", "sgd", "7"]]
 
 
+def test_people_see_tensors_and_the_specification(do):
+    do("session create new optimizer=adam --parameter w=64,10:glorot --parameter b=10:zeros")
+    lines = [line.split(None, 2) for line in do("session show new").out.splitlines()]
+    assert [line for line in lines if line[0] == "tensor"] == [
+        ["tensor", "w", "float32 [64, 10]"],
+        ["tensor", "b", "float32 [10]"],
+    ]
+    assert ["slots", "default=[m,", "v]"] in lines
+
+
 def test_the_status_of_a_server(do, secure):
     status = do("server status --json").json
     assert (status["server"], status["serving"], status["backend"]) == (secure.address, True, "numpy")

@@ -141,7 +141,9 @@ def format_value(value: object) -> str:
             return f"{name}({format_value(to_record(value))})"
         case Mapping():
             shown = {key: v for key, v in value.items() if v not in (None, (), {})}
-            return ", ".join(f"{format_value(key)}={_format_item(v)}" for key, v in shown.items())
+            return ", ".join(
+                f"{format_value(key) or 'default'}={_format_item(v)}" for key, v in shown.items()
+            )
         case tuple() | list() | frozenset():
             return ", ".join(map(_format_item, sorted(value) if isinstance(value, frozenset) else value))
     encoded = to_json(value)

@@ -65,9 +65,9 @@ def print_session(options: argparse.Namespace, info: SessionInfo, **more: object
     """Prints a session; for people with a line for each tensor and each field of its specification."""
     record = {**to_record(info), **more}
     if not options.json:
-        tensors = {f"tensor {t.name}": [t.dtype, *t.shape, t.group] for t in record.pop("layout").values()}
-        spec = {f"spec {name}": value for name, value in to_record(record.pop("spec")).items()}
-        record.update({name: value for name, value in (tensors | spec).items() if value not in (None, ())})
+        layout, spec = record.pop("layout").values(), to_record(record.pop("spec"))
+        tensors = {f"tensor {t.name}": f"{t.dtype.name} {list(t.shape)} {t.group}".rstrip() for t in layout}
+        record |= tensors | {f"spec {n}": v for n, v in spec.items() if v not in (None, ())}
     print_record(options, record)
 
 

@@ -75,8 +75,10 @@ def test_watch_shows_events_as_they_happen(start, session):
     assert "worker=anna epoch=1 state=LEFT" in events[3]
 
 
-def row_of(lines: list[str], name: str) -> list[str]:
-    return next((line.split() for line in lines if line.startswith(name)), [])
+def row_of(lines: list[str], name: str) -> tuple[int, float]:
+    """Step and steps per second of a session; -1 for both while its row is not drawn completely."""
+    words = next((line.split() for line in lines if line.startswith(name)), [])
+    return (int(words[1]), float(words[2])) if words[-1:] == ["yes"] else (-1, -1.0)
 
 
 def test_top_shows_the_speed_of_each_session(start, session, secure):
@@ -91,10 +93,9 @@ def test_top_shows_the_speed_of_each_session(start, session, secure):
     training.start()
     try:
         with start("session", "top", "--interval", "0.2") as terminal:
-            terminal.wait_for(lambda lines: bool(row_of(lines, name)))
-            first = int(row_of(terminal.lines, name)[1])
-            terminal.wait_for(lambda lines: int(row_of(lines, name)[1]) > first + 10)
-            lines = terminal.wait_for(lambda lines: float(row_of(lines, name)[2]) > 10)
+            first, _ = row_of(terminal.wait_for(lambda lines: row_of(lines, name)[0] >= 0), name)
+            terminal.wait_for(lambda lines: row_of(lines, name)[0] > first + 10)
+            lines = terminal.wait_for(lambda lines: row_of(lines, name)[1] > 1)
             assert secure.address in lines[0]
             assert "steps/s" in lines[0]
             assert lines[1].split()[:3] == ["NAME", "STEP", "STEPS"]

@@ -29,7 +29,9 @@ from optserve_server.storage.failpoints import VARIABLE as FAILPOINT_VARIABLE
 PREFIX = "OPTSERVE_"
 """Prefix of the environment variables of this project."""
 
-CLIENT_VARIABLES = ("OPTSERVE_SERVER", "OPTSERVE_TOKEN", "OPTSERVE_CA")
+CLIENT_VARIABLES = tuple(
+    f"OPTSERVE_{name}" for name in ("SERVER", "TOKEN", "CA", "CERTIFICATE", "KEY", "CONTEXT")
+)
 """Environment variables that clients read; the server ignores them."""
 
 METRICS_PORT = 9464

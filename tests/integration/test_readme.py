@@ -80,7 +80,8 @@ def test_both_languages_run_the_same_code() -> None:
 @pytest.mark.parametrize("page", [README, *sorted(ROOT.glob("*/README.md")), *PAGES], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", page.read_text())
-    generated = {ROOT / f"docs/reference/{name}.md" for name in ("contract", "errors", "metrics", "settings")}
+    names = ("command_line", "contract", "errors", "metrics", "settings")
+    generated = {ROOT / f"docs/reference/{name}.md" for name in names}
     targets = {link: (page.parent / link).resolve() for link in links if "://" not in link}
     assert [link for link, path in targets.items() if not path.exists() and path not in generated] == []
 

@@ -1,7 +1,7 @@
 """Hooks of the documentation site: generated reference pages, links out of docs/, Mermaid's script.
 
-The pages below ``reference/`` are made from the contract and from a running server, when the site is
-built, so that they cannot differ from what they describe.
+The pages below ``reference/`` are made from the contract, from a running server and from the command line's
+parsers, when the site is built, so that they cannot differ from what they describe.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
+from tools.docs.command_line import command_line_page  # noqa: E402
 from tools.docs.contract import contract_page, errors_page, load_contract  # noqa: E402
 from tools.docs.server_pages import metrics_page, settings_page  # noqa: E402
 
@@ -34,6 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages and Mermaid's script."""
     contract = load_contract(ROOT / "proto")
     pages = {
+        "reference/command_line.md": command_line_page(),
         "reference/contract.md": contract_page(contract),
         "reference/errors.md": errors_page(contract),
         "reference/settings.md": settings_page(),

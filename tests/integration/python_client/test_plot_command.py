@@ -8,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from optserve.commands import server as servers
+import optserve
+from optserve.commands import local_server as servers
 from optserve.commands.main import main
+from optserve.losses import Loss
+from optserve.plotting.losses import loss_curves
+from optserve.plotting.plot_items import parse_items
 from tests.support.server import environment
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "plots.md"
@@ -32,6 +37,7 @@ DRAWN = [
     ("activation sigmoid", (700, 500)),
     ("activation leaky_relu negative_slope=0.1 prelu softmax --slope 0.5 --range -2 2", (900, 250)),
     ("activation sigmoid tanh relu elu gelu", (1200, 500)),
+    ("loss huber delta=2 mse --target 1", (1200, 500)),
     ("optimizer sgd momentum --steps 5", (1200, 560)),
     ("optimizer sgd adam learning_rate=0.1 --surface saddle --start -1 0.5 --steps 5", (1200, 560)),
     ("optimizer sgd --start 3 0.5 --steps 3", (1200, 560)),  # at the minimum
@@ -44,7 +50,33 @@ def test_a_picture_is_drawn(server, tmp_path, capsys, words, size):
     path = tmp_path / "new" / "folder" / "out.png"
     assert main(["plot", *shlex.split(words), "--server", server.address, "-o", str(path)]) == 0
     assert png_size(path) == size
-    assert capsys.readouterr().out.strip() == str(path)
+    assert capsys.readouterr().out.split() == ["file", str(path)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "begins"), [(".svg", b"<?xml"), (".pdf", b"%PDF-1."), (".png", b"\x89PNG")]
+)
+def test_the_suffix_selects_the_format(server, tmp_path, suffix, begins):
+    """Twice the same bytes: pictures under version control change only with what they show."""
+    paths = [tmp_path / f"{name}{suffix}" for name in ("one", "two")]
+    for path in paths:
+        assert main(["plot", "activation", "relu", "--server", server.address, "-o", str(path)]) == 0
+    one, two = (path.read_bytes() for path in paths)
+    assert one.startswith(begins)
+    assert suffix == ".svg" or one == two
+
+
+def test_a_loss_is_drawn_with_its_derivative(server):
+    with optserve.connect(server.address) as client:
+        items = parse_items(Loss, ["huber", "delta=2", "mse", "reduction=none"])
+        predictions = np.array([-4.0, 0.0, 1.0, 2.0, 9.0])
+        huber, squared = loss_curves(client, items, predictions, target=1.0)
+    error = predictions - 1
+    large = np.abs(error) > 2
+    np.testing.assert_allclose(huber.values, np.where(large, 2 * np.abs(error) - 2, error**2 / 2))
+    np.testing.assert_allclose(huber.derivatives, np.where(large, 2 * np.sign(error), error))
+    np.testing.assert_allclose(squared.values, error**2)
+    np.testing.assert_allclose(squared.derivatives, 2 * error)
 
 
 @pytest.mark.slow
@@ -69,6 +101,9 @@ WRONG = [
     ("optimizer adam --start 1e9 0", "--start lies far outside"),
     ("optimizer adam beta1=1.5", "spec.optimizer.adam.beta1"),
     ("optimizer adam beta3=0.5", "did you mean beta"),
+    ("activation relu --serve", "exclude each other"),
+    ("loss all", "name those to draw"),
+    ("loss cosine_similarity", "along an axis"),
 ]
 
 
@@ -94,26 +129,30 @@ def test_a_wrong_wish_exits_2_with_a_reason(server, tmp_path, capsys, words, mes
         "activation relu --slope nan",
         "activation relu --timeout 0",
         "optimizer sgd --surface moon",
-        "activation relu --serve --server localhost:1",
+        "activation relu -o out.gif",
     ],
 )
 def test_a_wrong_command_line_exits_2(capsys, words):
     with pytest.raises(SystemExit) as ended:
         main(["plot", *words.split()])
     assert ended.value.code == 2
-    assert "usage: optserve" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message.startswith("optserve: ")
+    assert message.count("\n") == 1
 
 
-def test_a_server_that_is_not_there_exits_1(capsys, tmp_path):
+def test_a_server_that_is_not_there_exits_5(capsys, tmp_path):
     path = tmp_path / "out.png"
     where = ["--server", "127.0.0.1:1", "--timeout", "0.5", "-o", str(path)]
-    assert main(["plot", "activation", "relu", *where]) == 1
+    assert main(["plot", "activation", "relu", *where]) == 5
     assert capsys.readouterr().err.startswith("optserve: ")
 
 
 def test_a_picture_that_cannot_be_written_exits_1(server, capsys, tmp_path):
-    assert main(["plot", "activation", "relu", "--server", server.address, "-o", str(tmp_path)]) == 1
-    assert str(tmp_path) in capsys.readouterr().err
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    assert main(["plot", "activation", "relu", "--server", server.address, "-o", str(folder)]) == 1
+    assert str(folder) in capsys.readouterr().err
 
 
 def test_without_matplotlib_it_says_what_to_install(server, capsys, monkeypatch, tmp_path):

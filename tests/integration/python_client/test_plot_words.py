@@ -7,12 +7,13 @@ import math
 
 import pytest
 
+import optserve
 from optserve import activations, optimizers, schedules
 from optserve.activations import Activation
 from optserve.enums import Annealing, BoundarySide, Convention, MomentumForm
 from optserve.optimizers import Optimizer
 from optserve.plotting.plot_items import Item, parse_items
-from optserve.plotting.spec_parser import LONGEST_VALUE, WrongItem
+from optserve.plotting.spec_parser import LONGEST_VALUE, WrongItem, parse_spec
 from optserve.schedules import Schedule
 
 READ = [
@@ -80,6 +81,19 @@ def test_every_name_of_the_contract_is_known(family):
                 parse_items(family, [name])
         else:
             assert parse_items(family, [name])[0].spec == cls()
+
+
+def test_a_specification_that_is_no_choice_is_named_by_its_class():
+    clipped = optserve.Gradient(l2=0.5, clip=optserve.ClipByValue(1.0))
+    assert parse_spec(optserve.Gradient, "gradient(l2=0.5, clip=by_value(max_value=1))") == clipped
+    group = optserve.ParameterGroup("head", tensors=("w", "b/1"), optimizer=optimizers.Lion())
+    text = "ParameterGroup(name=head, tensors=[w, 'b/1'], optimizer=lion)"
+    assert parse_spec(optserve.ParameterGroup, text) == group
+    assert parse_spec(Optimizer, "lion") == optimizers.Lion()
+    with pytest.raises(WrongItem, match=r"adam is not Gradient; write Gradient\(field=value"):
+        parse_spec(optserve.Gradient, "adam(l2=1)")
+    with pytest.raises(WrongItem, match=r"'3' is not the name of an Optimizer, or name\(field=value"):
+        parse_spec(Optimizer, "3")
 
 
 WRONG = [

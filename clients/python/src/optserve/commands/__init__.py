@@ -1,1 +1,1 @@
-"""The command ``optserve``: one file per subcommand, and common helpers."""
+"""The command ``optserve``: a file for each subcommand, and what they share."""

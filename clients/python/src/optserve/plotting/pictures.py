@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from optserve.plotting.activations import ActivationCurve
+from optserve.plotting.losses import LossCurve
 from optserve.plotting.optimizer_paths import Path
 from optserve.plotting.schedules import ScheduleCurve
 from optserve.plotting.surfaces import Floats, Surface
@@ -33,13 +34,14 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def save_figure(figure: Figure, path: FilePath) -> None:
-    """Writes an SVG to a path that ends in .svg, and a PNG to any other; makes missing folders.
+    """Writes an SVG or a PDF to a path that ends so, and a PNG to any other; makes missing folders.
 
     A PNG has at most 256 colors: lines on white need no more, and the file is a third as large.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".svg":
-        figure.savefig(path, format="svg", metadata={"Date": None})
+    undated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
+    if undated is not None:
+        figure.savefig(path, format=path.suffix[1:], metadata={undated: None})
         return
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
@@ -87,6 +89,24 @@ def _draw_activation(axes: Axes, curve: ActivationCurve, size: str) -> None:
     axes.set_title(textwrap.fill(curve.label, 34 if size == "small" else 60), fontsize=size)
     axes.margins(x=0.02, y=0.08)
     axes.grid(alpha=0.3)
+
+
+def draw_losses(curves: Sequence[LossCurve], target: float) -> Figure:
+    """Losses over the prediction, and their derivatives beside them; 1200 by 500 pixels."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for curve, color in zip(curves, _choose_colors(len(curves)), strict=True):
+        label = textwrap.fill(curve.label, LABEL_WIDTH)
+        left.plot(curve.predictions, curve.values, color=color, label=label)
+        right.plot(curve.predictions, curve.derivatives, color=color)
+    left.set(title=f"Loss for the target {target:g}", xlabel="prediction p", ylabel="loss")
+    right.set(title="derivative dloss/dp", xlabel="prediction p")
+    for axes in (left, right):
+        axes.margins(x=0.02)
+        axes.grid(alpha=0.3)
+    columns = _legend_columns(left.get_legend_handles_labels()[1])
+    figure.legend(loc="outside lower center", ncols=columns, fontsize="small")
+    return figure
 
 
 def draw_paths(paths: Sequence[Path], surface: Surface) -> Figure:

@@ -56,6 +56,12 @@ test: $(VENV)/.test ## Run every test but the slow ones (ARGS="-k adam")
 test-all: $(VENV)/.test ## Run every test, as CI does
 	$(PYTEST) $(ARGS)
 
+.PHONY: test-dashboard
+test-dashboard: $(VENV)/.browser ## Look at the dashboard in headless Chromium (pictures: build/dashboard)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	    { echo "the dashboard's test needs Chromium or Google Chrome; none was found" >&2; exit 1; }
+	$(PY) -m pytest tests/browser/dashboard.py
+
 .PHONY: crash
 crash: $(VENV)/.test ## Kill a server 200 times and look for lost or doubled steps (ARGS="--kills 1000")
 	$(PY) -m chaos.crash $(ARGS)
@@ -380,6 +386,10 @@ $(VENV)/.demo: $(VENV)/.made requirements/demo.txt $(PROJECTS)
 
 $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 	$(PIP) -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.test requirements/browser.txt
+	$(PIP) -r requirements/browser.txt
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.demo requirements/docs.txt

@@ -33,9 +33,11 @@ expect.set_options(timeout=20_000)
 def browser() -> Iterator[Browser]:
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     assert found is not None, f"the dashboard's test needs one of {', '.join(BROWSERS)}"
-    with sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=found, args=["--no-sandbox"]) as browser:
-            yield browser
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=found, args=["--no-sandbox"]) as browser,
+    ):
+        yield browser
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -97,7 +99,9 @@ def test_a_session_appears_and_its_curves_grow(page: Page, tmp_path: Path) -> No
             train(session, 20)
             session.snapshots.create()
             wait_for_points(page, "loss", 25)
-            assert curve_lengths(page) == dict.fromkeys(["loss", "accuracy", "learning rate", "gradient norm"], 25)
+            assert curve_lengths(page) == dict.fromkeys(
+                ["loss", "accuracy", "learning rate", "gradient norm"], 25
+            )
             expect(page.locator("#snapshots")).to_contain_text("asked for")
             expect(page.locator("#facts")).to_contain_text("step25")
             client.create_session({"v": np.zeros(3)}, "sgd", session_id="other")

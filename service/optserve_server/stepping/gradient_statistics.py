@@ -84,9 +84,8 @@ def _total_by_name(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     totals: dict[str, float] = {}
     for of_run in sums:
         for name, values in of_run.items():
-            totals[name] = totals.get(name, 0.0) + (
-                values if isinstance(values, float) else _sum_values(values)
-            )
+            total = values if isinstance(values, float) else _sum_values(values)
+            totals[name] = totals[name] + total if name in totals else total
     return totals
 
 

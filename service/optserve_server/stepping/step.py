@@ -84,8 +84,14 @@ class Step(Change[SessionState, "Step"]):
         self.stored: StepResult | None = None
         self.has_changes = False
         self._session, self._spec = session, session.spec
-        self._plan = KernelPlan.get_or_make(session, staging)
-        self.is_brief = session.is_brief and session.durability is None and self._plan.plain
+        # That of a small session is not found before the step is prepared.
+        self._early_plan = None if session.is_small else KernelPlan.get_or_make(session, staging)
+        self.is_brief = (
+            self._early_plan is not None
+            and self._early_plan.plain
+            and session.is_brief
+            and session.durability is None
+        )
         self._hasher: xxhash.xxh3_128 | None = None
         self._passes: list[Pass | IncrementalPass] | None = None
         self._received = 0
@@ -100,6 +106,7 @@ class Step(Change[SessionState, "Step"]):
             # Of rows, what was sent is not what is staged; of shared memory, an id identifies it.
             if self.options.worker and not staging.sparse and not self.options.gradient_id:
                 self._hasher = xxhash.xxh3_128()
+            self._plan = self._early_plan = self._early_plan or KernelPlan.get_or_make(session, staging)
             self._passes = self._begin_measurement()
         self._process_received(byte_count)
 
@@ -125,19 +132,20 @@ class Step(Change[SessionState, "Step"]):
             if self._hasher is not None:
                 self._process_received(staging.byte_count)
             if not self._digest:
-                context: tuple[object, ...] = options.loss_scale, options.expected_step, options.overrides
+                context: tuple[object, ...] = (options.loss_scale, options.expected_step, options.overrides)
                 if options.member is not None:
                     of_member = options.member
                     context += of_member.example_count, of_member.parameters_step, of_member.completed_shards
-                self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
+                self._digest = staging.digest(context, options.gradient_id, self._hasher)
             if not new:
                 self.stored = session.step_deduplication.find_result(
                     options.worker, options.sequence, self._digest
                 )
                 return self
-        plan = self._plan
-        if not plan.is_current_for(session, staging):
-            plan = self._plan = KernelPlan.get_or_make(session, staging)
+        plan = self._early_plan
+        if plan is None or not plan.is_current_for(session, staging):
+            plan = KernelPlan.get_or_make(session, staging)
+        self._plan = plan
         if staging.sparse:
             check_lazy_update(session.spec, session.arenas, staging)
         if plan.accumulates:
@@ -211,8 +219,8 @@ class Step(Change[SessionState, "Step"]):
         return [
             place.start_pass(
                 StepPrograms.trace_measure,
-                scale != 1.0,
-                scalars=numbers[place.group],
+                (scale != 1.0,),
+                numbers[place.group],
                 of_tensors=of_tensors,
                 sent=False,
             )
@@ -233,12 +241,10 @@ class Step(Change[SessionState, "Step"]):
         """
         text = StepPrograms.trace_measure if self._completes else StepPrograms.trace_measure_micro_batch
         of_tensors: Mapping[str, Any] | None = {} if by_tensor else None
+        shape, numbers = (self._scaled,), self._transform_scalars
         sums = []
         for place in self._plan.places:
-            numbers = self._transform_scalars[place.group]
-            sums.append(
-                place.run_program(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False)
-            )
+            sums.append(place.run_program(text, shape, numbers[place.group], of_tensors, None, False))
         return GradientStatistics(self._session.spec.gradient, sums)
 
     def _decide_outcome(self, non_finite_count: int) -> StepOutcome:
@@ -268,7 +274,7 @@ class Step(Change[SessionState, "Step"]):
         with self._session.changing:
             for place in self._plan.places:
                 place.run_program(
-                    StepPrograms.trace_accumulate, self._scaled, scalars=self._transform_scalars[place.group]
+                    StepPrograms.trace_accumulate, (self._scaled,), self._transform_scalars[place.group]
                 )
             average = self._session.spec.weight_average
             if average is not None and average.is_updated_between_steps and self._session.step:
@@ -283,11 +289,11 @@ class Step(Change[SessionState, "Step"]):
         numbers = session.scalars.compute_step_scalars(
             session.step, self._transform_scalars, self.options.overrides
         )
+        depend = plan.clips_by_norm or plan.tensorwise  # on the gradient
         scalars: list[Scalars] = []
-        for i, place in enumerate(plan.places):
+        for place in plan.places:
             own = numbers.scalars[place.counter]
-            known = plan.clips_by_norm or plan.tensorwise
-            scalars.append(self._make_run_scalars(place, i, own) if known else (own, None))
+            scalars.append(self._make_run_scalars(place, len(scalars), own) if depend else (own, None))
         if plan.groupwise:
             self._complete_group_scalars(scalars, numbers)
         writes = reply is not None and plan.can_write_reply(reply)
@@ -318,30 +324,29 @@ class Step(Change[SessionState, "Step"]):
         self, prepared: Sequence[Scalars], reply: Reply | None, progress: Progress | None
     ) -> list[Totals]:
         """Updates every run; returns what its pass summed up, if it did."""
-        found = []
-        for i, (place, (scalars, of_tensors)) in enumerate(zip(self._plan.places, prepared, strict=True)):
-            how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors, "sent": not self._one_pass}
-            if reply is None:
-                shape = (self._scaled, "", False, self._one_pass)
-                found.append(place.run_program(StepPrograms.trace_apply, *shape, **how))
-                if isinstance(place.rule, MatrixRule):
+        found: list[Totals] = []
+        text, sent = StepPrograms.trace_apply, not self._one_pass
+        into, targets = "", None
+        if reply is not None:
+            into = GRADIENT if reply.staging is self.staging else REPLY
+            targets = reply.staging.runs
+        shape = (self._scaled, into, reply is not None and reply.point is Point.AVERAGE, self._one_pass)
+        for i, place in enumerate(self._plan.places):
+            scalars, of_tensors = prepared[i]
+            target = None if into != REPLY or targets is None else targets[i]
+            if targets is None or place.run.staged.size <= PIECE:
+                found.append(place.run_program(text, shape, scalars, of_tensors, target, sent))
+                if targets is None and isinstance(place.rule, MatrixRule):
                     step_matrices(place.partition, place.run, scalars)
                 continue
-            here = reply.staging is self.staging
-            target = reply.staging.runs[i]
-            if not here:
-                how["reply"] = target
-            shape = (self._scaled, GRADIENT if here else REPLY, reply.point is Point.AVERAGE, self._one_pass)
-            if target.staged.size <= PIECE:
-                found.append(place.run_program(StepPrograms.trace_apply, *shape, **how))
-                continue
-            updating = place.start_pass(StepPrograms.trace_apply, *shape, **how)
-            for stop in range(PIECE, target.staged.size, PIECE):
+            updating = place.start_pass(text, shape, scalars, of_tensors, target, sent)
+            values = targets[i].staged
+            for stop in range(PIECE, values.size, PIECE):
                 updating.compute_until(stop)
                 if isinstance(updating, IncrementalPass):
                     updating.wait()
                 if progress is not None:
-                    progress.on_values(target.tensors[0].byte_offset + stop * target.staged.itemsize)
+                    progress.on_values(targets[i].tensors[0].byte_offset + stop * values.itemsize)
             found.append(updating.finish())
         return found
 
@@ -355,7 +360,7 @@ class Step(Change[SessionState, "Step"]):
         rule = place.rule
         if isinstance(rule, TensorwiseRule):
             sums = place.run_program(
-                StepPrograms.trace_measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
+                StepPrograms.trace_measure_tensors, (self._scaled,), scalars, of_tensors
             )
             of_tensors |= rule.compute_tensor_scalars(norms_by_name(sums))
         return scalars, of_tensors or None
@@ -370,7 +375,7 @@ class Step(Change[SessionState, "Step"]):
         totals: dict[str, Counter[str]] = {}
         for group, _, place, scalars, of_tensors in groupwise:
             sums = place.run_program(
-                StepPrograms.trace_measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
+                StepPrograms.trace_measure_group, (self._scaled,), scalars, of_tensors
             )
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
+from typing import Any
 
 from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
@@ -15,6 +16,9 @@ from optserve_server.state.step_result import StepResult
 from optserve_server.wire.messages.steps import encode_answer_head
 
 RESPONSES = Framing(pb.StepStreamResponse)
+
+Pieces = Sequence[Any]
+"""An encoded message in pieces: contiguous buffers of bytes."""
 
 
 class StepAnswer:
@@ -127,27 +131,35 @@ class StepAnswers:
         self.sending_task = self._loop.create_task(self._send_answer(answer))
 
     async def _send_answer(self, answer: StepAnswer) -> None:
-        """Sends a result and, chunk by chunk as they come, the parameters.
-
-        A message costs more than a small model's bytes, so the first chunk is in the same one.
-        """
+        """Sends a result and, chunk by chunk as they come, the parameters."""
         assert answer.result is not None
         reply, messages = answer.reply, self._messages
-        head = encode_answer_head(answer.result, 0 if reply is None else reply.step)
         size = 0 if reply is None else reply.staging.byte_count
-        if reply is None or not size:
-            await messages.write_pieces((head,))
-            return
-        buffer, start = reply.staging.buffer.data, 0
-        while start < size:
-            stop = min(start + self._chunk_bytes, size)
+        for number, pieces in enumerate(encode_answer(answer.result, reply, self._chunk_bytes), 1):
+            stop = min(number * self._chunk_bytes, size)
             if not answer.has_bytes(stop):
                 await answer.wait_for_bytes(stop)
             # If the message is copied before anybody else gets a turn, the buffer is free by then.
             answer.is_copied = messages.copies and stop == size
-            await messages.write_pieces(RESPONSES.contiguous_message_buffers(head, start, buffer[start:stop]))
-            head, start = b"", stop
+            await messages.write_pieces(pieces)
         answer.is_copied = True
+
+
+def encode_answer(result: StepResult, reply: Reply | None, chunk_bytes: int) -> Sequence[Pieces]:
+    """The messages of an answer, each in pieces; the parameters' bytes stay where they are.
+
+    A message costs more than a small model's bytes, so the first chunk is in the same one as the result.
+    """
+    head = encode_answer_head(result, 0 if reply is None else reply.step)
+    if reply is None or not reply.staging.byte_count:
+        return ((head,),)
+    buffer = reply.staging.buffer.data
+    if len(buffer) <= chunk_bytes:
+        return (RESPONSES.contiguous_message_buffers(head, 0, buffer),)
+    return [
+        RESPONSES.contiguous_message_buffers(b"" if start else head, start, buffer[start : start + chunk_bytes])
+        for start in range(0, len(buffer), chunk_bytes)
+    ]
 
 
 def _retrieve_exception(sending: asyncio.Task[None]) -> None:

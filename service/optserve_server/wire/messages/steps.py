@@ -111,7 +111,8 @@ def _check_options(options: StepOptions) -> StepOptions:
             "a worker counts its steps from 1, and a step without a worker has no sequence",
             field="options.sequence",
         )
-    if not math.isfinite(options.loss_scale) or options.loss_scale == 0:
+    scale = options.loss_scale
+    if scale != 1.0 and (not math.isfinite(scale) or scale == 0):
         raise DomainError(
             Reason.OUT_OF_RANGE,
             f"loss_scale is {options.loss_scale}, but must be finite and not 0",
@@ -130,28 +131,34 @@ def overrides_from(messages: Sequence[pb.HyperparameterOverride], field: str) ->
 def result_to(result: StepResult) -> pb.StepResult:
     """What a step did."""
     message = pb.StepResult()
-    fill_result(message, result)
+    _fill_result(message, result)
+    message.worker = result.worker
     return message
 
 
-def fill_result(message: pb.StepResult, result: StepResult) -> None:
-    """Writes what a step did over a message, which may be used again and again."""
+def _fill_result(message: pb.StepResult, result: StepResult) -> None:
+    """Writes what a step did, but for its worker, into an empty message."""
     message.step = result.step
     message.outcome = OUTCOME_NUMBERS[result.outcome]
     message.learning_rate = result.learning_rate
     message.gradient_norm = result.gradient_norm
     message.clipped_gradient_norm = result.clipped_gradient_norm
-    message.non_finite_count = result.non_finite_count
-    message.staleness = result.staleness
-    message.regularization_penalty = result.regularization_penalty
-    message.durable_step = result.durable_step
-    message.accumulated = result.accumulated
-    message.replayed = result.replayed
-    message.worker = result.worker
     message.sequence = result.sequence
-    message.contributions = result.contributions
-    message.weight = result.weight
-    message.ClearField("tensor_norms")
+    message.durable_step = result.durable_step
+    if result.non_finite_count:
+        message.non_finite_count = result.non_finite_count
+    if result.staleness:
+        message.staleness = result.staleness
+    if result.regularization_penalty:
+        message.regularization_penalty = result.regularization_penalty
+    if result.accumulated:
+        message.accumulated = result.accumulated
+    if result.replayed:
+        message.replayed = True
+    if result.contributions:
+        message.contributions = result.contributions
+    if result.weight:
+        message.weight = result.weight
     for name, norm in result.tensor_norms:
         message.tensor_norms.add(name=name, norm=norm)
 
@@ -302,7 +309,9 @@ def encode_answer_head(result: StepResult, parameters_step: int, parameters_chan
         parameters_step: the step that the parameters belong to; 0 if there are none.
         parameters_change: how many changes they are the outcome of, in live shared memory.
     """
-    message = pb.StepStreamResponse(parameters_step=parameters_step, parameters_change=parameters_change)
-    fill_result(message.result, result)
-    message.result.worker = ""  # the plan names it
+    message = pb.StepStreamResponse()
+    message.parameters_step = parameters_step
+    if parameters_change:
+        message.parameters_change = parameters_change
+    _fill_result(message.result, result)  # the plan names its worker
     return message.SerializeToString()

@@ -43,8 +43,6 @@ MIN_SHARED_BYTES = 1 << 16
 """Steps of smaller sessions that are not waited for are sent: in shared memory there is one at a time."""
 MAX_PLANS = 8
 """Plans that are kept for steps that take turns."""
-SMALL_BYTES = 1 << 16
-"""Messages up to this size are read by the generated code, which copies a chunk that they carry."""
 HALF_CLOSE_TIMEOUT_S = 0.5
 """Seconds for a server to end a call on which nothing more is sent."""
 
@@ -399,12 +397,13 @@ class StepEngine:
 
     def _receive_plan_answer(self, channel: Channel) -> None:
         """Reads the answer to a plan."""
-        self._protocol.accept_plan(_decode_message(_receive_message(channel))[0].planned)
+        self._protocol.accept_plan(_decode_message(_receive_message(channel), 0)[0].planned)
 
     def _receive_result(self, step: PendingStep, channel: Channel) -> StepResult:
         """Reads the answer to a step."""
         plan = step.plan
-        head, chunk = _decode_message(_receive_message(channel))
+        layout = plan.parameters
+        head, chunk = _decode_message(_receive_message(channel), 0 if layout is None else layout.byte_count)
         if not head.HasField("result"):
             raise errors.Internal("the answer to a step has no result")
         if plan.options.pull is None:
@@ -443,7 +442,7 @@ class StepEngine:
                 if step.bar is not None:
                     step.bar.update(size)
             if not reception.is_complete:
-                _, chunk = _decode_message(_receive_message(channel))
+                _, chunk = _decode_message(_receive_message(channel), None)
         return reception.complete_arrays()
 
     def _switch_oldest_to_chunks(self) -> bool:
@@ -506,16 +505,19 @@ def _receive_message(channel: Channel) -> Message:
     return message
 
 
-def _decode_message(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
-    """The fields of a message but for its chunk, and the chunk."""
+def _decode_message(
+    message: Message, chunk_bytes: int | None
+) -> tuple[wire.StepStreamResponse, Chunk | None]:
+    """The fields of a message but for its chunk, and the chunk.
+
+    Args:
+        message: the message.
+        chunk_bytes: length of the chunk that it is likely to have, 0 for no chunk; None if unknown.
+    """
     if isinstance(message, PartialMessage):
         known = RESPONSES.parse_head(message.head, message.size, message.receive_rest)
         if known is not None:
             return RESPONSES.decode_fields(message.head, known[0]), known[1]
         message = message.receive_whole()
-    if len(message) <= SMALL_BYTES:
-        response = wire.StepStreamResponse.FromString(message)  # type: ignore[arg-type]  # any buffer
-        data = response.chunk.data
-        return response, ChunkView(response.chunk.byte_offset, memoryview(data)) if data else None
-    framed = RESPONSES.decode(bytes(message) if isinstance(message, memoryview) else message)
-    return framed.message, framed.chunk
+    sized = None if chunk_bytes is None else RESPONSES.split_sized(message, chunk_bytes)
+    return sized or RESPONSES.split(message)

@@ -106,14 +106,13 @@ class DataConnection:
         """
         for message in messages:
             pieces = message if len(message) <= MAX_PIECES else (b"".join(message),)
-            parts = PREFIX.pack(0, sum(map(len, pieces))), *pieces
+            size = sum(map(len, pieces))
+            parts = PREFIX.pack(0, size), *pieces
             sent = self._socket.sendmsg(parts)
-            for part in parts:
-                if sent < len(part):
-                    self._socket.sendall(memoryview(part)[sent:])
-                sent = max(0, sent - len(part))
+            if sent < PREFIX.size + size:
+                self._send_rest(parts, sent)
 
-    def receive(self) -> Encoded | memoryview | PartialMessage | None:
+    def receive(self) -> Encoded | PartialMessage | None:
         """Waits for a message, which is good until the next is waited for; None at the end.
 
         Raises:
@@ -161,6 +160,13 @@ class DataConnection:
     def close(self) -> None:
         """Closes the socket; no thread may be waiting."""
         self._socket.close()
+
+    def _send_rest(self, parts: Sequence[Any], sent: int) -> None:
+        """Sends what is left of a message of which so many bytes are sent."""
+        for part in parts:
+            if sent < len(part):
+                self._socket.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     def _receive_more(self, start: int, end: int) -> int:
         """Moves what came to the front of the buffer, and returns how much there is with what comes."""

@@ -78,25 +78,23 @@ class Step(Change[SessionState, "Step"]):
     kind = ChangeKind.STEP
     contribution: tuple[int, int, float] = (0, 0, 0.0)
 
+    # What a small step never assigns is not assigned in each of them.
+    outcome: StepOutcome | None = None
+    stored: StepResult | None = None
+    has_changes = False
+    _early_plan: KernelPlan | None = None
+    _hasher: xxhash.xxh3_128 | None = None
+    _passes: list[Pass | IncrementalPass] | None = None
+    _received = 0
+    _digest = b""
+    _statistics: GradientStatistics | None = None
+
     def __init__(self, session: SessionState, staging: Staging, options: StepOptions) -> None:
         self.staging, self.options = staging, options
-        self.outcome: StepOutcome | None = None
-        self.stored: StepResult | None = None
-        self.has_changes = False
         self._session, self._spec = session, session.spec
-        # That of a small session is not found before the step is prepared.
-        self._early_plan = None if session.is_small else KernelPlan.get_or_make(session, staging)
-        self.is_brief = (
-            self._early_plan is not None
-            and self._early_plan.plain
-            and session.is_brief
-            and session.durability is None
-        )
-        self._hasher: xxhash.xxh3_128 | None = None
-        self._passes: list[Pass | IncrementalPass] | None = None
-        self._received = 0
-        self._digest = b""
-        self._statistics: GradientStatistics | None = None
+        if not session.is_small:  # a small session's plan is not found before the step is prepared
+            plan = self._early_plan = KernelPlan.get_or_make(session, staging)
+            self.is_brief = plan.plain and session.is_brief and session.durability is None
 
     def on_received(self, byte_count: int) -> None:
         """Takes note that the gradient's first bytes are there, some but not all of them."""
@@ -150,7 +148,9 @@ class Step(Change[SessionState, "Step"]):
             check_lazy_update(session.spec, session.arenas, staging)
         if plan.accumulates:
             check_complete(session.layout, plan.covered, session.spec.frozen_groups)
-        self._completes = session.accumulated + 1 == session.spec.gradient.accumulation_steps
+        self._completes = (
+            not plan.accumulates or session.accumulated + 1 == session.spec.gradient.accumulation_steps
+        )
         self._scaled = options.loss_scale != 1.0
         self._transform_scalars = session.scalars.compute_transform_scalars(
             session.step, options.loss_scale, options.overrides
@@ -289,13 +289,13 @@ class Step(Change[SessionState, "Step"]):
         numbers = session.scalars.compute_step_scalars(
             session.step, self._transform_scalars, self.options.overrides
         )
-        depend = plan.clips_by_norm or plan.tensorwise  # on the gradient
-        scalars: list[Scalars] = []
-        for place in plan.places:
-            own = numbers.scalars[place.counter]
-            scalars.append(self._make_run_scalars(place, len(scalars), own) if depend else (own, None))
+        own = numbers.scalars
+        prepared: list[Scalars] | None = None  # if they depend on the gradient
+        if plan.clips_by_norm or plan.tensorwise:
+            prepared = [self._make_run_scalars(p, i, own[p.counter]) for i, p in enumerate(plan.places)]
         if plan.groupwise:
-            self._complete_group_scalars(scalars, numbers)
+            prepared = prepared or [(own[place.counter], None) for place in plan.places]
+            self._complete_group_scalars(prepared, numbers)
         writes = reply is not None and plan.can_write_reply(reply)
         result = None
         if self._statistics is not None:
@@ -306,7 +306,7 @@ class Step(Change[SessionState, "Step"]):
                 if progress is not None:
                     progress.on_result(result)
         with session.changing:
-            sums = self._update_runs(scalars, reply if writes else None, progress)
+            sums = self._update_runs(own, prepared, reply if writes else None, progress)
             if session.spec.weight_average is not None:
                 for partition, start, stop in session.arenas.find_untouched([p.run for p in plan.places]):
                     numbers_of_group = self._transform_scalars[partition.group]
@@ -321,32 +321,47 @@ class Step(Change[SessionState, "Step"]):
         return result
 
     def _update_runs(
-        self, prepared: Sequence[Scalars], reply: Reply | None, progress: Progress | None
+        self,
+        of_counters: Sequence[dict[str, float]],
+        of_runs: Sequence[Scalars] | None,
+        reply: Reply | None,
+        progress: Progress | None,
     ) -> list[Totals]:
-        """Updates every run; returns what its pass summed up, if it did."""
+        """Updates every run.
+
+        Args:
+            of_counters: the numbers of each counter's tensors.
+            of_runs: those of each run, if they differ.
+            reply: where parameters go that the pass writes.
+            progress: receives how far they are.
+
+        Returns:
+            What the pass summed up, if it did.
+        """
         found: list[Totals] = []
         text, sent = StepPrograms.trace_apply, not self._one_pass
-        into, targets = "", None
+        into, averages, targets = "", False, None
         if reply is not None:
-            into = GRADIENT if reply.staging is self.staging else REPLY
-            targets = reply.staging.runs
-        shape = (self._scaled, into, reply is not None and reply.point is Point.AVERAGE, self._one_pass)
+            into, averages = GRADIENT, reply.point is Point.AVERAGE
+            if reply.staging is not self.staging:
+                into, targets = REPLY, reply.staging.runs
+        shape = (self._scaled, into, averages, self._one_pass)
         for i, place in enumerate(self._plan.places):
-            scalars, of_tensors = prepared[i]
-            target = None if into != REPLY or targets is None else targets[i]
-            if targets is None or place.run.staged.size <= PIECE:
+            scalars, of_tensors = (of_counters[place.counter], None) if of_runs is None else of_runs[i]
+            target = None if targets is None else targets[i]
+            if reply is None or place.run.staged.size <= PIECE:
                 found.append(place.run_program(text, shape, scalars, of_tensors, target, sent))
-                if targets is None and isinstance(place.rule, MatrixRule):
+                if reply is None and isinstance(place.rule, MatrixRule):
                     step_matrices(place.partition, place.run, scalars)
                 continue
             updating = place.start_pass(text, shape, scalars, of_tensors, target, sent)
-            values = targets[i].staged
-            for stop in range(PIECE, values.size, PIECE):
+            written = target or place.run
+            for stop in range(PIECE, written.staged.size, PIECE):
                 updating.compute_until(stop)
                 if isinstance(updating, IncrementalPass):
                     updating.wait()
                 if progress is not None:
-                    progress.on_values(targets[i].tensors[0].byte_offset + stop * values.itemsize)
+                    progress.on_values(written.tensors[0].byte_offset + stop * written.staged.itemsize)
             found.append(updating.finish())
         return found
 

@@ -57,8 +57,11 @@ class Meters:
 
     def record_work(self, queued: int, worked: int) -> None:
         """Counts work on a session: nanoseconds until its turn, and in its turn."""
-        self.queue.add_duration(queued)
-        self.compute.add_duration(worked)
+        queue, compute = self.queue, self.compute
+        queue.counts[queued.bit_length()] += 1
+        queue.total += queued
+        compute.counts[worked.bit_length()] += 1
+        compute.total += worked
 
     def end_call(self, method: str, code: str, nanoseconds: int) -> None:
         """Counts a call."""

@@ -74,7 +74,7 @@ class StepStream:
         Raises:
             DomainError: the first error of any step.
         """
-        messages, drain = self._messages, self._drain
+        messages, drain, respond = self._messages, self._drain, self._execution.meters.respond
         try:
             with drain.make_interruptible() as wait:
                 while (message := await messages.read()) is not aio.EOF:
@@ -84,7 +84,7 @@ class StepStream:
                         begun = perf_counter_ns()
                         for pieces in answer:
                             await messages.write_pieces(pieces)
-                        self._execution.meters.respond.add_duration(perf_counter_ns() - begun)
+                        respond.add_duration(perf_counter_ns() - begun)
                     if failpoints.armed:
                         failpoints.hit_failpoint("after-ack")
                     wait.is_idle = True

@@ -125,7 +125,6 @@ class DataConnection:
             DomainError: MALFORMED_MESSAGE, LIMIT_EXCEEDED or STREAM_TRUNCATED.
             CancelledError: the connection was lost.
         """
-        self._unturned += MESSAGE
         if self._unturned >= TURN:  # a socket that is always ready would never wait
             await self._yield_to_event_loop()
         if self._end - self._start < PREFIX_BYTES and not await self._receive_until_buffered(PREFIX_BYTES):
@@ -134,7 +133,7 @@ class DataConnection:
         if compressed or length > self._max_message_bytes:
             raise self._refusal(compressed, length)
         self._meters.bytes_received += length
-        self._unturned += length
+        self._unturned += MESSAGE + length
         size = PREFIX_BYTES + (length if length <= SHORT else HEAD)
         if self._end - self._start < size:
             await self._receive_until_buffered(size)
@@ -171,19 +170,20 @@ class DataConnection:
 
     async def _receive_until_buffered(self, size: int) -> bool:
         """Receives until that many bytes are in the buffer; False if the client sent all before the first."""
-        here = self._end - self._start
-        if not here:
-            self._start = self._end = 0
-        elif self._start + size > len(self._buffer):
-            self._buffer[:here] = bytes(self._buffer[self._start : self._end])
-            self._start, self._end = 0, here
-        while self._end - self._start < size:
-            received = await self._receive_some(self._buffer[self._end :])
+        start, end = self._start, self._end
+        if start == end:
+            start = end = 0
+        elif start + size > len(self._buffer):
+            self._buffer[: end - start] = bytes(self._buffer[start:end])
+            start, end = 0, end - start
+        while end - start < size:
+            received = await self._receive_some(self._buffer[end:])
             if not received:
-                if self._end > self._start:
-                    raise _truncation_error(self._end - self._start, size)
+                if end > start:
+                    raise _truncation_error(end - start, size)
                 return False
-            self._end += received
+            end += received
+        self._start, self._end = start, end
         return True
 
     async def _receive_exactly(self, place: memoryview) -> None:

@@ -115,7 +115,8 @@ class StepEngine:
                 if example_count is not None:
                     step.start.example_count = example_count
                 step.start.completed_shards.extend(completed_shards)
-            step.into = into
+            if into is not None:
+                step.into = into
             byte_count = step.plan.transfer_bytes
             deadline = stated or Deadline(transfer_timeout(self._timeout, byte_count))
             if progress is False or (progress is None and byte_count < LARGE):
@@ -382,8 +383,8 @@ class StepEngine:
         return self._channel
 
     def _send_unsent(self, channel: Channel) -> None:
-        for messages, idle in self._protocol.take_unsent():
-            channel.send(messages, idle)
+        while (unsent := self._protocol.take_unsent()) is not None:
+            channel.send(*unsent)
 
     def _read_oldest_result(self, channel: Channel) -> None:
         """Reads what is due, up to the answer to the oldest step."""

@@ -16,6 +16,8 @@ ACCEPTED = b"\1"
 PREFIX = struct.Struct(">BI")
 """What is before each message, as in gRPC: whether it is compressed, and its length."""
 
+PREFIX_BYTES = PREFIX.size
+
 CONNECT_TIMEOUT_S = 1.0
 """How long a server may take. If its port cannot be reached in time, steps go over gRPC."""
 
@@ -109,7 +111,7 @@ class DataConnection:
             size = sum(map(len, pieces))
             parts = PREFIX.pack(0, size), *pieces
             sent = self._socket.sendmsg(parts)
-            if sent < PREFIX.size + size:
+            if sent < PREFIX_BYTES + size:
                 self._send_rest(parts, sent)
 
     def receive(self) -> Encoded | PartialMessage | None:
@@ -123,13 +125,14 @@ class DataConnection:
             start, end = 0, self._socket.recv_into(self._buffer)
             if not end:
                 return None
-        while end - start < PREFIX.size:
+        while end - start < PREFIX_BYTES:
             start, end = 0, self._receive_more(start, end)
         _, length = PREFIX.unpack_from(self._buffer, start)
-        start += PREFIX.size
-        if start + length <= end:
-            self._start, self._end = start + length, end
-            return memoryview(self._buffer)[start : start + length]
+        start += PREFIX_BYTES
+        stop = start + length
+        if stop <= end:
+            self._start, self._end = stop, end
+            return memoryview(self._buffer)[start:stop]
         self._start = self._end = 0
         here = end - start
         if length > MAX_WHOLE_BYTES:

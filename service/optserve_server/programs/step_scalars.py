@@ -168,11 +168,9 @@ class SessionScalars:
             overrides: hyperparameters that have other values in this step.
         """
         guards = guards or self.compute_transform_scalars(step, 1.0)
-        chosen, rates = self._plain, self._constant
-        if overrides:
-            chosen = self.effective_hyperparameters(overrides)
-        if overrides or rates is None:
-            rates = self._rates_by_group(step, chosen)
+        chosen = self._plain if not overrides else self.effective_hyperparameters(overrides)
+        constant = None if overrides else self._constant
+        rates = constant or self._rates_by_group(step, chosen)
         scalars: list[dict[str, float]] = []
         carried: list[ScalarState] = []
         for counter in self.counters:

@@ -112,9 +112,7 @@ class RunKernels:
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
 
-    def _get_bound(
-        self, text: Text, shape: Shape, by_tensor: bool, reply: Run | None
-    ) -> BoundKernel:
+    def _get_bound(self, text: Text, shape: Shape, by_tensor: bool, reply: Run | None) -> BoundKernel:
         # A reply's run is kept with its kernel, so it is compared by identity.
         key = (text, shape, by_tensor, reply)
         bound = self._bounds.get(key)

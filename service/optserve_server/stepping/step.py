@@ -36,6 +36,10 @@ from optserve_server.stepping.matrix_step import step_matrices
 from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.storage.files import Piece
 
+# Python takes a third of a microsecond to read a member of an enumeration from its class.
+APPLIED, VALIDATED = StepOutcome.APPLIED, StepOutcome.VALIDATED
+AVERAGE = Point.AVERAGE
+
 PIECE = 1 << 20
 """Elements after which a long step reports how far its parameters are: about half a millisecond."""
 
@@ -163,12 +167,12 @@ class Step(Change[SessionState, "Step"]):
             and not (options.validate_only or options.per_tensor_norms)
         )
         if self._one_pass:
-            self.outcome = StepOutcome.APPLIED
+            self.outcome = APPLIED
         else:
             arrived = None if self._passes is None else self._collect_statistics(self._passes)
             self._statistics = arrived or self._measure_gradient(by_tensor=plan.clips_by_tensor)
             self.outcome = self._decide_outcome(self._statistics.non_finite_count)
-        self.has_changes = self.outcome is not StepOutcome.VALIDATED
+        self.has_changes = self.outcome is not VALIDATED
         return self
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
@@ -188,7 +192,7 @@ class Step(Change[SessionState, "Step"]):
         session, result = self._session, self.stored
         if result is not None:
             fill_reply_and_report(session, result, reply, progress)
-        elif self.outcome is StepOutcome.APPLIED:
+        elif self.outcome is APPLIED:
             result = self._apply_gradient(reply, progress)
         else:
             if self.outcome is StepOutcome.ACCUMULATED:
@@ -254,10 +258,10 @@ class Step(Change[SessionState, "Step"]):
             measured = self._measure_gradient(by_tensor=True)
             raise non_finite_error(self.staging, runs, measured, self._describe_preprocessing())
         if self.options.validate_only:
-            return StepOutcome.VALIDATED
+            return VALIDATED
         if non_finite_count and policy is NonFinitePolicy.SKIP:
             return StepOutcome.SKIPPED
-        return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
+        return APPLIED if self._completes else StepOutcome.ACCUMULATED
 
     def _describe_preprocessing(self) -> list[str]:
         """What a gradient goes through before the rule gets it, in words."""
@@ -342,7 +346,7 @@ class Step(Change[SessionState, "Step"]):
         text, sent = StepPrograms.trace_apply, not self._one_pass
         into, averages, targets = "", False, None
         if reply is not None:
-            into, averages = GRADIENT, reply.point is Point.AVERAGE
+            into, averages = GRADIENT, reply.point is AVERAGE
             if reply.staging is not self.staging:
                 into, targets = REPLY, reply.staging.runs
         shape = (self._scaled, into, averages, self._one_pass)
@@ -374,9 +378,7 @@ class Step(Change[SessionState, "Step"]):
         of_tensors = {"guard_clip": factors} if plan.clips_by_tensor else {}
         rule = place.rule
         if isinstance(rule, TensorwiseRule):
-            sums = place.run_program(
-                StepPrograms.trace_measure_tensors, (self._scaled,), scalars, of_tensors
-            )
+            sums = place.run_program(StepPrograms.trace_measure_tensors, (self._scaled,), scalars, of_tensors)
             of_tensors |= rule.compute_tensor_scalars(norms_by_name(sums))
         return scalars, of_tensors or None
 
@@ -389,9 +391,7 @@ class Step(Change[SessionState, "Step"]):
         ]
         totals: dict[str, Counter[str]] = {}
         for group, _, place, scalars, of_tensors in groupwise:
-            sums = place.run_program(
-                StepPrograms.trace_measure_group, (self._scaled,), scalars, of_tensors
-            )
+            sums = place.run_program(StepPrograms.trace_measure_group, (self._scaled,), scalars, of_tensors)
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})
         for group, rule, place, scalars, _ in groupwise:
@@ -425,7 +425,7 @@ class Step(Change[SessionState, "Step"]):
             measurement.penalty(self._penalty_factors()) if self._plan.penalizes else 0.0,
             0 if kept is None else kept.durable_step(step),
             0
-            if self.outcome is StepOutcome.APPLIED
+            if self.outcome is APPLIED
             else session.accumulated + (self.outcome is StepOutcome.ACCUMULATED),
             self._tensor_norms() if options.per_tensor_norms else (),
             False,

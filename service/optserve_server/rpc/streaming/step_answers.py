@@ -156,10 +156,9 @@ def encode_answer(result: StepResult, reply: Reply | None, chunk_bytes: int) -> 
     buffer = reply.staging.buffer.data
     if len(buffer) <= chunk_bytes:
         return (RESPONSES.contiguous_message_buffers(head, 0, buffer),)
-    return [
-        RESPONSES.contiguous_message_buffers(b"" if start else head, start, buffer[start : start + chunk_bytes])
-        for start in range(0, len(buffer), chunk_bytes)
-    ]
+    starts = range(0, len(buffer), chunk_bytes)
+    chunks = [(start, buffer[start : start + chunk_bytes]) for start in starts]
+    return [RESPONSES.contiguous_message_buffers(b"" if at else head, at, chunk) for at, chunk in chunks]
 
 
 def _retrieve_exception(sending: asyncio.Task[None]) -> None:

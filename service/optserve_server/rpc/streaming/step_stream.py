@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter_ns
-from typing import Any
 
 from grpc import aio
 
@@ -24,7 +23,6 @@ from optserve_server.rpc.streaming.stream_messages import Chunk, StreamMessages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
-from optserve_server.state.read_parameters import Reply
 from optserve_server.state.session_state import session_deleted_error
 from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
@@ -33,7 +31,7 @@ from optserve_server.storage import failpoints
 from optserve_server.wire.fields.chunks import Filler
 from optserve_server.wire.messages import steps
 
-NOTHING: Sequence[Pieces] = ()
+NO_MESSAGES: Sequence[Pieces] = ()
 """Messages of an answer that was sent, or is being sent."""
 
 
@@ -119,7 +117,7 @@ class StepStream:
             _check_only_field(request, chunk, "data_connection")
             await self._answers.wait_until_sent()
             await self._messages.switch_to_data_connection(request.data_connection)
-            return NOTHING
+            return NO_MESSAGES
         if chunk is not None:
             text = "a chunk must follow a step whose bytes are not complete"
             raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
@@ -216,9 +214,7 @@ class StepStream:
         byte_count = start.byte_count
         if plan.sparse_tensors or start.row_indices:
             session.admit_step(options)
-            arriving = plan.make_sparse_staging(
-                steps.row_indices_from(start.row_indices, plan), byte_count
-            )
+            arriving = plan.make_sparse_staging(steps.row_indices_from(start.row_indices, plan), byte_count)
             await self._receive_gradient(Filler(arriving.buffer), chunk)
             # To put rows into their places may take a while.
             stage = arriving.make_staging
@@ -228,9 +224,9 @@ class StepStream:
             raise wrong_byte_count_error(byte_count, plan.byte_count)
         if session.is_small:
             step = kind(session, plan.get_gradient_staging(self._answers), options)
-        else:
+        else:  # the first step of a plan makes its buffers, and every step looks at all tensors
             step = await self._execution.run_or_offload(
-                len(session.layout.entries),  # a plan's first step makes buffers, and each looks at all tensors
+                len(session.layout.entries),
                 lambda: kind(session, plan.get_gradient_staging(self._answers), options),
             )
         if plan.region is not None:
@@ -293,7 +289,7 @@ class StepStream:
         commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(session, step, commit)
         self._answers.measure_sending(self._execution.meters.respond)
-        return NOTHING
+        return NO_MESSAGES
 
     async def _commit_shared_memory_step(
         self, plan: StepPlan[Session], region: Region, step: Step

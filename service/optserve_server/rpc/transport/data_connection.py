@@ -223,7 +223,7 @@ class DataConnection:
             self.close()
 
     async def _send_rest(self, parts: Sequence[Any], sent: int) -> None:
-        """Sends what is left of a message of which so many bytes are sent."""
+        """Sends what is left of a message after its first ``sent`` bytes."""
         for part in parts:
             if sent < len(part):
                 await self._send_all(memoryview(part)[sent:])

@@ -165,7 +165,7 @@ class DataConnection:
         self._socket.close()
 
     def _send_rest(self, parts: Sequence[Any], sent: int) -> None:
-        """Sends what is left of a message of which so many bytes are sent."""
+        """Sends what is left of a message after its first ``sent`` bytes."""
         for part in parts:
             if sent < len(part):
                 self._socket.sendall(memoryview(part)[sent:])

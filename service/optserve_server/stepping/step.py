@@ -424,9 +424,7 @@ class Step(Change[SessionState, "Step"]):
             staleness,
             measurement.penalty(self._penalty_factors()) if self._plan.penalizes else 0.0,
             0 if kept is None else kept.durable_step(step),
-            0
-            if self.outcome is APPLIED
-            else session.accumulated + (self.outcome is StepOutcome.ACCUMULATED),
+            0 if self.outcome is APPLIED else session.accumulated + (self.outcome is StepOutcome.ACCUMULATED),
             self._tensor_norms() if options.per_tensor_norms else (),
             False,
             options.worker,

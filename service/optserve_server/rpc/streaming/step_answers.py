@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
 
-from optserve._codec.framing import Framing
-from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.streaming.stream_messages import StreamMessages
 from optserve_server.state.read_parameters import Reply
 from optserve_server.state.step_result import StepResult
-from optserve_server.wire.messages.steps import encode_answer_head
-
-RESPONSES = Framing(pb.StepStreamResponse)
-
-Pieces = Sequence[Any]
-"""An encoded message in pieces: contiguous buffers of bytes."""
+from optserve_server.wire.messages.steps import encode_answer
 
 
 class StepAnswer:
@@ -143,22 +135,6 @@ class StepAnswers:
             answer.is_copied = messages.copies and stop == size
             await messages.write_pieces(pieces)
         answer.is_copied = True
-
-
-def encode_answer(result: StepResult, reply: Reply | None, chunk_bytes: int) -> Sequence[Pieces]:
-    """The messages of an answer, each in pieces; the parameters' bytes stay where they are.
-
-    A message costs more than a small model's bytes, so the first chunk is in the same one as the result.
-    """
-    head = encode_answer_head(result, 0 if reply is None else reply.step)
-    if reply is None or not reply.staging.byte_count:
-        return ((head,),)
-    buffer = reply.staging.buffer.data
-    if len(buffer) <= chunk_bytes:
-        return (RESPONSES.contiguous_message_buffers(head, 0, buffer),)
-    starts = range(0, len(buffer), chunk_bytes)
-    chunks = [(start, buffer[start : start + chunk_bytes]) for start in starts]
-    return [RESPONSES.contiguous_message_buffers(b"" if at else head, at, chunk) for at, chunk in chunks]
 
 
 def _retrieve_exception(sending: asyncio.Task[None]) -> None:

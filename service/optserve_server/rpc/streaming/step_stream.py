@@ -18,7 +18,7 @@ from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
-from optserve_server.rpc.streaming.step_answers import Pieces, StepAnswers, encode_answer
+from optserve_server.rpc.streaming.step_answers import StepAnswers
 from optserve_server.rpc.streaming.stream_messages import Chunk, StreamMessages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
@@ -30,6 +30,7 @@ from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count_error
 from optserve_server.storage import failpoints
 from optserve_server.wire.fields.chunks import Filler
 from optserve_server.wire.messages import steps
+from optserve_server.wire.messages.steps import Pieces, encode_answer
 
 NO_MESSAGES: Sequence[Pieces] = ()
 """Messages of an answer that was sent, or is being sent."""

@@ -9,12 +9,14 @@ from typing import Any
 import numpy.typing as npt
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.tensor_pb2 import ByteLayout, NamedTensor, SparseRows, Tensor
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.spec.override import Override
+from optserve_server.state.read_parameters import Reply
 from optserve_server.state.sparse_rows import NamedRows, check_has_rows
 from optserve_server.state.staging import NamedArray, StagedTensor, check_names, lay_out
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
@@ -24,6 +26,11 @@ from optserve_server.wire.fields.names import check_identifier
 from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array_from, wire_dtype_from
 from optserve_server.wire.fields.unknown_fields import reject_unknown_fields
 from optserve_server.wire.messages.parameters import add_staged_layout, pull_from
+
+RESPONSES = Framing(pb.StepStreamResponse)
+
+Pieces = Sequence[Any]
+"""An encoded message in pieces: contiguous buffers of bytes."""
 
 OUTCOME_NUMBERS = {
     outcome: pb.StepOutcome.ValueType(enum_number(outcome, pb.StepOutcome.DESCRIPTOR))
@@ -315,3 +322,19 @@ def encode_answer_head(result: StepResult, parameters_step: int, parameters_chan
         message.parameters_change = parameters_change
     _fill_result(message.result, result)  # the plan names its worker
     return message.SerializeToString()
+
+
+def encode_answer(result: StepResult, reply: Reply | None, chunk_bytes: int) -> Sequence[Pieces]:
+    """The messages of an answer, each in pieces; the parameters' bytes stay where they are.
+
+    A message costs more than a small model's bytes, so the first chunk is in the same one as the result.
+    """
+    head = encode_answer_head(result, 0 if reply is None else reply.step)
+    if reply is None or not reply.staging.byte_count:
+        return ((head,),)
+    buffer = reply.staging.buffer.data
+    if len(buffer) <= chunk_bytes:
+        return (RESPONSES.contiguous_message_buffers(head, 0, buffer),)
+    starts = range(0, len(buffer), chunk_bytes)
+    chunks = [(start, buffer[start : start + chunk_bytes]) for start in starts]
+    return [RESPONSES.contiguous_message_buffers(b"" if at else head, at, chunk) for at, chunk in chunks]

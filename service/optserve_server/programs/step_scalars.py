@@ -169,11 +169,8 @@ class SessionScalars:
         """
         guards = guards or self.compute_transform_scalars(step, 1.0)
         chosen = self._plain if not overrides else self.effective_hyperparameters(overrides)
-        rates = (
-            self._constant
-            if self._constant is not None and not overrides
-            else self._rates_by_group(step, chosen)
-        )
+        constant = None if overrides else self._constant
+        rates = constant or self._rates_by_group(step, chosen)
         scalars: list[dict[str, float]] = []
         carried: list[ScalarState] = []
         for counter in self.counters:
@@ -214,8 +211,10 @@ class SessionScalars:
             if not overrides
             else self._constant_transforms(self.effective_hyperparameters(overrides))
         )
-        own: dict[str, float] = {}
         average = self._spec.weight_average
+        if average is None and loss_scale == 1.0:
+            return numbers
+        own: dict[str, float] = {}
         if average is not None:
             # Before the first step there is no average yet, whatever its array holds.
             own = {
@@ -224,7 +223,7 @@ class SessionScalars:
             }
         if loss_scale != 1.0:
             own["guard_loss_scale"] = loss_scale
-        return {name: {**of, **own} for name, of in numbers.items()} if own else numbers
+        return {name: {**of, **own} for name, of in numbers.items()}
 
     def _constant_transforms(self, chosen: EffectiveHyperparameters) -> dict[str, dict[str, float]]:
         gradient = self._spec.gradient

@@ -142,7 +142,9 @@ class Staging:
         stop = tensor.byte_offset + tensor.byte_count
         return self.buffer[tensor.byte_offset : stop].view(tensor.dtype)
 
-    def digest(self, *context: object, stand_in: int = 0, of: xxhash.xxh3_128 | None = None) -> bytes:
+    def digest(
+        self, context: tuple[object, ...], stand_in: int = 0, of: xxhash.xxh3_128 | None = None
+    ) -> bytes:
         """A 128-bit fingerprint of what was sent, of what it stands for and of ``context``.
 
         Args:
@@ -156,14 +158,10 @@ class Staging:
             hasher = xxhash.xxh3_128(stand_in.to_bytes(8, "little"))
         else:
             hasher = self._start_hash() if self.sparse else xxhash.xxh3_128(self.buffer.data)
-        hasher.update(self._encode_digest_context(context))
-        return hasher.digest()
-
-    def _encode_digest_context(self, context: tuple[object, ...]) -> bytes:
-        """Describes the bytes for the digest; equal in every step of a stream."""
-        if context != self._context:
+        if context != self._context:  # as a rule, equal in every step of a stream
             self._context, self._meaning = context, self._encoded_tensor_types + repr(context).encode()
-        return self._meaning
+        hasher.update(self._meaning)
+        return hasher.digest()
 
     def _start_hash(self) -> xxhash.xxh3_128:
         """Returns the hash of the bytes as they were sent; those of sparse rows have left the buffer."""

@@ -124,12 +124,13 @@ class StepDeduplication:
             result: the result.
             list_members: lists workers whose results are not dropped.
         """
-        record = self._records.get(worker)
+        records = self._records
+        record = records.get(worker)
         if record is None:
-            record = self._records[worker] = _Record()
+            record = records[worker] = _Record()
             self._drop_others(list_members)
         record.last += 1
-        self._records.move_to_end(worker)
+        records.move_to_end(worker)
         self._store(record, digest, result)
 
     def _drop_others(self, list_members: ListMembers) -> None:

@@ -79,8 +79,10 @@ class GradientStatistics:
         return self.norm if clip is None else self.norm * clip.scale_factor(self.norm)
 
 
-def _total_by_name(sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _total_by_name(sums: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
     """Sums of several runs, added up by name."""
+    if len(sums) == 1 and isinstance(next(iter(sums[0].values()), 0.0), float):
+        return sums[0]
     totals: dict[str, float] = {}
     for of_run in sums:
         for name, values in of_run.items():

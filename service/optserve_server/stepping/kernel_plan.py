@@ -28,6 +28,9 @@ NumbersOfTensors = Mapping[str, npt.NDArray[np.float64]]
 Text = Callable[..., Program]
 """A method of `StepPrograms`, such as ``StepPrograms.trace_apply``."""
 
+Shape = tuple[object, ...]
+"""The arguments of a `Text`."""
+
 
 class RunKernels:
     """Kernels of a run, bound to the range of the partition that it covers.
@@ -59,7 +62,7 @@ class RunKernels:
     def run_program(
         self,
         text: Text,
-        *shape: object,
+        shape: Shape,
         scalars: Numbers,
         of_tensors: NumbersOfTensors | None = None,
         reply: Run | None = None,
@@ -92,7 +95,7 @@ class RunKernels:
     def start_pass(
         self,
         text: Text,
-        *shape: object,
+        shape: Shape,
         scalars: Numbers,
         of_tensors: NumbersOfTensors | None = None,
         reply: Run | None = None,
@@ -109,9 +112,7 @@ class RunKernels:
             program, self.run, scalars, ends, of_tensors or NONE, reply=reply, sent=sent
         )
 
-    def _get_bound(
-        self, text: Text, shape: tuple[object, ...], by_tensor: bool, reply: Run | None
-    ) -> BoundKernel:
+    def _get_bound(self, text: Text, shape: Shape, by_tensor: bool, reply: Run | None) -> BoundKernel:
         # A reply's run is kept with its kernel, so it is compared by identity.
         key = (text, shape, by_tensor, reply)
         bound = self._bounds.get(key)

@@ -36,6 +36,10 @@ from optserve_server.stepping.matrix_step import step_matrices
 from optserve_server.stepping.step_record import encode_step_record
 from optserve_server.storage.files import Piece
 
+# Python takes a third of a microsecond to read a member of an enumeration from its class.
+APPLIED, VALIDATED = StepOutcome.APPLIED, StepOutcome.VALIDATED
+AVERAGE = Point.AVERAGE
+
 PIECE = 1 << 20
 """Elements after which a long step reports how far its parameters are: about half a millisecond."""
 
@@ -78,19 +82,23 @@ class Step(Change[SessionState, "Step"]):
     kind = ChangeKind.STEP
     contribution: tuple[int, int, float] = (0, 0, 0.0)
 
+    # What a small step never assigns is not assigned in each of them.
+    outcome: StepOutcome | None = None
+    stored: StepResult | None = None
+    has_changes = False
+    _early_plan: KernelPlan | None = None
+    _hasher: xxhash.xxh3_128 | None = None
+    _passes: list[Pass | IncrementalPass] | None = None
+    _received = 0
+    _digest = b""
+    _statistics: GradientStatistics | None = None
+
     def __init__(self, session: SessionState, staging: Staging, options: StepOptions) -> None:
         self.staging, self.options = staging, options
-        self.outcome: StepOutcome | None = None
-        self.stored: StepResult | None = None
-        self.has_changes = False
         self._session, self._spec = session, session.spec
-        self._plan = KernelPlan.get_or_make(session, staging)
-        self.is_brief = session.is_brief and session.durability is None and self._plan.plain
-        self._hasher: xxhash.xxh3_128 | None = None
-        self._passes: list[Pass | IncrementalPass] | None = None
-        self._received = 0
-        self._digest = b""
-        self._statistics: GradientStatistics | None = None
+        if not session.is_small:  # a small session's plan is not found before the step is prepared
+            plan = self._early_plan = KernelPlan.get_or_make(session, staging)
+            self.is_brief = plan.plain and session.is_brief and session.durability is None
 
     def on_received(self, byte_count: int) -> None:
         """Takes note that the gradient's first bytes are there, some but not all of them."""
@@ -100,6 +108,7 @@ class Step(Change[SessionState, "Step"]):
             # Of rows, what was sent is not what is staged; of shared memory, an id identifies it.
             if self.options.worker and not staging.sparse and not self.options.gradient_id:
                 self._hasher = xxhash.xxh3_128()
+            self._plan = self._early_plan = self._early_plan or KernelPlan.get_or_make(session, staging)
             self._passes = self._begin_measurement()
         self._process_received(byte_count)
 
@@ -125,24 +134,27 @@ class Step(Change[SessionState, "Step"]):
             if self._hasher is not None:
                 self._process_received(staging.byte_count)
             if not self._digest:
-                context: tuple[object, ...] = options.loss_scale, options.expected_step, options.overrides
+                context: tuple[object, ...] = (options.loss_scale, options.expected_step, options.overrides)
                 if options.member is not None:
                     of_member = options.member
                     context += of_member.example_count, of_member.parameters_step, of_member.completed_shards
-                self._digest = staging.digest(*context, stand_in=options.gradient_id, of=self._hasher)
+                self._digest = staging.digest(context, options.gradient_id, self._hasher)
             if not new:
                 self.stored = session.step_deduplication.find_result(
                     options.worker, options.sequence, self._digest
                 )
                 return self
-        plan = self._plan
-        if not plan.is_current_for(session, staging):
-            plan = self._plan = KernelPlan.get_or_make(session, staging)
+        plan = self._early_plan
+        if plan is None or not plan.is_current_for(session, staging):
+            plan = KernelPlan.get_or_make(session, staging)
+        self._plan = plan
         if staging.sparse:
             check_lazy_update(session.spec, session.arenas, staging)
         if plan.accumulates:
             check_complete(session.layout, plan.covered, session.spec.frozen_groups)
-        self._completes = session.accumulated + 1 == session.spec.gradient.accumulation_steps
+        self._completes = (
+            not plan.accumulates or session.accumulated + 1 == session.spec.gradient.accumulation_steps
+        )
         self._scaled = options.loss_scale != 1.0
         self._transform_scalars = session.scalars.compute_transform_scalars(
             session.step, options.loss_scale, options.overrides
@@ -155,12 +167,12 @@ class Step(Change[SessionState, "Step"]):
             and not (options.validate_only or options.per_tensor_norms)
         )
         if self._one_pass:
-            self.outcome = StepOutcome.APPLIED
+            self.outcome = APPLIED
         else:
             arrived = None if self._passes is None else self._collect_statistics(self._passes)
             self._statistics = arrived or self._measure_gradient(by_tensor=plan.clips_by_tensor)
             self.outcome = self._decide_outcome(self._statistics.non_finite_count)
-        self.has_changes = self.outcome is not StepOutcome.VALIDATED
+        self.has_changes = self.outcome is not VALIDATED
         return self
 
     def encode_record(self, codec: SpecCodec) -> list[Piece]:
@@ -180,7 +192,7 @@ class Step(Change[SessionState, "Step"]):
         session, result = self._session, self.stored
         if result is not None:
             fill_reply_and_report(session, result, reply, progress)
-        elif self.outcome is StepOutcome.APPLIED:
+        elif self.outcome is APPLIED:
             result = self._apply_gradient(reply, progress)
         else:
             if self.outcome is StepOutcome.ACCUMULATED:
@@ -211,8 +223,8 @@ class Step(Change[SessionState, "Step"]):
         return [
             place.start_pass(
                 StepPrograms.trace_measure,
-                scale != 1.0,
-                scalars=numbers[place.group],
+                (scale != 1.0,),
+                numbers[place.group],
                 of_tensors=of_tensors,
                 sent=False,
             )
@@ -233,12 +245,10 @@ class Step(Change[SessionState, "Step"]):
         """
         text = StepPrograms.trace_measure if self._completes else StepPrograms.trace_measure_micro_batch
         of_tensors: Mapping[str, Any] | None = {} if by_tensor else None
+        shape, numbers = (self._scaled,), self._transform_scalars
         sums = []
         for place in self._plan.places:
-            numbers = self._transform_scalars[place.group]
-            sums.append(
-                place.run_program(text, self._scaled, scalars=numbers, of_tensors=of_tensors, sent=False)
-            )
+            sums.append(place.run_program(text, shape, numbers[place.group], of_tensors, None, False))
         return GradientStatistics(self._session.spec.gradient, sums)
 
     def _decide_outcome(self, non_finite_count: int) -> StepOutcome:
@@ -248,10 +258,10 @@ class Step(Change[SessionState, "Step"]):
             measured = self._measure_gradient(by_tensor=True)
             raise non_finite_error(self.staging, runs, measured, self._describe_preprocessing())
         if self.options.validate_only:
-            return StepOutcome.VALIDATED
+            return VALIDATED
         if non_finite_count and policy is NonFinitePolicy.SKIP:
             return StepOutcome.SKIPPED
-        return StepOutcome.APPLIED if self._completes else StepOutcome.ACCUMULATED
+        return APPLIED if self._completes else StepOutcome.ACCUMULATED
 
     def _describe_preprocessing(self) -> list[str]:
         """What a gradient goes through before the rule gets it, in words."""
@@ -268,7 +278,7 @@ class Step(Change[SessionState, "Step"]):
         with self._session.changing:
             for place in self._plan.places:
                 place.run_program(
-                    StepPrograms.trace_accumulate, self._scaled, scalars=self._transform_scalars[place.group]
+                    StepPrograms.trace_accumulate, (self._scaled,), self._transform_scalars[place.group]
                 )
             average = self._session.spec.weight_average
             if average is not None and average.is_updated_between_steps and self._session.step:
@@ -283,13 +293,13 @@ class Step(Change[SessionState, "Step"]):
         numbers = session.scalars.compute_step_scalars(
             session.step, self._transform_scalars, self.options.overrides
         )
-        scalars: list[Scalars] = []
-        for i, place in enumerate(plan.places):
-            own = numbers.scalars[place.counter]
-            known = plan.clips_by_norm or plan.tensorwise
-            scalars.append(self._make_run_scalars(place, i, own) if known else (own, None))
+        own = numbers.scalars
+        prepared: list[Scalars] | None = None  # if they depend on the gradient
+        if plan.clips_by_norm or plan.tensorwise:
+            prepared = [self._make_run_scalars(p, i, own[p.counter]) for i, p in enumerate(plan.places)]
         if plan.groupwise:
-            self._complete_group_scalars(scalars, numbers)
+            prepared = prepared or [(own[place.counter], None) for place in plan.places]
+            self._complete_group_scalars(prepared, numbers)
         writes = reply is not None and plan.can_write_reply(reply)
         result = None
         if self._statistics is not None:
@@ -300,7 +310,7 @@ class Step(Change[SessionState, "Step"]):
                 if progress is not None:
                     progress.on_result(result)
         with session.changing:
-            sums = self._update_runs(scalars, reply if writes else None, progress)
+            sums = self._update_runs(own, prepared, reply if writes else None, progress)
             if session.spec.weight_average is not None:
                 for partition, start, stop in session.arenas.find_untouched([p.run for p in plan.places]):
                     numbers_of_group = self._transform_scalars[partition.group]
@@ -315,33 +325,47 @@ class Step(Change[SessionState, "Step"]):
         return result
 
     def _update_runs(
-        self, prepared: Sequence[Scalars], reply: Reply | None, progress: Progress | None
+        self,
+        of_counters: Sequence[dict[str, float]],
+        of_runs: Sequence[Scalars] | None,
+        reply: Reply | None,
+        progress: Progress | None,
     ) -> list[Totals]:
-        """Updates every run; returns what its pass summed up, if it did."""
-        found = []
-        for i, (place, (scalars, of_tensors)) in enumerate(zip(self._plan.places, prepared, strict=True)):
-            how: dict[str, Any] = {"scalars": scalars, "of_tensors": of_tensors, "sent": not self._one_pass}
-            if reply is None:
-                shape = (self._scaled, "", False, self._one_pass)
-                found.append(place.run_program(StepPrograms.trace_apply, *shape, **how))
-                if isinstance(place.rule, MatrixRule):
+        """Updates every run.
+
+        Args:
+            of_counters: the numbers of each counter's tensors.
+            of_runs: those of each run, if they differ.
+            reply: where parameters go that the pass writes.
+            progress: receives how far they are.
+
+        Returns:
+            What the pass summed up, if it did.
+        """
+        found: list[Totals] = []
+        text, sent = StepPrograms.trace_apply, not self._one_pass
+        into, averages, targets = "", False, None
+        if reply is not None:
+            into, averages = GRADIENT, reply.point is AVERAGE
+            if reply.staging is not self.staging:
+                into, targets = REPLY, reply.staging.runs
+        shape = (self._scaled, into, averages, self._one_pass)
+        for i, place in enumerate(self._plan.places):
+            scalars, of_tensors = (of_counters[place.counter], None) if of_runs is None else of_runs[i]
+            target = None if targets is None else targets[i]
+            if reply is None or place.run.staged.size <= PIECE:
+                found.append(place.run_program(text, shape, scalars, of_tensors, target, sent))
+                if reply is None and isinstance(place.rule, MatrixRule):
                     step_matrices(place.partition, place.run, scalars)
                 continue
-            here = reply.staging is self.staging
-            target = reply.staging.runs[i]
-            if not here:
-                how["reply"] = target
-            shape = (self._scaled, GRADIENT if here else REPLY, reply.point is Point.AVERAGE, self._one_pass)
-            if target.staged.size <= PIECE:
-                found.append(place.run_program(StepPrograms.trace_apply, *shape, **how))
-                continue
-            updating = place.start_pass(StepPrograms.trace_apply, *shape, **how)
-            for stop in range(PIECE, target.staged.size, PIECE):
+            updating = place.start_pass(text, shape, scalars, of_tensors, target, sent)
+            written = target or place.run
+            for stop in range(PIECE, written.staged.size, PIECE):
                 updating.compute_until(stop)
                 if isinstance(updating, IncrementalPass):
                     updating.wait()
                 if progress is not None:
-                    progress.on_values(target.tensors[0].byte_offset + stop * target.staged.itemsize)
+                    progress.on_values(written.tensors[0].byte_offset + stop * written.staged.itemsize)
             found.append(updating.finish())
         return found
 
@@ -354,9 +378,7 @@ class Step(Change[SessionState, "Step"]):
         of_tensors = {"guard_clip": factors} if plan.clips_by_tensor else {}
         rule = place.rule
         if isinstance(rule, TensorwiseRule):
-            sums = place.run_program(
-                StepPrograms.trace_measure_tensors, self._scaled, scalars=scalars, of_tensors=of_tensors
-            )
+            sums = place.run_program(StepPrograms.trace_measure_tensors, (self._scaled,), scalars, of_tensors)
             of_tensors |= rule.compute_tensor_scalars(norms_by_name(sums))
         return scalars, of_tensors or None
 
@@ -369,9 +391,7 @@ class Step(Change[SessionState, "Step"]):
         ]
         totals: dict[str, Counter[str]] = {}
         for group, _, place, scalars, of_tensors in groupwise:
-            sums = place.run_program(
-                StepPrograms.trace_measure_group, self._scaled, scalars=scalars, of_tensors=of_tensors
-            )
+            sums = place.run_program(StepPrograms.trace_measure_group, (self._scaled,), scalars, of_tensors)
             found = totals.setdefault(group, Counter())
             found.update({name: float(np.sum(of)) for name, of in sums.items()})
         for group, rule, place, scalars, _ in groupwise:
@@ -404,9 +424,7 @@ class Step(Change[SessionState, "Step"]):
             staleness,
             measurement.penalty(self._penalty_factors()) if self._plan.penalizes else 0.0,
             0 if kept is None else kept.durable_step(step),
-            0
-            if self.outcome is StepOutcome.APPLIED
-            else session.accumulated + (self.outcome is StepOutcome.ACCUMULATED),
+            0 if self.outcome is APPLIED else session.accumulated + (self.outcome is StepOutcome.ACCUMULATED),
             self._tensor_norms() if options.per_tensor_norms else (),
             False,
             options.worker,

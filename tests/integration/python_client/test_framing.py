@@ -68,6 +68,25 @@ def test_any_order_repetition_and_unknown_fields_are_read_alike(kind, parts, dat
     assert whole(kind, Framing(kind).decode(received)) == expected
 
 
+@given(kinds, st.lists(st.tuples(st.booleans(), st.none() | offsets, payloads), max_size=3), st.data())
+def test_a_chunk_of_a_known_length_is_read_alike(kind, parts, data):
+    pieces = [message(kind, *part).SerializeToString() for part in parts]
+    pieces.append(unknown_field(4000, message(kind, True, 0, b"inner").SerializeToString()))
+    received = b"".join(data.draw(st.permutations(pieces)))[: data.draw(st.integers(0, 1000))]
+    lengths = [len(payload) for *_, payload in parts]
+    found = Framing(kind).split_sized(received, data.draw(st.sampled_from([*lengths, 0, 5, 10**6])))
+    assert found is None or whole(kind, Framed(*found)) == kind.FromString(received)
+
+
+@given(kinds, st.booleans(), payloads)
+def test_a_chunk_of_the_length_that_is_expected_is_found(kind, with_header, data):
+    received = message(kind, with_header, 0 if data else None, data).SerializeToString()
+    found = Framing(kind).split_sized(memoryview(received), len(data))
+    assert found is not None
+    assert whole(kind, Framed(*found)) == kind.FromString(received)
+    assert Framing(kind).split_sized(received, len(data) + 1) is None
+
+
 @given(kinds, st.binary(max_size=60))
 def test_garbage_is_refused_or_read_alike(kind, received):
     try:

@@ -48,7 +48,8 @@ def step_of(plan, gradients=GRADIENTS):
 
 def take_sent(protocol):
     """Everything that is sent now, decoded: plans, and steps with their gradients."""
-    encoded = [b"".join(pieces) for messages, _ in protocol.take_unsent() for pieces in messages]
+    unsent = iter(protocol.take_unsent, None)
+    encoded = [b"".join(pieces) for messages, _ in unsent for pieces in messages]
     return [wire.StepStreamRequest.FromString(message) for message in encoded]
 
 

@@ -144,7 +144,8 @@ class StepStream:
             OptserveError: as for `submit` and `PendingStep.result`.
             ValueError: ``into`` does not match what the stream pulls; nothing was sent.
         """
-        timeout = coercion.to_optional(coercion.to_seconds, timeout, "timeout")
+        if timeout is not None:
+            timeout = coercion.to_seconds(timeout, "timeout")
         if into is not None and (self._checked is None or not has_same_arrays(into, self._checked)):
             self._checked = check_caller_arrays(into, self._pulled)
         return self._engine.step(

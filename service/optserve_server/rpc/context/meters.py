@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-BUCKETS = 40
-"""Latencies are counted by the length of their nanoseconds in bits: up to 2**39 ns, nine minutes."""
+BUCKETS = 64
+"""Latencies are counted by the length of their nanoseconds in bits: up to 2**63 ns, three centuries."""
 
 
 class Latency:
@@ -19,13 +19,12 @@ class Latency:
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
-        self.counts = [0] * (BUCKETS + 1)
+        self.counts = [0] * BUCKETS
         self.total = 0
 
     def add_duration(self, nanoseconds: int) -> None:
         """Counts one."""
-        length = nanoseconds.bit_length()
-        self.counts[length if length < BUCKETS else BUCKETS] += 1
+        self.counts[nanoseconds.bit_length()] += 1
         self.total += nanoseconds
 
 
@@ -58,10 +57,11 @@ class Meters:
 
     def record_work(self, queued: int, worked: int) -> None:
         """Counts work on a session: nanoseconds until its turn, and in its turn."""
-        for latency, nanoseconds in ((self.queue, queued), (self.compute, worked)):
-            length = nanoseconds.bit_length()
-            latency.counts[length if length < BUCKETS else BUCKETS] += 1
-            latency.total += nanoseconds
+        queue, compute = self.queue, self.compute
+        queue.counts[queued.bit_length()] += 1
+        queue.total += queued
+        compute.counts[worked.bit_length()] += 1
+        compute.total += worked
 
     def end_call(self, method: str, code: str, nanoseconds: int) -> None:
         """Counts a call."""

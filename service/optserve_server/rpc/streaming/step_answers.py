@@ -6,15 +6,11 @@ import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns
 
-from optserve._codec.framing import Framing
-from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.context.meters import Latency
 from optserve_server.rpc.streaming.stream_messages import StreamMessages
 from optserve_server.state.read_parameters import Reply
 from optserve_server.state.step_result import StepResult
-from optserve_server.wire.messages.steps import encode_answer_head
-
-RESPONSES = Framing(pb.StepStreamResponse)
+from optserve_server.wire.messages.steps import encode_answer
 
 
 class StepAnswer:
@@ -127,26 +123,17 @@ class StepAnswers:
         self.sending_task = self._loop.create_task(self._send_answer(answer))
 
     async def _send_answer(self, answer: StepAnswer) -> None:
-        """Sends a result and, chunk by chunk as they come, the parameters.
-
-        A message costs more than a small model's bytes, so the first chunk is in the same one.
-        """
+        """Sends a result and, chunk by chunk as they come, the parameters."""
         assert answer.result is not None
         reply, messages = answer.reply, self._messages
-        head = encode_answer_head(answer.result, 0 if reply is None else reply.step)
         size = 0 if reply is None else reply.staging.byte_count
-        if reply is None or not size:
-            await messages.write_pieces((head,))
-            return
-        buffer, start = reply.staging.buffer.data, 0
-        while start < size:
-            stop = min(start + self._chunk_bytes, size)
+        for number, pieces in enumerate(encode_answer(answer.result, reply, self._chunk_bytes), 1):
+            stop = min(number * self._chunk_bytes, size)
             if not answer.has_bytes(stop):
                 await answer.wait_for_bytes(stop)
             # If the message is copied before anybody else gets a turn, the buffer is free by then.
             answer.is_copied = messages.copies and stop == size
-            await messages.write_pieces(RESPONSES.contiguous_message_buffers(head, start, buffer[start:stop]))
-            head, start = b"", stop
+            await messages.write_pieces(pieces)
         answer.is_copied = True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter_ns
-from typing import Any
 
 from grpc import aio
 
@@ -19,22 +18,22 @@ from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
-from optserve_server.rpc.streaming.step_answers import RESPONSES, StepAnswers
+from optserve_server.rpc.streaming.step_answers import StepAnswers
 from optserve_server.rpc.streaming.stream_messages import Chunk, StreamMessages
 from optserve_server.rpc.transport.data_connection import Message
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
-from optserve_server.state.read_parameters import Reply
-from optserve_server.state.session_state import MANY_TENSORS, session_deleted_error
+from optserve_server.state.session_state import session_deleted_error
 from optserve_server.state.step_result import StepOptions, StepResult
 from optserve_server.stepping.step import Step
 from optserve_server.stepping.step_plan import StepPlan, wrong_byte_count_error
 from optserve_server.storage import failpoints
 from optserve_server.wire.fields.chunks import Filler
 from optserve_server.wire.messages import steps
+from optserve_server.wire.messages.steps import Pieces, encode_answer
 
-Pieces = Sequence[Any]
-"""An encoded message in pieces: contiguous buffers of bytes."""
+NO_MESSAGES: Sequence[Pieces] = ()
+"""Messages of an answer that was sent, or is being sent."""
 
 
 class StepStream:
@@ -74,7 +73,7 @@ class StepStream:
         Raises:
             DomainError: the first error of any step.
         """
-        messages, drain = self._messages, self._drain
+        messages, drain, respond = self._messages, self._drain, self._execution.meters.respond
         try:
             with drain.make_interruptible() as wait:
                 while (message := await messages.read()) is not aio.EOF:
@@ -82,8 +81,9 @@ class StepStream:
                     answer = await self._serve_message(message)
                     if answer:
                         begun = perf_counter_ns()
-                        await messages.write_pieces(answer)
-                        self._execution.meters.respond.add_duration(perf_counter_ns() - begun)
+                        for pieces in answer:
+                            await messages.write_pieces(pieces)
+                        respond.add_duration(perf_counter_ns() - begun)
                     if failpoints.armed:
                         failpoints.hit_failpoint("after-ack")
                     wait.is_idle = True
@@ -99,32 +99,33 @@ class StepStream:
             messages.close()
             self._drop_plan()
 
-    async def _serve_message(self, message: Message) -> Pieces | None:
+    async def _serve_message(self, message: Message) -> Sequence[Pieces]:
         """Serves a plan, a step or a request for a data connection.
 
         Returns:
-            The answer to a step, encoded, in pieces; None if an answer was sent, or is being sent.
+            The answer's messages, encoded, in pieces; none if it was sent, or is being sent.
         """
         begun = perf_counter_ns()
-        request, chunk = await self._messages.decode_message(message)
+        plan = self._plan
+        likely = 0 if plan is None else plan.byte_count
+        request, chunk = await self._messages.decode_message(message, likely)
         if request.HasField("step"):
             return await self._serve_step(request, chunk, begun)
         if request.HasField("plan"):
             _check_only_field(request, chunk, "plan")
-            await self._serve_plan(request.plan)
-            return None
+            return await self._serve_plan(request.plan)
         if request.HasField("data_connection"):
             _check_only_field(request, chunk, "data_connection")
             await self._answers.wait_until_sent()
             await self._messages.switch_to_data_connection(request.data_connection)
-            return None
+            return NO_MESSAGES
         if chunk is not None:
             text = "a chunk must follow a step whose bytes are not complete"
             raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
         text = "a message between two steps must have a plan, a step or a data_connection"
         raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 
-    async def _serve_plan(self, message: pb.StepPlan) -> None:
+    async def _serve_plan(self, message: pb.StepPlan) -> Sequence[Pieces]:
         await self._answers.wait_until_sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
@@ -134,8 +135,7 @@ class StepStream:
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.compile_kernels, plan.dtype, reply))
         count = len(plan.session.layout.entries)
-        planned = await self._execution.run_or_offload(count, partial(steps.plan_answer_to, plan))
-        await self._messages.write_pieces((planned,))
+        return ((await self._execution.run_or_offload(count, partial(steps.plan_answer_to, plan)),),)
 
     async def _resolve_plan(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.
@@ -187,15 +187,16 @@ class StepStream:
 
     async def _serve_step(
         self, request: pb.StepStreamRequest, chunk: Chunk | None, begun: int
-    ) -> Pieces | None:
+    ) -> Sequence[Pieces]:
         if request.HasField("plan") or request.HasField("data_connection"):
             _check_only_field(request, chunk, "plan" if request.HasField("plan") else "data_connection")
         plan = self._plan
         if plan is None or not plan.is_current:
             plan = await self._renew_plan()
         try:
-            options = steps.options_from(request.step, plan)
-            step = await self._receive_step(plan, request.step, options, chunk)
+            start = request.step
+            options = steps.options_from(start, plan)
+            step = await self._receive_step(plan, start, options, chunk)
             if self._answers.sending_task is not None:
                 await self._answers.wait_until_sent()
             self._execution.meters.receive.add_duration(perf_counter_ns() - begun)
@@ -211,36 +212,33 @@ class StepStream:
     ) -> Step:
         """A step whose gradient is complete."""
         session, kind = plan.session, Step if options.member is None else Contribution
+        byte_count = start.byte_count
         if plan.sparse_tensors or start.row_indices:
             session.admit_step(options)
-            arriving = plan.make_sparse_staging(
-                steps.row_indices_from(start.row_indices, plan), start.byte_count
-            )
+            arriving = plan.make_sparse_staging(steps.row_indices_from(start.row_indices, plan), byte_count)
             await self._receive_gradient(Filler(arriving.buffer), chunk)
             # To put rows into their places may take a while.
             stage = arriving.make_staging
             staging = stage() if session.is_small else await self._execution.in_thread(stage)
             return kind(session, staging, options)
-        if start.byte_count != plan.byte_count:
-            raise wrong_byte_count_error(start.byte_count, plan.byte_count)
-        if len(session.layout.entries) <= MANY_TENSORS:
+        if byte_count != plan.byte_count:
+            raise wrong_byte_count_error(byte_count, plan.byte_count)
+        if session.is_small:
             step = kind(session, plan.get_gradient_staging(self._answers), options)
         else:  # the first step of a plan makes its buffers, and every step looks at all tensors
-            step = await self._execution.in_thread(
-                lambda: kind(session, plan.get_gradient_staging(self._answers), options)
+            step = await self._execution.run_or_offload(
+                len(session.layout.entries),
+                lambda: kind(session, plan.get_gradient_staging(self._answers), options),
             )
-        staging = step.staging
         if plan.region is not None:
             if chunk is not None:
                 text = "a step whose gradient is in shared memory must not have a chunk"
                 raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
-            return step
-        size = staging.byte_count
-        if isinstance(chunk, ChunkView) and not chunk.byte_offset and len(chunk.data) == size:
-            staging.buffer.data[:] = chunk.data
-        elif size or chunk is not None:
+        elif isinstance(chunk, ChunkView) and len(chunk.data) == byte_count and not chunk.byte_offset:
+            step.staging.buffer.data[:] = chunk.data
+        elif byte_count or chunk is not None:
             session.admit_step(options)  # before more bytes are awaited
-            await self._receive_resumable_gradient(session, Filler(staging.buffer), start, step, chunk)
+            await self._receive_resumable_gradient(session, Filler(step.staging.buffer), start, step, chunk)
         return step
 
     async def _receive_resumable_gradient(
@@ -278,54 +276,36 @@ class StepStream:
                     raise filler.interruption_error(field)
             await _receive_chunk(filler, chunk)
 
-    async def _commit_step(self, plan: StepPlan[Session], step: Step) -> Pieces | None:
+    async def _commit_step(self, plan: StepPlan[Session], step: Step) -> Sequence[Pieces]:
         """Takes a step whose parameters are sent."""
         session, reply = plan.session, plan.make_reply(step.staging)
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(session, step, reply)
-            return await self._send_all_but_last(result, reply)
+            return encode_answer(result, reply, self._chunk_bytes)
         if session.is_small or step.is_brief:
             commit = partial(Step.commit, reply=reply)
             result = await self._execution.commit(session, step, commit)
-            return await self._send_all_but_last(result, reply)
+            return encode_answer(result, reply, self._chunk_bytes)
         answer = self._answers.make_answer(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
         await self._execution.commit(session, step, commit)
         self._answers.measure_sending(self._execution.meters.respond)
-        return None
+        return NO_MESSAGES
 
-    async def _send_all_but_last(self, result: StepResult, reply: Reply | None) -> Pieces:
-        """Encodes the answer of a step that is done.
-
-        Returns:
-            Its last message, in pieces; those before it are sent.
-        """
-        head = steps.encode_answer_head(result, 0 if reply is None else reply.step)
-        if reply is None or not reply.staging.byte_count:
-            return (head,)
-        buffer, limit = reply.staging.buffer.data, self._chunk_bytes
-        if len(buffer) <= limit:
-            return RESPONSES.contiguous_message_buffers(head, 0, buffer)
-        last = (len(buffer) - 1) // limit * limit
-        for start in range(0, last, limit):
-            await self._messages.write_pieces(
-                RESPONSES.contiguous_message_buffers(head, start, buffer[start : start + limit])
-            )
-            head = b""
-        return RESPONSES.contiguous_message_buffers(head, last, buffer[last:])
-
-    async def _commit_shared_memory_step(self, plan: StepPlan[Session], region: Region, step: Step) -> Pieces:
+    async def _commit_shared_memory_step(
+        self, plan: StepPlan[Session], region: Region, step: Step
+    ) -> Sequence[Pieces]:
         """Takes a step whose parameters are in shared memory."""
         if isinstance(step, Contribution):
             result = await self._coordination.contribute(plan.session, step, None)
             read = partial(_copy_parameters_to_region, region, plan, result)
-            return (steps.encode_answer_head(*await self._execution.run_exclusively(plan.session, read)),)
+            return ((steps.encode_answer_head(*await self._execution.run_exclusively(plan.session, read)),),)
 
         def commit(step: Step) -> tuple[StepResult, int, int]:
             return _copy_parameters_to_region(region, plan, step.commit())
 
         answer = await self._execution.commit(plan.session, step, commit)
-        return (steps.encode_answer_head(*answer),)
+        return ((steps.encode_answer_head(*answer),),)
 
 
 def _copy_parameters_to_region(

@@ -36,6 +36,7 @@ class StreamMessages:
 
     Attributes:
         read: receives the next message, or EOF; a long one may be a `ReceivedMessage`.
+        write_pieces: sends a message that lies in pieces, which may be changed when it returns.
         copies: whether `write_pieces` copies the pieces before it waits.
     """
 
@@ -43,6 +44,7 @@ class StreamMessages:
         self, context: Context, data: DataConnections, meters: Meters, max_message_bytes: int
     ) -> None:
         self.read: Callable[[], Awaitable[Any]] = context.read
+        self.write_pieces: Callable[[Sequence[Any]], Awaitable[None]] = self._write_to_call
         call = calls.current.get()
         assert call is not None  # handlers run within the interceptor
         self._call = call
@@ -70,11 +72,18 @@ class StreamMessages:
             )
         self._socket = await self._data.claim_connection(request.ticket)
         connection = DataConnection(self._socket, self._call, self._meters, self._max_message_bytes)
-        self.read, self._connection = connection.read, connection
+        self.read, self.write_pieces = connection.read, connection.write_pieces
+        self._connection = connection
         self.copies = False
 
-    async def decode_message(self, message: Message) -> tuple[pb.StepStreamRequest, Chunk | None]:
+    async def decode_message(
+        self, message: Message, chunk_bytes: int | None = None
+    ) -> tuple[pb.StepStreamRequest, Chunk | None]:
         """Decodes a message and counts its bytes.
+
+        Args:
+            message: what `read` returned.
+            chunk_bytes: length of the chunk that it is likely to have, 0 for no chunk; None if unknown.
 
         Returns:
             The message, and its chunk, which stays where it was received or is still on its way.
@@ -92,18 +101,10 @@ class StreamMessages:
                 message = await message.receive_whole()
             elif self._connection is None:
                 self._meters.bytes_received += len(message)
-            return REQUESTS.split(message)
+            sized = None if chunk_bytes is None else REQUESTS.split_sized(message, chunk_bytes)
+            return sized or REQUESTS.split(message)
         except (DecodeError, ValueError) as error:
             raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
-
-    async def write_pieces(self, pieces: Sequence[Any]) -> None:
-        """Sends a message that lies in pieces, which may be changed when this returns."""
-        if self._connection is not None:
-            await self._connection.write_pieces(pieces)
-        else:
-            message = b"".join(pieces)
-            self._meters.bytes_sent += len(message)
-            await self._context.write(message)
 
     def close(self) -> None:
         """Ends the data connection, if there is one."""
@@ -113,6 +114,11 @@ class StreamMessages:
             self._data.close_gracefully(self._socket)
         elif self._offer is not None:
             self._data.withdraw_ticket(self._offer.ticket)
+
+    async def _write_to_call(self, pieces: Sequence[Any]) -> None:
+        message = b"".join(pieces)
+        self._meters.bytes_sent += len(message)
+        await self._context.write(message)
 
     def _make_offer(self) -> pb.StepStreamResponse:
         offer = pb.DataConnectionOffer()

@@ -23,6 +23,8 @@ from optserve_server.rpc.context.meters import Meters
 PREFIX = struct.Struct(">BI")
 """What is before each message, as in gRPC: whether it is compressed, which it never is, and its length."""
 
+PREFIX_BYTES = PREFIX.size
+
 SHORT = 64 << 10
 """Bytes up to which a message is read whole; the payload of a longer one is received in place."""
 
@@ -111,7 +113,7 @@ class DataConnection:
         self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
         # What came and was not read yet is in the buffer from start to end.
-        self._buffer, self._start, self._end = memoryview(bytearray(PREFIX.size + SHORT)), 0, 0
+        self._buffer, self._start, self._end = memoryview(bytearray(PREFIX_BYTES + SHORT)), 0, 0
         self._readable: asyncio.Future[None] | None = None
         self._is_watched = False
         self._unturned = 0
@@ -123,26 +125,23 @@ class DataConnection:
             DomainError: MALFORMED_MESSAGE, LIMIT_EXCEEDED or STREAM_TRUNCATED.
             CancelledError: the connection was lost.
         """
-        self._unturned += MESSAGE
         if self._unturned >= TURN:  # a socket that is always ready would never wait
             await self._yield_to_event_loop()
-        if self._end - self._start < PREFIX.size and not await self._receive_until_buffered(PREFIX.size):
+        if self._end - self._start < PREFIX_BYTES and not await self._receive_until_buffered(PREFIX_BYTES):
             return aio.EOF
         compressed, length = PREFIX.unpack_from(self._buffer, self._start)
-        if compressed:
-            raise DomainError(Reason.MALFORMED_MESSAGE, "no message of a data connection is compressed")
-        if length > self._max_message_bytes:
-            raise self._too_long_error(length)
+        if compressed or length > self._max_message_bytes:
+            raise self._refusal(compressed, length)
         self._meters.bytes_received += length
-        self._unturned += length
-        is_long = length > SHORT
-        size = PREFIX.size + (HEAD if is_long else length)
+        self._unturned += MESSAGE + length
+        size = PREFIX_BYTES + (length if length <= SHORT else HEAD)
         if self._end - self._start < size:
             await self._receive_until_buffered(size)
-        begin = self._start + PREFIX.size
-        self._start += size
+        begin, self._start = self._start + PREFIX_BYTES, self._start + size
         message = self._buffer[begin : self._start]
-        return ReceivedMessage(bytearray(message), length, self._receive_exactly) if is_long else message
+        if length <= SHORT:
+            return message
+        return ReceivedMessage(bytearray(message), length, self._receive_exactly)
 
     def close(self) -> None:
         """Stops reading; the caller closes the socket."""
@@ -164,28 +163,27 @@ class DataConnection:
             sent = 0
         except OSError as lost:
             raise self._connection_lost_error() from lost
-        for part in parts:
-            if sent < len(part):
-                await self._send_all(memoryview(part)[sent:])
-            sent = max(0, sent - len(part))
+        if sent < PREFIX_BYTES + size:
+            await self._send_rest(parts, sent)
         self._call.heard = time.monotonic()
         self._meters.bytes_sent += size
 
     async def _receive_until_buffered(self, size: int) -> bool:
         """Receives until that many bytes are in the buffer; False if the client sent all before the first."""
-        here = self._end - self._start
-        if not here:
-            self._start = self._end = 0
-        elif self._start + size > len(self._buffer):
-            self._buffer[:here] = bytes(self._buffer[self._start : self._end])
-            self._start, self._end = 0, here
-        while self._end - self._start < size:
-            received = await self._receive_some(self._buffer[self._end :])
+        start, end = self._start, self._end
+        if start == end:
+            start = end = 0
+        elif start + size > len(self._buffer):
+            self._buffer[: end - start] = bytes(self._buffer[start:end])
+            start, end = 0, end - start
+        while end - start < size:
+            received = await self._receive_some(self._buffer[end:])
             if not received:
-                if self._end > self._start:
-                    raise _truncation_error(self._end - self._start, size)
+                if end > start:
+                    raise _truncation_error(end - start, size)
                 return False
-            self._end += received
+            end += received
+        self._start, self._end = start, end
         return True
 
     async def _receive_exactly(self, place: memoryview) -> None:
@@ -223,6 +221,13 @@ class DataConnection:
             readable.set_result(None)
         else:  # nothing is waited for, and the loop would call again and again
             self.close()
+
+    async def _send_rest(self, parts: Sequence[Any], sent: int) -> None:
+        """Sends what is left of a message after its first ``sent`` bytes."""
+        for part in parts:
+            if sent < len(part):
+                await self._send_all(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     async def _send_all(self, left: memoryview) -> None:
         while left:
@@ -263,7 +268,9 @@ class DataConnection:
         finally:
             self._loop.remove_writer(self._socket.fileno())
 
-    def _too_long_error(self, length: int) -> DomainError:
+    def _refusal(self, compressed: bool, length: int) -> DomainError:
+        if compressed:
+            return DomainError(Reason.MALFORMED_MESSAGE, "no message of a data connection is compressed")
         return DomainError(
             Reason.LIMIT_EXCEEDED,
             f"a message of {length} bytes, where {self._max_message_bytes} are the most",

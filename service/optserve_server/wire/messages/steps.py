@@ -9,12 +9,14 @@ from typing import Any
 import numpy.typing as npt
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from optserve._codec.framing import Framing
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1.tensor_pb2 import ByteLayout, NamedTensor, SparseRows, Tensor
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.spec.override import Override
+from optserve_server.state.read_parameters import Reply
 from optserve_server.state.sparse_rows import NamedRows, check_has_rows
 from optserve_server.state.staging import NamedArray, StagedTensor, check_names, lay_out
 from optserve_server.state.step_result import MemberOptions, StepOptions, StepOutcome, StepResult
@@ -24,6 +26,11 @@ from optserve_server.wire.fields.names import check_identifier
 from optserve_server.wire.fields.tensors import INDEX_DTYPES, WIRE_DTYPES, array_from, wire_dtype_from
 from optserve_server.wire.fields.unknown_fields import reject_unknown_fields
 from optserve_server.wire.messages.parameters import add_staged_layout, pull_from
+
+RESPONSES = Framing(pb.StepStreamResponse)
+
+Pieces = Sequence[Any]
+"""An encoded message in pieces: contiguous buffers of bytes."""
 
 OUTCOME_NUMBERS = {
     outcome: pb.StepOutcome.ValueType(enum_number(outcome, pb.StepOutcome.DESCRIPTOR))
@@ -111,7 +118,8 @@ def _check_options(options: StepOptions) -> StepOptions:
             "a worker counts its steps from 1, and a step without a worker has no sequence",
             field="options.sequence",
         )
-    if not math.isfinite(options.loss_scale) or options.loss_scale == 0:
+    scale = options.loss_scale
+    if scale != 1.0 and (not math.isfinite(scale) or scale == 0):
         raise DomainError(
             Reason.OUT_OF_RANGE,
             f"loss_scale is {options.loss_scale}, but must be finite and not 0",
@@ -130,28 +138,34 @@ def overrides_from(messages: Sequence[pb.HyperparameterOverride], field: str) ->
 def result_to(result: StepResult) -> pb.StepResult:
     """What a step did."""
     message = pb.StepResult()
-    fill_result(message, result)
+    _fill_result(message, result)
+    message.worker = result.worker
     return message
 
 
-def fill_result(message: pb.StepResult, result: StepResult) -> None:
-    """Writes what a step did over a message, which may be used again and again."""
+def _fill_result(message: pb.StepResult, result: StepResult) -> None:
+    """Writes what a step did, but for its worker, into an empty message."""
     message.step = result.step
     message.outcome = OUTCOME_NUMBERS[result.outcome]
     message.learning_rate = result.learning_rate
     message.gradient_norm = result.gradient_norm
     message.clipped_gradient_norm = result.clipped_gradient_norm
-    message.non_finite_count = result.non_finite_count
-    message.staleness = result.staleness
-    message.regularization_penalty = result.regularization_penalty
-    message.durable_step = result.durable_step
-    message.accumulated = result.accumulated
-    message.replayed = result.replayed
-    message.worker = result.worker
     message.sequence = result.sequence
-    message.contributions = result.contributions
-    message.weight = result.weight
-    message.ClearField("tensor_norms")
+    message.durable_step = result.durable_step
+    if result.non_finite_count:
+        message.non_finite_count = result.non_finite_count
+    if result.staleness:
+        message.staleness = result.staleness
+    if result.regularization_penalty:
+        message.regularization_penalty = result.regularization_penalty
+    if result.accumulated:
+        message.accumulated = result.accumulated
+    if result.replayed:
+        message.replayed = True
+    if result.contributions:
+        message.contributions = result.contributions
+    if result.weight:
+        message.weight = result.weight
     for name, norm in result.tensor_norms:
         message.tensor_norms.add(name=name, norm=norm)
 
@@ -302,7 +316,25 @@ def encode_answer_head(result: StepResult, parameters_step: int, parameters_chan
         parameters_step: the step that the parameters belong to; 0 if there are none.
         parameters_change: how many changes they are the outcome of, in live shared memory.
     """
-    message = pb.StepStreamResponse(parameters_step=parameters_step, parameters_change=parameters_change)
-    fill_result(message.result, result)
-    message.result.worker = ""  # the plan names it
+    message = pb.StepStreamResponse()
+    message.parameters_step = parameters_step
+    if parameters_change:
+        message.parameters_change = parameters_change
+    _fill_result(message.result, result)  # the plan names its worker
     return message.SerializeToString()
+
+
+def encode_answer(result: StepResult, reply: Reply | None, chunk_bytes: int) -> Sequence[Pieces]:
+    """The messages of an answer, each in pieces; the parameters' bytes stay where they are.
+
+    A message costs more than a small model's bytes, so the first chunk is in the same one as the result.
+    """
+    head = encode_answer_head(result, 0 if reply is None else reply.step)
+    if reply is None or not reply.staging.byte_count:
+        return ((head,),)
+    buffer = reply.staging.buffer.data
+    if len(buffer) <= chunk_bytes:
+        return (RESPONSES.contiguous_message_buffers(head, 0, buffer),)
+    starts = range(0, len(buffer), chunk_bytes)
+    chunks = [(start, buffer[start : start + chunk_bytes]) for start in starts]
+    return [RESPONSES.contiguous_message_buffers(b"" if at else head, at, chunk) for at, chunk in chunks]

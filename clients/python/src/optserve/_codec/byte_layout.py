@@ -44,4 +44,7 @@ class ByteLayout:
 
     def arrays(self, buffer: NDArray[np.uint8]) -> dict[str, Array]:
         """Views of the tensors in a buffer that holds the bytes."""
-        return {name: np.ndarray(shape, dtype, buffer, start) for name, dtype, shape, start, _ in self.places}
+        found: dict[str, Array] = {}
+        for name, dtype, shape, start, _ in self.places:
+            found[name] = np.ndarray(shape, dtype, buffer, start)
+        return found

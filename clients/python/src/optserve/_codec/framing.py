@@ -22,7 +22,7 @@ M = TypeVar("M", bound=Message)
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 """Wire types of protocol buffers; the two for groups are not used in proto3."""
 
-Encoded = bytes | bytearray
+Encoded = bytes | bytearray | memoryview
 """A message as it came."""
 
 Field = tuple[int, int, int, int]
@@ -151,6 +151,30 @@ class Framing(Generic[M]):
         others, span, offset = self._locate_fields(received, len(received))
         chunk = None if span is None else ChunkView(offset, memoryview(received)[span[0] : span[1]])
         return self.decode_fields(received, others), chunk
+
+    def split_sized(self, received: Encoded, byte_count: int) -> tuple[M, ChunkView | None] | None:
+        """What `split` returns if the message ends with a first chunk of a known length, or has none.
+
+        None if it is another message, or none at all. The chunk is cut off before the other fields are
+        decoded, so none of the fields is looked at in Python.
+
+        Args:
+            received: the message.
+            byte_count: length of the chunk; 0 for no chunk.
+        """
+        prefix = _chunk_prefix(self._tag, 0, byte_count) if byte_count else b""
+        end = len(received) - byte_count
+        start = end - len(prefix)
+        if start < 0 or received[start:end] != prefix:
+            return None
+        try:
+            # If complete fields end where the prefix begins, it is the beginning of a field.
+            message = self._kind.FromString(received[:start])  # type: ignore[arg-type]  # any buffer
+        except DecodeError:
+            return None
+        if message.HasField("chunk"):
+            return None
+        return message, ChunkView(0, memoryview(received)[end:]) if byte_count else None
 
     def parse_head(
         self, head: Encoded, size: int, receive_rest: Callable[[memoryview], Any]

@@ -49,33 +49,21 @@ class PendingStep:
         is_resolved: whether it is answered, or has failed.
     """
 
-    __slots__ = (
-        "_engine",
-        "_error",
-        "_result",
-        "_rows",
-        "bar",
-        "gradient_id",
-        "gradients",
-        "into",
-        "is_resolved",
-        "plan",
-        "resume_from",
-        "sequence",
-        "start",
-        "upload_id",
-    )
+    # What most steps never assign is not assigned in each of them.
+    sequence = 0
+    gradient_id = 0
+    upload_id = 0
+    resume_from = 0
+    start: wire.StepStart | None = None
+    into: Into = None
+    bar: Bar | None = None
+    is_resolved = False
+    _result: StepResult | None = None
+    _error: errors.OptserveError | None = None
 
     def __init__(self, engine: Waiter, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()) -> None:
         self.plan, self.gradients = plan, gradients
-        self.sequence = self.gradient_id = self.upload_id = self.resume_from = 0
-        self.start: wire.StepStart | None = None
-        self.into: Into = None
-        self.bar: Bar | None = None
-        self.is_resolved = False
         self._engine, self._rows = engine, rows
-        self._result: StepResult | None = None
-        self._error: errors.OptserveError | None = None
 
     def done(self) -> bool:
         """Whether the step is answered, or has failed."""
@@ -116,27 +104,27 @@ class PendingStep:
 
     def messages(self) -> Iterable[Sequence[Any]]:
         """Returns its messages, each in pieces; chunks are cut while they are iterated."""
-        plan, byte_count = self.plan, self.plan.byte_count
+        plan = self.plan
         arrays, sources = self.gradients
-        request = plan.request
-        if self.start is not None or self._rows:
+        request, start = plan.request, plan.start
+        if self.start is not None or self._rows or self.upload_id:
             request = wire.StepStreamRequest(step=self.start or wire.StepStart())
-        start = request.step
+            start = request.step
+            start.byte_count = plan.start.byte_count
+            start.upload_id, start.resume_from = self.upload_id, self.resume_from
         start.sequence, start.gradient_id = self.sequence, self.gradient_id
-        start.upload_id, start.resume_from = self.upload_id, self.resume_from
         if plan.region is not None:
             return ((request.SerializeToString(),),)
         if self._rows:
             arrays = [*arrays, *(some.values for some in self._rows)]
-            byte_count += sum(some.values.nbytes for some in self._rows)
+            start.byte_count += sum(some.values.nbytes for some in self._rows)
             start.row_indices.extend(to_tensor(some.indices) for some in self._rows)
-        start.byte_count = byte_count
-        on_sent = None if self.bar is None else self.bar.update
         head = request.SerializeToString()
         opening = plan.opening
         if opening and not (self._rows or sources or self.bar):  # one message, as most have
             return ((head, opening, *map(view_bytes, arrays)),)
-        return encode_pieces(REQUESTS, head, arrays, byte_count, on_sent, sources, self.resume_from)
+        on_sent = None if self.bar is None else self.bar.update
+        return encode_pieces(REQUESTS, head, arrays, start.byte_count, on_sent, sources, self.resume_from)
 
     def switch_to_chunks(self, plan: Plan) -> None:
         """Has the gradient sent, whose memory the server does not share any more.

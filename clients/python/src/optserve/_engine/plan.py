@@ -69,6 +69,7 @@ class Plan:
         data_type: element type of the gradients; unspecified if each has its tensor's own.
         byte_count: of the whole gradients.
         request: a message that begins a step; reused, with other numbers, by those that ask for no more.
+        start: the step in it.
         opening: what stands before the gradients if they are one chunk; empty if they are none or more.
         transfer_bytes: bytes that go and come with a step, about.
         point: which of the session's values are pulled.
@@ -87,7 +88,9 @@ class Plan:
         self.options, self.region = options, region
         self.tensors, self.data_type = plan_signature(layout, payload)
         self.byte_count = sum(array.nbytes for array in payload.arrays)
-        self.request = wire.StepStreamRequest(step=wire.StepStart())
+        announced = self.byte_count if region is None else 0
+        self.request = wire.StepStreamRequest(step=wire.StepStart(byte_count=announced))
+        self.start = self.request.step
         self.opening = b""
         if 0 < self.byte_count <= CHUNK_BYTES:
             self.opening = REQUESTS.append_chunk(b"", ChunkParts(0, self.byte_count, ()))
@@ -168,7 +171,8 @@ class Plan:
             array = gradients.get(name)
             if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != given:
                 return None
-            plain = plain and given == sent and array.flags.c_contiguous
+            if given != sent or not array.flags.c_contiguous:
+                plain = False
             arrays.append(array)
         if self.region is not None:
             return self.copy_to_shared_memory(arrays)

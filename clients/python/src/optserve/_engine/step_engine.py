@@ -25,7 +25,7 @@ from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_protocol import Membership, StepProtocol, Verdict
 from optserve._engine.step_result import StepResult
 from optserve._transport import fork
-from optserve._transport.channel import Channel, Message
+from optserve._transport.channel import Channel
 from optserve._transport.connection import Connection
 from optserve._transport.data_channel import NoDataConnection
 from optserve._transport.data_connection import PartialMessage
@@ -43,8 +43,6 @@ MIN_SHARED_BYTES = 1 << 16
 """Steps of smaller sessions that are not waited for are sent: in shared memory there is one at a time."""
 MAX_PLANS = 8
 """Plans that are kept for steps that take turns."""
-SMALL_BYTES = 1 << 16
-"""Messages up to this size are read by the generated code, which copies a chunk that they carry."""
 HALF_CLOSE_TIMEOUT_S = 0.5
 """Seconds for a server to end a call on which nothing more is sent."""
 
@@ -117,7 +115,8 @@ class StepEngine:
                 if example_count is not None:
                     step.start.example_count = example_count
                 step.start.completed_shards.extend(completed_shards)
-            step.into = into
+            if into is not None:
+                step.into = into
             byte_count = step.plan.transfer_bytes
             deadline = stated or Deadline(transfer_timeout(self._timeout, byte_count))
             if progress is False or (progress is None and byte_count < LARGE):
@@ -240,7 +239,7 @@ class StepEngine:
         for plan in self._plans:
             if plan.options is not options and plan.options != options:
                 continue
-            if (plan.region is not None) is shared and plan.is_usable:
+            if (plan.region is not None) is shared and (plan.region is None or plan.region.is_open):
                 collected = plan.prepare_gradients(gradients, copy)
                 if collected is not None:
                     if plan is not self._plans[0]:
@@ -333,7 +332,7 @@ class StepEngine:
                 channel = self._channel or self._open_channel()
                 watchdog.watch(self, deadline.at, channel.cancel)
                 try:
-                    if self._protocol.may_resume:
+                    if self._protocol.epoch and self._protocol.may_resume:
                         self._receive_plan_answer(channel)
                     self._send_unsent(channel)
                     self._read_oldest_result(channel)
@@ -384,8 +383,8 @@ class StepEngine:
         return self._channel
 
     def _send_unsent(self, channel: Channel) -> None:
-        for messages, idle in self._protocol.take_unsent():
-            channel.send(messages, idle)
+        while (unsent := self._protocol.take_unsent()) is not None:
+            channel.send(*unsent)
 
     def _read_oldest_result(self, channel: Channel) -> None:
         """Reads what is due, up to the answer to the oldest step."""
@@ -399,12 +398,13 @@ class StepEngine:
 
     def _receive_plan_answer(self, channel: Channel) -> None:
         """Reads the answer to a plan."""
-        self._protocol.accept_plan(_decode_message(_receive_message(channel))[0].planned)
+        self._protocol.accept_plan(_receive_message(channel, 0)[0].planned)
 
     def _receive_result(self, step: PendingStep, channel: Channel) -> StepResult:
         """Reads the answer to a step."""
         plan = step.plan
-        head, chunk = _decode_message(_receive_message(channel))
+        layout = plan.parameters
+        head, chunk = _receive_message(channel, 0 if layout is None else layout.byte_count)
         if not head.HasField("result"):
             raise errors.Internal("the answer to a step has no result")
         if plan.options.pull is None:
@@ -443,7 +443,7 @@ class StepEngine:
                 if step.bar is not None:
                     step.bar.update(size)
             if not reception.is_complete:
-                _, chunk = _decode_message(_receive_message(channel))
+                _, chunk = _receive_message(channel, None)
         return reception.complete_arrays()
 
     def _switch_oldest_to_chunks(self) -> bool:
@@ -499,23 +499,25 @@ def _make_step_start(
     return start
 
 
-def _receive_message(channel: Channel) -> Message:
+def _receive_message(
+    channel: Channel, chunk_bytes: int | None
+) -> tuple[wire.StepStreamResponse, Chunk | None]:
+    """Waits for a message.
+
+    Args:
+        channel: receives it.
+        chunk_bytes: length of the chunk that it is likely to have, 0 for no chunk; None if unknown.
+
+    Returns:
+        Its fields but for the chunk, and the chunk.
+    """
     message = channel.receive()
     if message is None:
         raise errors.Unavailable("the stream ended before its answer")
-    return message
-
-
-def _decode_message(message: Message) -> tuple[wire.StepStreamResponse, Chunk | None]:
-    """The fields of a message but for its chunk, and the chunk."""
     if isinstance(message, PartialMessage):
         known = RESPONSES.parse_head(message.head, message.size, message.receive_rest)
         if known is not None:
             return RESPONSES.decode_fields(message.head, known[0]), known[1]
         message = message.receive_whole()
-    if len(message) <= SMALL_BYTES:
-        response = wire.StepStreamResponse.FromString(message)  # type: ignore[arg-type]  # any buffer
-        data = response.chunk.data
-        return response, ChunkView(response.chunk.byte_offset, memoryview(data)) if data else None
-    framed = RESPONSES.decode(bytes(message) if isinstance(message, memoryview) else message)
-    return framed.message, framed.chunk
+    sized = None if chunk_bytes is None else RESPONSES.split_sized(message, chunk_bytes)
+    return sized or RESPONSES.split(message)

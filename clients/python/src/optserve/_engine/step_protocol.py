@@ -114,24 +114,24 @@ class StepProtocol:
         """Returns the message that begins a stream."""
         return self._announce_plan(self.waiting[0].plan)
 
-    def take_unsent(self) -> list[tuple[Iterable[Sequence[Any]], bool]]:
-        """Returns what is still to be sent of the waiting steps, which is due from now on.
+    def take_unsent(self) -> tuple[Iterable[Sequence[Any]], bool] | None:
+        """Takes the next waiting step that is still to be sent; it is due from now on.
 
         Returns:
-            The messages of each step, each in pieces; and whether all before it is answered.
+            Its messages, each in pieces, and whether all before it is answered; None if all are sent.
         """
-        found = []
-        while self._sent < len(self.waiting):
-            step = self.waiting[self._sent]
-            messages = step.messages()
-            if step.plan is not self._plan:
-                messages = chain([(self._announce_plan(step.plan),)], messages)
-            self.due.append(step)
-            if step.upload_id:
-                self._begun = {step.upload_id}
-            found.append((messages, not self._sent))
-            self._sent += 1
-        return found
+        sent = self._sent
+        if sent == len(self.waiting):
+            return None
+        step = self.waiting[sent]
+        messages = step.messages()
+        if step.plan is not self._plan:
+            messages = chain([(self._announce_plan(step.plan),)], messages)
+        self.due.append(step)
+        if step.upload_id:
+            self._begun = {step.upload_id}
+        self._sent = sent + 1
+        return messages, not sent
 
     def accept_plan(self, message: wire.StepPlanned) -> None:
         """Accepts the answer to the plan that is due."""

@@ -11,7 +11,7 @@ from optserve._transport.data_connection import PartialMessage
 Pieces = Sequence[Any]
 """One encoded message in pieces: contiguous buffers, which stay where they are until it is sent."""
 
-Message = Encoded | memoryview | PartialMessage
+Message = Encoded | PartialMessage
 """A received message; valid until the next one is received."""
 
 

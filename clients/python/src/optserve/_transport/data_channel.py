@@ -85,8 +85,8 @@ class DataChannel:
             self._connected.wait()
         if self._failure is not None:
             raise self._failure
-        planned, self._planned = self._planned, None
-        if planned is not None:
+        if self._planned is not None:
+            planned, self._planned = self._planned, None
             return planned
         assert self._connection is not None
         try:

@@ -16,6 +16,8 @@ ACCEPTED = b"\1"
 PREFIX = struct.Struct(">BI")
 """What is before each message, as in gRPC: whether it is compressed, and its length."""
 
+PREFIX_BYTES = PREFIX.size
+
 CONNECT_TIMEOUT_S = 1.0
 """How long a server may take. If its port cannot be reached in time, steps go over gRPC."""
 
@@ -106,14 +108,13 @@ class DataConnection:
         """
         for message in messages:
             pieces = message if len(message) <= MAX_PIECES else (b"".join(message),)
-            parts = PREFIX.pack(0, sum(map(len, pieces))), *pieces
+            size = sum(map(len, pieces))
+            parts = PREFIX.pack(0, size), *pieces
             sent = self._socket.sendmsg(parts)
-            for part in parts:
-                if sent < len(part):
-                    self._socket.sendall(memoryview(part)[sent:])
-                sent = max(0, sent - len(part))
+            if sent < PREFIX_BYTES + size:
+                self._send_rest(parts, sent)
 
-    def receive(self) -> Encoded | memoryview | PartialMessage | None:
+    def receive(self) -> Encoded | PartialMessage | None:
         """Waits for a message, which is good until the next is waited for; None at the end.
 
         Raises:
@@ -124,13 +125,14 @@ class DataConnection:
             start, end = 0, self._socket.recv_into(self._buffer)
             if not end:
                 return None
-        while end - start < PREFIX.size:
+        while end - start < PREFIX_BYTES:
             start, end = 0, self._receive_more(start, end)
         _, length = PREFIX.unpack_from(self._buffer, start)
-        start += PREFIX.size
-        if start + length <= end:
-            self._start, self._end = start + length, end
-            return memoryview(self._buffer)[start : start + length]
+        start += PREFIX_BYTES
+        stop = start + length
+        if stop <= end:
+            self._start, self._end = stop, end
+            return memoryview(self._buffer)[start:stop]
         self._start = self._end = 0
         here = end - start
         if length > MAX_WHOLE_BYTES:
@@ -161,6 +163,13 @@ class DataConnection:
     def close(self) -> None:
         """Closes the socket; no thread may be waiting."""
         self._socket.close()
+
+    def _send_rest(self, parts: Sequence[Any], sent: int) -> None:
+        """Sends what is left of a message after its first ``sent`` bytes."""
+        for part in parts:
+            if sent < len(part):
+                self._socket.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     def _receive_more(self, start: int, end: int) -> int:
         """Moves what came to the front of the buffer, and returns how much there is with what comes."""

@@ -21,6 +21,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Constant, Op, Program, ReductionKind
 from optserve_server.arrays.register_allocation import COMPARISONS
 from optserve_server.arrays.trace import Tracer
+from tests.support.tiers import slow_unless
 
 Array = npt.NDArray[np.float64]
 Formula = Callable[[Tracer, Any, Any], Any]
@@ -86,7 +87,7 @@ def test_every_operation_is_covered() -> None:
     assert set(PARTIALS) == set(SMOOTH) - {Op.SIGN, Op.MAXIMUM, Op.MINIMUM, Op.SELECT}
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
+@pytest.mark.parametrize("backend", slow_unless(lambda b: b is NUMPY, BACKENDS), ids=lambda b: b.name)
 @pytest.mark.parametrize(
     "formula", [pytest.param(f, id=f"{op}-{i}") for op, fs in SMOOTH.items() for i, f in enumerate(fs)]
 )

@@ -19,6 +19,7 @@ from optserve_server.state.staging import NamedArray
 from optserve_server.state.step_result import StepOptions, StepOutcome
 from optserve_server.stepping.step import Step
 from tests.service.sessions.support import parameters, session_of, spec_of, step
+from tests.support.tiers import slow_unless
 
 REJECT, SKIP, ALLOW = NonFinitePolicy.REJECT, NonFinitePolicy.SKIP, NonFinitePolicy.ALLOW
 START = np.array([1.0, -2.0, 1e30], np.float32)
@@ -54,7 +55,9 @@ def apply_in_pieces(session: Session, gradient: npt.NDArray[Any], options: StepO
     return step.prepare(session).commit()
 
 
-@pytest.mark.parametrize("backend", [NumpyBackend, NumbaBackend])
+@pytest.mark.parametrize(
+    "backend", slow_unless(lambda kind: kind is NumpyBackend, [NumpyBackend, NumbaBackend])
+)
 @pytest.mark.parametrize("case", CASES)
 def test_an_overflow_before_the_rule_is_refused(case: str, backend: Any) -> None:
     spec, options, gradient, text = CASES[case]

@@ -107,18 +107,6 @@ final class Frames {
         }
     }
 
-    /** Returns a byte at a time, so that a buffered reader takes none of those that follow. */
-    private static final class UnbufferedInput extends FilterInputStream {
-        UnbufferedInput(InputStream source) {
-            super(source);
-        }
-
-        @Override
-        public int read(byte[] to, int offset, int length) throws IOException {
-            return super.read(to, offset, Math.min(length, 1));
-        }
-    }
-
     private record Decoder<A extends Message>(A prototype) implements Marshaller<Incoming<A>> {
         @Override
         public InputStream stream(Incoming<A> message) {
@@ -128,7 +116,7 @@ final class Frames {
         @Override
         public Incoming<A> parse(InputStream stream) {
             InputStream data = stream instanceof Detachable detachable ? detachable.detach() : stream;
-            CodedInputStream input = CodedInputStream.newInstance(new UnbufferedInput(data));
+            CodedInputStream input = CodedInputStream.newInstance(data, 1); // takes none of the bytes that follow
             UnknownFieldSet.Builder head = UnknownFieldSet.newBuilder();
             int chunkField = chunkField(prototype);
             try {

@@ -232,7 +232,7 @@ class DataStepChannel final : public StreamCall {
     std::exception_ptr failure;
     bool is_connected = false;
     try {
-      is_connected = StreamCall::send(plan) && negotiate();
+      is_connected = StreamCall::send(plan, {}) && negotiate();
     } catch (const Error&) {
       failure = std::current_exception();
     }
@@ -247,7 +247,7 @@ class DataStepChannel final : public StreamCall {
   bool negotiate() {
     v1::StepStreamRequest request;
     request.mutable_data_connection();
-    StreamCall::send(request.SerializeAsString());
+    StreamCall::send(request.SerializeAsString(), {});
     v1::StepStreamResponse answer;
     answer.ParseFromZeroCopyStream(&StreamCall::receive());
     answer.SerializeToString(&planned_);
@@ -264,7 +264,7 @@ class DataStepChannel final : public StreamCall {
       return false;
     }
     request.mutable_data_connection()->set_ticket(offer.ticket());
-    return StreamCall::send(request.SerializeAsString());
+    return StreamCall::send(request.SerializeAsString(), {});
   }
 
   /// Throws what the call says of the end of the connection.

@@ -28,11 +28,11 @@ class Payload {
 
   std::size_t byte_count() const { return byte_count_; }
 
-  /// Sends a message with a head, and the chunks; the first one is in the same message. Nothing is copied here unless
+  /// Sends a message, and the chunks; the first one is in the same message. Nothing is copied here unless
   /// elements are converted.
   ///
   /// @param field number of the chunk in the messages
-  bool send(StreamCall& call, const google::protobuf::MessageLite& head, int field) const;
+  bool send(StreamCall& call, const google::protobuf::MessageLite& message, int field) const;
 
  private:
   std::vector<std::pair<TensorView, v1::DataType>> parts_;

@@ -19,6 +19,8 @@ To bits_as(From value) {
   return bits;
 }
 
+double power_of_two(int exponent) { return bits_as<double>(static_cast<std::uint64_t>(1023 + exponent) << 52); }
+
 /// A floating number of 16 bits, with an exponent of 15 - kMantissa bits.
 template <int kMantissa>
 struct Half {
@@ -34,17 +36,16 @@ struct Half {
       bits = std::isnan(value) ? kInfinity | 1 << (kMantissa - 1) : kInfinity;
     } else {
       // In units of the last bit, which the addition rounds away; a carry goes to the exponent.
-      const double units = magnitude * bits_as<double>(std::uint64_t(1023 + kMantissa - exponent) << 52);
+      const double units = magnitude * power_of_two(kMantissa - exponent);
       bits =
           static_cast<std::uint16_t>(((exponent + kBias - 1) << kMantissa) + static_cast<int>(units + 0x1p52 - 0x1p52));
     }
     if (std::signbit(value)) bits |= 0x8000;
   }
   explicit operator double() const {
-    const std::uint64_t magnitude = std::uint64_t(bits & 0x7fff) << (52 - kMantissa);
-    const double value = (bits & 0x7fff) >= kInfinity
-                             ? bits_as<double>(magnitude | 0x7ffULL << 52)
-                             : bits_as<double>(magnitude) * bits_as<double>(std::uint64_t(2046 - kBias) << 52);
+    const std::uint64_t magnitude = static_cast<std::uint64_t>(bits & 0x7fff) << (52 - kMantissa);
+    const double value = (bits & 0x7fff) >= kInfinity ? bits_as<double>(magnitude | 0x7ffULL << 52)
+                                                      : bits_as<double>(magnitude) * power_of_two(1023 - kBias);
     return std::copysign(value, (bits & 0x8000) != 0 ? -1.0 : 1.0);
   }
 

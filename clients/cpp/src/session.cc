@@ -56,7 +56,7 @@ Parameters Session::pull(v1::PullParametersRequest request, const MutableTensorV
   Parameters found;
   connection_->retry(deadline, engine_->layout().byte_count(), [&](auto end) {
     internal::StreamCall call(*connection_, "/optserve.v1.SessionService/PullParameters", end);
-    call.send(request.SerializeAsString());
+    call.send(request.SerializeAsString(), {});
     call.half_close();
     v1::PullParametersResponse answer;
     internal::ChunkReader reader(call, answer.kChunkFieldNumber);

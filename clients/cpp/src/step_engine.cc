@@ -191,7 +191,7 @@ void StepEngine::write(Lock& lock, std::size_t limit) {
     step->is_sent = true;
     {
       const Unlocked unlocked(lock);
-      if (is_announced || channel->send(step->plan->encoded)) {  // what fails is not answered
+      if (is_announced || channel->send(step->plan->encoded, {})) {  // what fails is not answered
         step->payload.send(*channel, step->request, v1::StepStreamRequest::kChunkFieldNumber);
       }
     }

@@ -32,7 +32,7 @@ class StreamCall {
 
   /// Sends a message: what is encoded, and then runs of bytes, which are not used after the call. Returns false if the
   /// call has ended.
-  virtual bool send(const std::string& head, const std::vector<Piece>& pieces = {});
+  virtual bool send(const std::string& head, const std::vector<Piece>& pieces);
   /// Says that no more is sent.
   virtual void half_close() { call_->WritesDone(); }
   /// Waits for a message; it is valid until the next call.

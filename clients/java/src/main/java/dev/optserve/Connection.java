@@ -99,8 +99,8 @@ final class Connection implements AutoCloseable {
         Message.Builder builder = request.toBuilder();
         for (var field : request.getDescriptorForType().getFields()) {
             Object value = field.getName().equals("request_id") ? newId() : defaults.get(field.getName());
-            boolean isLeftOut = request.getField(field).equals(field.getDefaultValue());
-            if (value != null && isLeftOut) builder.setField(field, value);
+            if (value == null || !request.getField(field).equals(field.getDefaultValue())) continue;
+            builder.setField(field, value);
         }
         @SuppressWarnings("unchecked") // a message's builder makes messages of its type
         Q complete = (Q) builder.build();
@@ -119,8 +119,7 @@ final class Connection implements AutoCloseable {
     /** Makes an attempt of a call with one request and an answer in chunks. */
     <Q, M> void download(MethodDescriptor<Q, Incoming<M>> method, CallOptions options, Q request, Reader<M> reader)
             throws StatusException, InterruptedException, IOException {
-        BlockingClientCall<Q, Incoming<M>> call =
-                ClientCalls.blockingV2ServerStreamingCall(channel, method, options, request);
+        var call = ClientCalls.blockingV2ServerStreamingCall(channel, method, options, request);
         try {
             for (Incoming<M> next = call.read(); next != null; next = call.read()) {
                 try (Incoming<M> message = next) {

@@ -134,7 +134,7 @@ public final class OptserveException extends RuntimeException {
     boolean isRetryable() {
         return switch (code) {
             case UNAVAILABLE -> true;
-            case CANCELLED, DEADLINE_EXCEEDED -> info.getReason().isEmpty();
+            case CANCELLED, DEADLINE_EXCEEDED, UNKNOWN -> info.getReason().isEmpty(); // UNKNOWN: a channel is closed
             default -> !info.getReason().isEmpty() && !retryAfter.isZero();
         };
     }

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -355,6 +356,31 @@ func trained(t *testing.T, client *optserve.Client, steps int, before func(step 
 }
 
 // TestServerWithoutTheLastSteps goes on where the server does, after a crash has lost steps.
+// TestServerIsBack starts a server again on its port: gRPC's own pauses between connections grow to minutes.
+func TestServerIsBack(t *testing.T) {
+	data := "--data-dir=" + t.TempDir()
+	first := startServer(t, data)
+	session := newSession(t, connect(t, first.address), sgd(1), 0.0)
+	_, err := session.Step(testContext(t), vector(1.0), nil)
+	require(t, err)
+	first.kill()
+	answered := make(chan error, 1)
+	go func() {
+		result, err := session.Step(testContext(t), vector(1.0), nil)
+		if err == nil && result.GetStep() != 2 {
+			err = fmt.Errorf("the result is %v", result.StepResult)
+		}
+		answered <- err
+	}()
+	startServer(t, data, "--port="+first.address[strings.LastIndex(first.address, ":")+1:])
+	select {
+	case err := <-answered:
+		require(t, err)
+	case <-time.After(3 * time.Second):
+		t.Fatal("no step 3 s after the server listens")
+	}
+}
+
 func TestServerWithoutTheLastSteps(t *testing.T) {
 	data := "--data-dir=" + filepath.Join(t.TempDir(), "data")
 	first := startServer(t, data, "--durability=snapshot")

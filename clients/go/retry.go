@@ -16,7 +16,7 @@ import (
 
 const (
 	firstPause     = 100 * time.Millisecond
-	longestPause   = 3 * time.Second
+	longestPause   = time.Second
 	bytesPerSecond = 10e6 // assumed of a slow network, where the caller states no deadline
 )
 

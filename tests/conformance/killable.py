@@ -40,16 +40,17 @@ class Killable:
         self.kills = 0
         self._life = contextlib.ExitStack()
         self.server = self._begin("")
-        self.proxy = Proxy(self._target)
+        self.proxy = Proxy(self.target)
 
-    def restart(self, failpoint: str = "") -> None:
-        """Kills the server, and starts the next one.
+    def restart(self, failpoint: str = "", port: int = 0) -> None:
+        """Kills the server, and starts the next one; returns when that one listens.
 
         Args:
             failpoint: where that one kills itself, ``name:count``; nowhere when empty.
+            port: where it listens; at any free one when 0.
         """
         self.server.process.kill()
-        self._follow(failpoint)
+        self._follow(failpoint, port)
 
     @contextlib.contextmanager
     def starting_again(self, failpoint: str = "") -> Iterator[threading.Event]:
@@ -92,20 +93,22 @@ class Killable:
         self._life.close()
 
     @property
-    def _target(self) -> tuple[str, int]:
+    def target(self) -> tuple[str, int]:
+        """Where the server listens."""
         host, port = self.server.address.rsplit(":", 1)
         return host, int(port)
 
-    def _follow(self, failpoint: str) -> None:
+    def _follow(self, failpoint: str, port: int = 0) -> None:
         status = self.server.process.wait(KILL_SECONDS)
         assert status == -signal.SIGKILL, (
             f"the server ended with {status}:\n{self.server.log_path.read_text()}"
         )
         self.kills += 1
-        self.server = self._begin(failpoint)
-        self.proxy.route(self._target)
+        self.server = self._begin(failpoint, port)
+        self.proxy.route(self.target)
 
-    def _begin(self, failpoint: str) -> RunningServer:
+    def _begin(self, failpoint: str, port: int = 0) -> RunningServer:
         self._life.close()
         variables = {VARIABLE: failpoint} if failpoint else {}
-        return self._life.enter_context(running_server("numpy", variables=variables, **self._settings))
+        flags = {**self._settings, "port": port}
+        return self._life.enter_context(running_server("numpy", variables=variables, **flags))

@@ -1,10 +1,10 @@
 """The fault transcript: 1,000 steps of one worker through every fault that a client has to survive.
 
 The server is killed in a step, at each failpoint, and starts again on its journal; connections are cut;
-deadlines expire within a stream; tokens, sessions, expected steps and gradients are wrong; the worker is
-fenced; the client starts again. What a driver has to answer is the same for every client: reasons, codes,
-whether anything was applied, steps and sequences without a gap, and at the end the parameters of a run
-without faults, bit for bit.
+the server stays away for a while, and cancels calls; deadlines expire within a stream; tokens, sessions,
+expected steps and gradients are wrong; the worker is fenced; the client starts again. What a driver has to
+answer is the same for every client: reasons, codes, whether anything was applied, steps and sequences
+without a gap, and at the end the parameters of a run without faults, bit for bit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from optserve.v1.worker_service_pb2 import JoinSessionRequest
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceStub
 from tests.conformance import served
 from tests.conformance.calls import tensors
+from tests.conformance.cancelling import CancellingProxy
 from tests.conformance.drivers import Driver, running_driver
 from tests.conformance.killable import Killable
 from tests.conformance.tensors import array_of, tensor
@@ -67,6 +69,10 @@ CUTS = 32
 DEADLINES = 3
 TIMEOUT = 0.5
 """Seconds of a deadline that is meant to expire."""
+
+RECONNECTION_SECONDS = 3.0
+"""Bound on the time from when a server listens again to the next step. gRPC's own pauses between two
+connections may be 5 s and more."""
 
 UNAUTHENTICATED, NOT_FOUND, INVALID_ARGUMENT, DEADLINE_EXCEEDED = 16, 5, 3, 4
 FAILED_PRECONDITION, ABORTED = 9, 10
@@ -119,6 +125,8 @@ def play(command: Sequence[str], root: Path, expected: Tensors) -> Counter[str]:
         it.refusals()
         it.kills()
         it.cuts()
+        it.outages()
+        it.cancellations()
         it.deadlines()
         it.fences()
         it.restarts()
@@ -151,9 +159,9 @@ class Transcript:
         """Ends the driver."""
         self._running.close()
 
-    def open(self) -> None:
+    def open(self, target: str = "") -> None:
         """Connects, and creates the session the first time; opens it under the same worker's name later."""
-        self._connect()
+        self._connect(target=target)
         parameters = [ParameterInit(name=n, value=tensor(a)) for n, a in INITIAL.items()]
         call = pb.OpenCall(session=self._session, worker=WORKER)
         if not self._session:
@@ -216,6 +224,41 @@ class Transcript:
             self.faults["cut calls"] += proxy.cuts > before
             if number % 4 == 3:
                 self.open()
+
+    def outages(self) -> None:
+        """Kills the server, and starts it again on its port while the client wants to take a step."""
+        _, port = self._service.target
+        for window in (0, WINDOW):
+            self.open(self._service.server.address)
+            self.take(2, window)
+            self._service.server.process.kill()
+            with ThreadPoolExecutor(1) as pool:
+                taken = pool.submit(self.take, 1, window)
+                self._service.restart(port=port)
+                begin = time.monotonic()
+                taken.result()
+            seconds = time.monotonic() - begin
+            assert seconds <= RECONNECTION_SECONDS, f"the next step came {seconds:.1f} s after the server"
+            self.faults["ms until reconnected"] += round(seconds * 1000)
+        self.open()
+
+    def cancellations(self) -> None:
+        """Cancels calls whose answers are withheld; the client has not asked for that, and repeats them."""
+        with contextlib.closing(CancellingProxy(self._service.target)) as proxy:
+            self.open(proxy.address)
+            for window in (0, WINDOW):
+                self.take(2, window)
+                proxy.answers.clear()
+                with ThreadPoolExecutor(1) as pool:
+                    taken = pool.submit(self.take, ROUND, window)
+                    while not self._count_applied():
+                        assert not taken.done()
+                    proxy.cancel_calls()
+                    proxy.answers.set()
+                    assert taken.result()[0], "the step was not repeated under its sequence"
+                self.faults["cancelled calls"] += 1
+            assert not proxy.cuts
+        self.open()
 
     def deadlines(self) -> None:
         """Withholds answers, or requests, until a deadline has passed."""
@@ -292,8 +335,8 @@ class Transcript:
         running = contextlib.ExitStack()
         return running.enter_context(running_driver(self._command, self._service.proxy.address)), running
 
-    def _connect(self, token: str = "") -> None:
-        target = self._service.proxy.address
+    def _connect(self, token: str = "", target: str = "") -> None:
+        target = target or self._service.proxy.address
         self._ask("connect", pb.ConnectCall(target=target, token=token or self._service.token))
 
     def _exchange(self, name: str, call: Any) -> pb.DriverResponse:

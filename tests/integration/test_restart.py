@@ -33,13 +33,14 @@ def test_restarts_end_no_loop_and_tell_every_call(tmp_path: Path, unused_port: i
     assert set(told) <= {"SHUTTING_DOWN", "UNAVAILABLE"}
 
 
-def test_a_bare_cancellation_is_tried_again() -> None:
+def test_cancellations_of_the_other_end_are_tried_again() -> None:
     def make_failure(details: str) -> Any:
         return SimpleNamespace(
             code=lambda: grpc.StatusCode.CANCELLED, details=lambda: details, trailing_metadata=tuple
         )
 
-    assert type(errors.from_call(make_failure("CANCELLED"))) is errors.Unavailable
+    for details in ("CANCELLED", "Received RST_STREAM with error code 8"):
+        assert type(errors.from_call(make_failure(details))) is errors.Unavailable
     assert type(errors.from_call(make_failure("Locally cancelled by application!"))) is errors.Cancelled
 
 

@@ -5,7 +5,6 @@
 #include <ostream>
 
 #include "connection.h"
-#include "numbers.h"
 #include "optserve/v1/session_service.grpc.pb.h"
 
 namespace optserve {
@@ -80,50 +79,45 @@ Session Client::open_session(const std::string& name, const std::string& worker,
 
 Session Client::import_session(std::istream& file, const std::string& id, Deadline deadline) {
   file.seekg(0, std::ios::end);
-  v1::ImportHeader header;
-  header.set_request_id(internal::random_name());
-  header.set_session_id(id);
-  header.set_byte_count(static_cast<std::uint64_t>(file.tellg()));
+  const auto byte_count = static_cast<std::uint64_t>(file.tellg());
+  v1::ImportSnapshotRequest first;
+  first.mutable_header()->set_request_id(internal::random_name());
+  first.mutable_header()->set_session_id(id);
+  first.mutable_header()->set_byte_count(byte_count);
   v1::ImportSnapshotResponse response;
-  std::vector<char> buffer;
-  const auto write = [&](const internal::Send& send) {
-    std::string head = internal::encode_field(internal::kHeaderField, header);
+  connection_->retry(deadline, byte_count, [&](auto end) {
+    const auto context = connection_->make_context(end);
+    const auto call = Sessions(channel()).ImportSnapshot(context.get(), &response);
+    v1::ImportSnapshotRequest request = first;
     file.seekg(0);
-    for (std::uint64_t offset = 0; offset < header.byte_count(); offset += buffer.size()) {
-      buffer.resize(std::min<std::uint64_t>(header.byte_count() - offset, internal::kChunkBytes));
-      file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    for (std::uint64_t offset = 0; call->Write(request) && offset < byte_count;) {
+      v1::Chunk& chunk = *request.mutable_chunk();
+      chunk.set_byte_offset(offset);
+      chunk.mutable_data()->resize(std::min<std::uint64_t>(byte_count - offset, internal::kChunkBytes));
+      file.read(chunk.mutable_data()->data(), static_cast<std::streamsize>(chunk.data().size()));
       if (!file) throw internal::rejection(v1::ERROR_REASON_UNSPECIFIED, "file", "the file cannot be read");
-      head += internal::encode_chunk(internal::kChunkField, offset, buffer.size());
-      if (!send(std::exchange(head, ""), {{buffer.data(), buffer.size()}})) return;
+      offset += chunk.data().size();
+      request.clear_header();
     }
-  };
-  connection_->retry(deadline, header.byte_count(), [&](grpc::ClientContext& context) {
-    connection_->upload(context, "/optserve.v1.SessionService/ImportSnapshot", response, write);
+    call->WritesDone();
+    internal::check(call->Finish(), *context);
   });
   return {connection_, response.session(), "", 1};
 }
 
 std::int64_t Client::export_session(const std::string& name, std::ostream& file, Deadline deadline) const {
-  grpc::ClientContext context;
-  connection_->prepare(context, connection_->end_of(deadline));
+  const auto context = connection_->make_context(connection_->end_of(deadline));
   v1::ExportSnapshotRequest request;
   request.set_name(name);
-  v1::ExportSnapshotResponse answer;
-  std::vector<char> buffer(internal::kChunkBytes);
-  connection_->download(context, "/optserve.v1.SessionService/ExportSnapshot", request, internal::kChunkField,
-                        [&](internal::ChunkReader& reader) {
-                          reader.read(answer);
-                          for (std::size_t left = answer.header().byte_count(); left > 0;) {
-                            const std::size_t some = std::min(left, buffer.size());
-                            reader.read(buffer.data(), some);
-                            file.write(buffer.data(), static_cast<std::streamsize>(some));
-                            left -= some;
-                          }
-                        });
+  const auto call = Sessions(channel()).ExportSnapshot(context.get(), request);
+  std::int64_t step = 0;
+  for (v1::ExportSnapshotResponse answer; call->Read(&answer);) {
+    if (answer.has_header()) step = answer.header().step();
+    file << answer.chunk().data();
+  }
+  internal::check(call->Finish(), *context);
   if (!file) throw internal::rejection(v1::ERROR_REASON_UNSPECIFIED, "file", "the file cannot be written");
-  return answer.header().step();
+  return step;
 }
-
-std::shared_ptr<grpc::Channel> Client::channel() const { return connection_->channel(); }
 
 }  // namespace optserve

@@ -15,7 +15,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kFirstPause{100}, kLongestPause{3000};
+constexpr milliseconds kFirstPause{100}, kLongestPause{1000};
 constexpr double kBytesPerSecond = 10e6;  // assumed of a slow network, if the caller states no deadline
 constexpr int kConnectTimeoutMs = 5'000;
 // More often than balancers forget a silent connection (350 s), less often than servers reject (300 s).
@@ -26,30 +26,15 @@ std::string value_or_environment(const std::string& value, const char* name) {
   return !value.empty() || variable == nullptr ? value : variable;
 }
 
-std::uint64_t random_number() {
-  thread_local std::random_device device;
-  return static_cast<std::uint64_t>(device()) << 32 | device();
-}
-
-std::string contents(const std::string& path) {
-  if (path.empty()) return "";
+/// TLS with the authorities that the environment names; null if it names none.
+std::shared_ptr<grpc::ChannelCredentials> credentials_of_environment() {
+  const std::string path = value_or_environment("", "OPTSERVE_CA");
+  if (path.empty()) return nullptr;
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw rejection(v1::ERROR_REASON_UNSPECIFIED, "tls", "the file " + path + " cannot be read");
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-bool uses_tls(const ClientOptions& options) {
-  return options.tls || !options.certificate_file.empty() ||
-         !value_or_environment(options.ca_file, "OPTSERVE_CA").empty();
-}
-
-std::shared_ptr<grpc::ChannelCredentials> credentials(const ClientOptions& options) {
-  if (!uses_tls(options)) return grpc::InsecureChannelCredentials();
-  grpc::SslCredentialsOptions ssl;
-  ssl.pem_root_certs = contents(value_or_environment(options.ca_file, "OPTSERVE_CA"));
-  ssl.pem_cert_chain = contents(options.certificate_file);
-  ssl.pem_private_key = contents(options.key_file);
-  return grpc::SslCredentials(ssl);
+  if (!file) throw rejection(v1::ERROR_REASON_UNSPECIFIED, "OPTSERVE_CA", "the file " + path + " cannot be read");
+  grpc::SslCredentialsOptions tls;
+  tls.pem_root_certs.assign(std::istreambuf_iterator<char>(file), {});
+  return grpc::SslCredentials(tls);
 }
 
 grpc::ChannelArguments arguments() {
@@ -74,23 +59,21 @@ grpc::ChannelArguments arguments() {
 }  // namespace
 
 std::string random_name() {
-  std::string name;
-  for (int word = 0; word < 2; ++word) {
-    for (std::uint64_t bits = random_number(), digit = 0; digit < 16; ++digit, bits >>= 4) {
-      name += "0123456789abcdef"[bits & 15];
-    }
-  }
+  std::random_device device;
+  std::string name = "cpp";
+  for (int word = 0; word < 4; ++word) name += "-" + std::to_string(device());
   return name;
 }
 
-Clock::duration pause_after(int attempts, const Failure& failure) {
+std::optional<Clock::duration> pause_before_repeat(Failure& failure, int attempts, Clock::time_point end) {
+  if (!is_repeatable(failure)) return {};
+  thread_local std::minstd_rand random(std::random_device{}());
   const milliseconds longest = std::min(kLongestPause, kFirstPause * (1 << std::min(attempts - 1, 8)));
-  const milliseconds jitter(random_number() % static_cast<std::uint64_t>(longest.count() / 2));
-  return std::max(failure.retry_after.value_or(milliseconds::zero()), longest - jitter);
-}
-
-void note_attempts(Failure& failure, int attempts) {
+  const milliseconds jitter(random() % (longest.count() / 2));
+  const milliseconds pause = std::max(failure.retry_after.value_or(milliseconds::zero()), longest - jitter);
+  if (end - Clock::now() > pause) return pause;
   if (attempts > 1) failure.message += " (tried " + std::to_string(attempts) + " times)";
+  return {};
 }
 
 std::chrono::system_clock::time_point system_time(Clock::time_point at) {
@@ -100,14 +83,16 @@ std::chrono::system_clock::time_point system_time(Clock::time_point at) {
 }
 
 Connection::Connection(const std::string& target, const ClientOptions& options)
-    : uses_data_connections(options.data_connections && !uses_tls(options)),
-      target_(value_or_environment(target, "OPTSERVE_SERVER")),
+    : target_(value_or_environment(target, "OPTSERVE_SERVER")),
       token_(value_or_environment(options.token, "OPTSERVE_TOKEN")),
       timeout_(options.timeout) {
   if (target_.empty()) {
     throw rejection(v1::ERROR_REASON_FIELD_REQUIRED, "target", "the target is empty, and OPTSERVE_SERVER is not set");
   }
-  channel_ = grpc::CreateCustomChannel(target_, credentials(options), arguments());
+  auto credentials = options.credentials != nullptr ? options.credentials : credentials_of_environment();
+  uses_data_connections = options.data_connections && credentials == nullptr;
+  if (credentials == nullptr) credentials = grpc::InsecureChannelCredentials();
+  channel_ = grpc::CreateCustomChannel(target_, credentials, arguments());
 }
 
 Clock::time_point Connection::end_of(const Deadline& deadline, std::size_t byte_count) const {
@@ -115,28 +100,31 @@ Clock::time_point Connection::end_of(const Deadline& deadline, std::size_t byte_
   return deadline.at().value_or(Clock::now() + timeout_ + std::chrono::duration_cast<Clock::duration>(transfer));
 }
 
-void Connection::prepare(grpc::ClientContext& context, Clock::time_point end) const {
-  if (!token_.empty()) context.AddMetadata("authorization", "Bearer " + token_);
-  if (end != Clock::time_point::max()) context.set_deadline(system_time(end));
+std::unique_ptr<grpc::ClientContext> Connection::make_context(Clock::time_point end) const {
+  auto context = std::make_unique<grpc::ClientContext>();
+  if (!token_.empty()) context->AddMetadata("authorization", "Bearer " + token_);
+  if (end != Clock::time_point::max()) context->set_deadline(system_time(end));
+  return context;
+}
+
+void Connection::sleep_while_connecting(Clock::duration pause) const {
+  const Clock::time_point end = Clock::now() + pause;
+  channel_->WaitForConnected(system_time(end));
+  std::this_thread::sleep_until(end);
 }
 
 void Connection::retry(const Deadline& deadline, std::size_t byte_count,
-                       const std::function<void(grpc::ClientContext&)>& attempt) const {
+                       const std::function<void(Clock::time_point)>& attempt) const {
   const Clock::time_point end = end_of(deadline, byte_count);
   for (int attempts = 1;; ++attempts) {
-    grpc::ClientContext context;
-    prepare(context, end);
     try {
-      attempt(context);
+      attempt(end);
       return;
     } catch (const Error& error) {
-      const Clock::duration pause = pause_after(attempts, error.failure());
-      if (!is_repeatable(error.failure()) || end - Clock::now() <= pause) {
-        Failure failure = error.failure();
-        note_attempts(failure, attempts);
-        throw Error(std::move(failure));
-      }
-      std::this_thread::sleep_for(pause);
+      Failure failure = error.failure();
+      const auto pause = pause_before_repeat(failure, attempts, end);
+      if (!pause) throw Error(std::move(failure));
+      sleep_while_connecting(*pause);
     }
   }
 }
@@ -149,7 +137,10 @@ void repeat(const Connection& connection, google::protobuf::Message& request, co
   if (id != nullptr && request.GetReflection()->GetString(request, id).empty()) {
     request.GetReflection()->SetString(&request, id, random_name());
   }
-  connection.retry(deadline, 0, [&](grpc::ClientContext& context) { check(attempt(&context), context); });
+  connection.retry(deadline, 0, [&](Clock::time_point end) {
+    const auto context = connection.make_context(end);
+    check(attempt(context.get()), *context);
+  });
 }
 
 }  // namespace optserve::internal

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/support/sync_stream.h>
 
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "failures.h"
@@ -19,11 +19,9 @@ using Clock = Deadline::Clock;
 /// A name that no other client has.
 std::string random_name();
 
-/// The pause before a repeat.
-Clock::duration pause_after(int attempts, const Failure& failure);
-
-/// Adds to a failure how often the call was tried.
-void note_attempts(Failure& failure, int attempts);
+/// The pause before a repeat; none if a repeat has no prospect before the end, and then the failure says how often the
+/// call was tried.
+std::optional<Clock::duration> pause_before_repeat(Failure& failure, int attempts, Clock::time_point end);
 
 /// gRPC's deadline of a time.
 std::chrono::system_clock::time_point system_time(Clock::time_point at);
@@ -42,49 +40,16 @@ class Connection {
   /// When a call is given up that transfers about as many bytes.
   Clock::time_point end_of(const Deadline& deadline, std::size_t byte_count = 0) const;
 
-  /// Sets the metadata and the deadline of a call.
-  void prepare(grpc::ClientContext& context, Clock::time_point end) const;
+  /// The metadata and the deadline of a call.
+  std::unique_ptr<grpc::ClientContext> make_context(Clock::time_point end) const;
 
-  /// Makes attempts until one does not throw, or a repeat has no prospect.
+  /// Sleeps between two attempts. gRPC connects meanwhile, which it does only in a call that waits: between calls that
+  /// fail at once, it looks after a connection every five seconds alone.
+  void sleep_while_connecting(Clock::duration pause) const;
+
+  /// Makes attempts, with the time when they end, until one does not throw, or a repeat has no prospect.
   void retry(const Deadline& deadline, std::size_t byte_count,
-             const std::function<void(grpc::ClientContext&)>& attempt) const;
-
-  // The following calls are made as the generated stubs do, but for messages that are encoded here: chunks are copied
-  // once, from the caller's arrays and to them.
-
-  /// Makes a call with one request and many answers.
-  ///
-  /// @param field number of the chunk in the answers
-  template <class Request>
-  void download(grpc::ClientContext& context, const char* name, const Request& request, int field,
-                const std::function<void(ChunkReader&)>& read) const {
-    using Factory = grpc::internal::ClientReaderFactory<grpc::ByteBuffer>;
-    const grpc::internal::RpcMethod method(name, grpc::internal::RpcMethod::SERVER_STREAMING, channel_);
-    const std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> call(
-        Factory::Create(channel_.get(), method, &context, request));
-    Receiver receiver;
-    {
-      ChunkReader reader(
-          field, [&]() -> auto& { return receiver.next(*call, context); });
-      read(reader);
-    }
-    grpc::ByteBuffer rest;
-    while (call->Read(&rest)) continue;
-    check(call->Finish(), context);
-  }
-
-  /// Makes a call with many requests and one answer.
-  template <class Response>
-  void upload(grpc::ClientContext& context, const char* name, Response& response,
-              const std::function<void(const Send&)>& write) const {
-    using Factory = grpc::internal::ClientWriterFactory<grpc::ByteBuffer>;
-    const grpc::internal::RpcMethod method(name, grpc::internal::RpcMethod::CLIENT_STREAMING, channel_);
-    const std::unique_ptr<grpc::ClientWriter<grpc::ByteBuffer>> call(
-        Factory::Create(channel_.get(), method, &context, &response));
-    write([&](const std::string& head, const std::vector<Piece>& pieces) { return call->Write(join(head, pieces)); });
-    call->WritesDone();
-    check(call->Finish(), context);
-  }
+             const std::function<void(Clock::time_point end)>& attempt) const;
 
  private:
   std::string target_, token_;

@@ -15,16 +15,16 @@
 #include <mutex>
 #include <optional>
 
-// Level 3 of the contract. A client without it opens a GrpcStepChannel in place of this one.
+// Level 3 of the contract. A client without it makes a StreamCall in place of this one.
 
 namespace optserve::internal {
 namespace {
 
 using google::protobuf::io::ZeroCopyInputStream;
 
+constexpr char kMethod[] = "/optserve.v1.SessionService/StepStream";
 constexpr char kGreeting[] = "optserve data 1\n";
 constexpr char kAccepted = 1;
-constexpr int kDataConnectionField = 3;  // of optserve.v1.StepStreamRequest
 constexpr std::size_t kPrefixBytes = 5, kBufferBytes = std::size_t{128} << 10;
 constexpr std::size_t kMaxRuns = 512;  // systems take about a thousand at once
 constexpr timeval kConnectTimeout{1, 0};
@@ -176,17 +176,20 @@ class SocketInput final : public ZeroCopyInputStream {
 /// A channel over a data connection, which is made with the first message; over gRPC if there is none.
 ///
 /// The call carries the first plan, its answer, and how the stream ends.
-class DataStepChannel final : public StepChannel {
+class DataStepChannel final : public StreamCall {
  public:
   DataStepChannel(Connection& connection, std::string host, std::string port)
-      : connection_(connection), host_(std::move(host)), port_(std::move(port)), call_(connection) {}
+      : StreamCall(connection, kMethod, Clock::time_point::max()),
+        connection_(connection),
+        host_(std::move(host)),
+        port_(std::move(port)) {}
 
   bool send(const std::string& head, const std::vector<Piece>& pieces) override {
     if (!is_open_) {
       open(head);
       return failure_ == nullptr;
     }
-    if (!is_connected_) return call_.send(head, pieces);
+    if (!is_connected_) return StreamCall::send(head, pieces);
     std::size_t size = head.size();
     for (const Piece& piece : pieces) size += piece.size;
     std::array<char, kPrefixBytes> prefix{};
@@ -206,21 +209,21 @@ class DataStepChannel final : public StepChannel {
       message_ = std::exchange(planned_, "");
       return array_.emplace(message_.data(), static_cast<int>(message_.size()));
     }
-    if (!is_connected_) return call_.receive();
+    if (!is_connected_) return StreamCall::receive();
     if (!input_.begin()) check_end();
     return input_;
   }
 
   void cancel() override {
-    call_.cancel();
+    StreamCall::cancel();
     const std::lock_guard lock(mutex_);
     is_cancelled_ = true;
     if (is_connected_) socket_.shut(SHUT_RDWR);
   }
 
-  void finish() override {
+  void half_close() override {
     if (is_connected_) socket_.shut(SHUT_WR);
-    call_.finish();
+    StreamCall::half_close();
   }
 
  private:
@@ -229,7 +232,7 @@ class DataStepChannel final : public StepChannel {
     std::exception_ptr failure;
     bool is_connected = false;
     try {
-      is_connected = call_.send(plan, {}) && negotiate();
+      is_connected = StreamCall::send(plan, {}) && negotiate();
     } catch (const Error&) {
       failure = std::current_exception();
     }
@@ -242,13 +245,14 @@ class DataStepChannel final : public StepChannel {
   }
 
   bool negotiate() {
-    v1::DataConnectionRequest request;
-    call_.send(encode_field(kDataConnectionField, request), {});
+    v1::StepStreamRequest request;
+    request.mutable_data_connection();
+    StreamCall::send(request.SerializeAsString(), {});
     v1::StepStreamResponse answer;
-    answer.ParseFromZeroCopyStream(&call_.receive());
+    answer.ParseFromZeroCopyStream(&StreamCall::receive());
     answer.SerializeToString(&planned_);
     try {
-      answer.ParseFromZeroCopyStream(&call_.receive());
+      answer.ParseFromZeroCopyStream(&StreamCall::receive());
     } catch (const Error& error) {
       if (error.reason() != v1::ERROR_REASON_STREAM_PROTOCOL) throw;
       connection_.uses_data_connections = false;  // a server without this level
@@ -259,14 +263,14 @@ class DataStepChannel final : public StepChannel {
       connection_.uses_data_connections = false;
       return false;
     }
-    request.set_ticket(offer.ticket());
-    return call_.send(encode_field(kDataConnectionField, request), {});
+    request.mutable_data_connection()->set_ticket(offer.ticket());
+    return StreamCall::send(request.SerializeAsString(), {});
   }
 
   /// Throws what the call says of the end of the connection.
   [[noreturn]] void check_end() {
     try {
-      call_.receive();
+      StreamCall::receive();
     } catch (const Error& error) {
       if (error.reason() == v1::ERROR_REASON_STREAM_TRUNCATED) throw lost();  // of bytes that were sent all the same
       throw;
@@ -276,7 +280,6 @@ class DataStepChannel final : public StepChannel {
 
   Connection& connection_;
   const std::string host_, port_;
-  GrpcStepChannel call_;
   Socket socket_;
   SocketInput input_{socket_};
   std::mutex mutex_;
@@ -290,11 +293,11 @@ class DataStepChannel final : public StepChannel {
 
 }  // namespace
 
-std::shared_ptr<StepChannel> open_step_channel(Connection& connection) {
+std::shared_ptr<StreamCall> open_step_channel(Connection& connection) {
   if (const auto address = parse_target(connection.target()); address && connection.uses_data_connections) {
     return std::make_shared<DataStepChannel>(connection, address->first, address->second);
   }
-  return std::make_shared<GrpcStepChannel>(connection);
+  return std::make_shared<StreamCall>(connection, kMethod, Clock::time_point::max());
 }
 
 }  // namespace optserve::internal

@@ -2,11 +2,11 @@
 
 #include <memory>
 
-#include "step_channel.h"
+#include "connection.h"
 
 namespace optserve::internal {
 
 /// Opens a channel for steps: over a data connection if the server offers one, else over gRPC.
-std::shared_ptr<StepChannel> open_step_channel(Connection& connection);
+std::shared_ptr<StreamCall> open_step_channel(Connection& connection);
 
 }  // namespace optserve::internal

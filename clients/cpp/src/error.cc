@@ -20,12 +20,6 @@ std::string describe(const Failure& failure) {
   return text;
 }
 
-/// Reads a detail if it has the type of the message.
-template <class Message>
-bool unpack(const google::protobuf::Any& detail, Message& message) {
-  return detail.type_url() == "type.googleapis.com/" + message.GetTypeName() && message.ParseFromString(detail.value());
-}
-
 }  // namespace
 
 Error::Error(Failure failure)
@@ -34,18 +28,11 @@ Error::Error(Failure failure)
 namespace internal {
 
 Failure failure_with(grpc::StatusCode code, const std::string& message, Applied applied) {
-  Failure failure;
-  failure.code = code;
-  failure.message = message;
-  failure.applied = applied;
-  return failure;
+  return {code, message, applied};
 }
 
 Error rejection(v1::ErrorReason reason, const std::string& field, const std::string& message) {
-  Failure failure = failure_with(grpc::StatusCode::INVALID_ARGUMENT, message, Applied::no);
-  failure.reason = reason;
-  failure.field = field;
-  return Error(std::move(failure));
+  return Error({grpc::StatusCode::INVALID_ARGUMENT, message, Applied::no, reason, field});
 }
 
 Error malformed(const std::string& what) {
@@ -65,14 +52,14 @@ void check(const grpc::Status& status, const grpc::ClientContext& context) {
     google::rpc::ErrorInfo info;
     google::rpc::BadRequest request;
     google::rpc::RetryInfo retry;
-    if (unpack(detail, info) && info.domain() == "optserve.v1") {
+    if (detail.UnpackTo(&info) && info.domain() == "optserve.v1") {
       failure.is_described = true;
       v1::ErrorReason_Parse(kPrefix + info.reason(), &failure.reason);
       failure.metadata.insert(info.metadata().begin(), info.metadata().end());
       if (failure.metadata["applied"] == "no") failure.applied = Applied::no;
-    } else if (unpack(detail, request) && request.field_violations_size() > 0) {
+    } else if (detail.UnpackTo(&request) && request.field_violations_size() > 0) {
       failure.field = request.field_violations(0).field();
-    } else if (unpack(detail, retry)) {
+    } else if (detail.UnpackTo(&retry)) {
       const google::protobuf::Duration& delay = retry.retry_delay();
       failure.retry_after = std::chrono::milliseconds(delay.seconds() * 1000 + delay.nanos() / 1'000'000);
     }

@@ -1,30 +1,38 @@
 #include "messages.h"
 
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-#include <grpc/slice.h>
+#include <google/protobuf/wire_format_lite.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "numbers.h"
 
 namespace optserve::internal {
 namespace {
 
+using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedOutputStream;
 
-constexpr std::uint32_t kVarint = 0, kBytes = 2;
-constexpr std::uint32_t tag(int field, std::uint32_t kind) { return static_cast<std::uint32_t>(field) << 3 | kind; }
-
-// Fields of optserve.v1.Chunk.
-constexpr std::uint32_t kOffsetTag = tag(1, kVarint), kDataTag = tag(2, kBytes);
+constexpr std::uint32_t kOffsetTag =
+    WireFormatLite::MakeTag(v1::Chunk::kByteOffsetFieldNumber, WireFormatLite::WIRETYPE_VARINT);
+constexpr std::uint32_t bytes_tag(int field) {
+  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+}
+constexpr std::uint32_t kDataTag = bytes_tag(v1::Chunk::kDataFieldNumber);
 
 /// Elements that are converted at once.
 constexpr std::size_t kConvertCount = 8192;
 
-void append_varint(std::string& to, std::uint64_t value) {
-  for (; value >= 0x80; value >>= 7) to += static_cast<char>(value | 0x80);
-  to += static_cast<char>(value);
+/// Appends to an encoded message what is before the bytes of its chunk, whose number is field.
+void append_chunk(std::string& message, int field, std::uint64_t offset, std::size_t size) {
+  google::protobuf::io::StringOutputStream sink(&message);
+  CodedOutputStream output(&sink);
+  output.WriteTag(bytes_tag(field));
+  output.WriteVarint64(2 + CodedOutputStream::VarintSize64(offset) + CodedOutputStream::VarintSize64(size) + size);
+  output.WriteTag(kOffsetTag);
+  output.WriteVarint64(offset);
+  output.WriteTag(kDataTag);
+  output.WriteVarint64(size);
 }
 
 Error no_message() { return malformed("is no message of this service"); }
@@ -33,56 +41,20 @@ Shape shape_of(const v1::TensorLayout& tensor) { return {tensor.shape().begin(),
 
 }  // namespace
 
-std::string encode_field(int field, const google::protobuf::MessageLite& message) {
-  std::string encoded;
-  append_varint(encoded, tag(field, kBytes));
-  append_varint(encoded, message.ByteSizeLong());
-  message.AppendToString(&encoded);
-  return encoded;
-}
-
-std::string encode_chunk(int field, std::uint64_t offset, std::size_t size) {
-  std::string chunk;
-  append_varint(chunk, kOffsetTag);
-  append_varint(chunk, offset);
-  append_varint(chunk, kDataTag);
-  append_varint(chunk, size);
-  std::string head;
-  append_varint(head, tag(field, kBytes));
-  append_varint(head, chunk.size() + size);
-  return head + chunk;
-}
-
-grpc::ByteBuffer join(const std::string& head, const std::vector<Piece>& pieces) {
-  std::size_t size = head.size();
-  for (const Piece& piece : pieces) size += piece.size;
-  grpc_slice slice = grpc_slice_malloc(size);
-  std::uint8_t* to = GRPC_SLICE_START_PTR(slice);
-  to = std::copy(head.begin(), head.end(), to);
-  for (const Piece& piece : pieces) {
-    std::memcpy(to, piece.data, piece.size);
-    to += piece.size;
-  }
-  const grpc::Slice whole(slice, grpc::Slice::STEAL_REF);
-  return {&whole, 1};
-}
-
 void Payload::add(const std::string& name, const TensorView& tensor, v1::DataType wire) {
-  if (!is_convertible(tensor.dtype(), wire)) {
-    throw rejection(v1::ERROR_REASON_DTYPE_MISMATCH, name,
-                    v1::DataType_Name(tensor.dtype()) + " cannot be sent as " + v1::DataType_Name(wire));
-  }
+  check_convertible(name, tensor.dtype(), wire);
   parts_.emplace_back(tensor, wire);
   byte_count_ += tensor.size() * width(wire);
 }
 
-bool Payload::send(std::string head, int field, const Send& send) const {
+bool Payload::send(StreamCall& call, const google::protobuf::MessageLite& message, int field) const {
+  std::string head = message.SerializeAsString();
   std::vector<Piece> pieces;
   std::vector<std::byte> converted;
   std::size_t offset = 0, size = 0;  // of the chunk
   const auto flush = [&] {
-    if (size > 0) head += encode_chunk(field, offset, size);
-    const bool is_sent = send(head, pieces);
+    if (size > 0) append_chunk(head, field, offset, size);
+    const bool is_sent = call.send(head, pieces);
     offset += std::exchange(size, 0);
     head.clear();
     pieces.clear();
@@ -111,45 +83,29 @@ bool Payload::send(std::string head, int field, const Send& send) const {
 
 void ChunkReader::read(google::protobuf::MessageLite& message) {
   input_.reset();  // it uses the message before
-  input_.emplace(&next_());
+  input_.emplace(&call_.receive());
   std::string head;
-  google::protobuf::io::StringOutputStream sink(&head);
   {
+    google::protobuf::io::StringOutputStream sink(&head);
     CodedOutputStream output(&sink);
-    while (const std::uint32_t key = input_->ReadTag()) {
-      if (key == tag(field_, kBytes)) {  // the last field that this client knows
+    while (const std::uint32_t tag = input_->ReadTag()) {
+      if (tag == bytes_tag(field_)) {  // the last field that this client knows
         enter_chunk();
         break;
       }
-      std::uint64_t value = 0;
-      if (!input_->ReadVarint64(&value)) throw no_message();
-      output.WriteTag(key);
-      output.WriteVarint64(value);
-      if ((key & 7) == kBytes) {
-        std::string bytes;
-        if (!input_->ReadString(&bytes, static_cast<int>(value))) throw no_message();
-        output.WriteString(bytes);
-      } else if ((key & 7) != kVarint) {
-        throw no_message();
-      }
+      if (!WireFormatLite::SkipField(&*input_, tag, &output)) throw no_message();
     }
   }
   if (!message.ParseFromString(head)) throw no_message();
 }
 
 void ChunkReader::enter_chunk() {
-  std::uint64_t offset = 0, size = 0, length = 0;
-  input_->ReadVarint64(&length);
-  while (length > 0) {
-    const std::uint32_t key = input_->ReadTag();
-    if (key == kOffsetTag && input_->ReadVarint64(&offset)) {
-      length -= CodedOutputStream::VarintSize64(offset) + 1;
-    } else if (key == kDataTag && input_->ReadVarint64(&size)) {
-      break;
-    } else {
-      throw no_message();
-    }
-  }
+  std::uint64_t offset = 0, size = 0;
+  const auto limit = input_->ReadLengthAndPushLimit();
+  std::uint32_t tag = input_->ReadTag();
+  if (tag == kOffsetTag && input_->ReadVarint64(&offset)) tag = input_->ReadTag();
+  if (tag == kDataTag ? !input_->ReadVarint64(&size) : tag != 0) throw no_message();
+  input_->PopLimit(limit);
   if (offset != received_) {
     throw malformed("has a chunk at " + std::to_string(offset) + ", not at " + std::to_string(received_));
   }
@@ -188,15 +144,13 @@ const v1::TensorLayout& SessionLayout::find(const std::string& name) const {
 }
 
 std::vector<std::string> SessionLayout::collect(const TensorViews& tensors, v1::DataType wire, Payload& payload) const {
-  std::map<int, const TensorViews::value_type*> sorted;
-  for (const auto& named : tensors) {
-    check_shape(named.first, named.second, shape_of(find(named.first)));
-    sorted.emplace(index_.at(named.first), &named);
-  }
+  for (const auto& [name, tensor] : tensors) check_shape(name, tensor, shape_of(find(name)));
   std::vector<std::string> names;
-  for (const auto& [index, named] : sorted) {
-    payload.add(named->first, named->second, wire == v1::DATA_TYPE_UNSPECIFIED ? tensors_[index].dtype() : wire);
-    names.push_back(named->first);
+  for (const v1::TensorLayout& own : tensors_) {
+    const auto given = tensors.find(own.name());
+    if (given == tensors.end()) continue;
+    payload.add(own.name(), given->second, wire == v1::DATA_TYPE_UNSPECIFIED ? own.dtype() : wire);
+    names.push_back(own.name());
   }
   return names;
 }
@@ -205,10 +159,7 @@ void SessionLayout::check_fillable(const MutableTensorViews& into) const {
   for (const auto& [name, array] : into) {
     const v1::TensorLayout& own = find(name);
     check_shape(name, array, shape_of(own));
-    if (!is_convertible(own.dtype(), array.dtype())) {
-      throw rejection(v1::ERROR_REASON_DTYPE_MISMATCH, name,
-                      v1::DataType_Name(own.dtype()) + " cannot be received as " + v1::DataType_Name(array.dtype()));
-    }
+    check_convertible(name, own.dtype(), array.dtype());
   }
 }
 

@@ -3,45 +3,20 @@
 #include <google/protobuf/empty.pb.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/message_lite.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/support/proto_buffer_reader.h>
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "failures.h"
 #include "optserve/tensor.h"
+#include "stream_call.h"
 
 namespace optserve::internal {
 
 /// Bytes of a chunk, as the contract recommends.
 constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
 
-// Fields of the messages of PullParameters, PushParameters, ExportSnapshot and ImportSnapshot.
-constexpr int kHeaderField = 1, kChunkField = 2;
-
 using Layout = google::protobuf::RepeatedPtrField<v1::TensorLayout>;
-
-/// A run of bytes in memory.
-struct Piece {
-  const void* data;
-  std::size_t size;
-};
-
-/// Sends a message: what is encoded, and then runs of bytes, which are not used after the call. Returns false if the
-/// call has ended.
-using Send = std::function<bool(const std::string& head, const std::vector<Piece>& pieces)>;
-
-/// Encodes a message as a field of another.
-std::string encode_field(int field, const google::protobuf::MessageLite& message);
-
-/// Encodes what is before the bytes of a message's chunk.
-std::string encode_chunk(int field, std::uint64_t offset, std::size_t size);
-
-/// A message in memory of its own, as gRPC sends it.
-grpc::ByteBuffer join(const std::string& head, const std::vector<Piece>& pieces);
 
 /// Tensors one after the other, each in its element type on the wire.
 class Payload {
@@ -53,11 +28,11 @@ class Payload {
 
   std::size_t byte_count() const { return byte_count_; }
 
-  /// Sends a message with a head, and the chunks; the first one is in the same message. Nothing is copied here unless
+  /// Sends a message, and the chunks; the first one is in the same message. Nothing is copied here unless
   /// elements are converted.
   ///
   /// @param field number of the chunk in the messages
-  bool send(std::string head, int field, const Send& send) const;
+  bool send(StreamCall& call, const google::protobuf::MessageLite& message, int field) const;
 
  private:
   std::vector<std::pair<TensorView, v1::DataType>> parts_;
@@ -67,11 +42,8 @@ class Payload {
 /// The messages of an answer, whose chunks are read as one sequence of bytes.
 class ChunkReader {
  public:
-  /// Waits for a message; it is valid until the next call.
-  using Next = std::function<google::protobuf::io::ZeroCopyInputStream&()>;
-
   /// @param field number of the chunk in the messages
-  ChunkReader(int field, Next next) : field_(field), next_(std::move(next)) {}
+  ChunkReader(StreamCall& call, int field) : call_(call), field_(field) {}
 
   /// Reads the next message, up to the bytes of its chunk.
   void read(google::protobuf::MessageLite& message);
@@ -83,33 +55,11 @@ class ChunkReader {
  private:
   void enter_chunk();
 
+  StreamCall& call_;
   const int field_;
-  const Next next_;
   std::optional<google::protobuf::io::CodedInputStream> input_;
   std::uint64_t received_ = 0;
   std::size_t available_ = 0;
-};
-
-/// Receives messages of a call.
-class Receiver {
- public:
-  /// Waits for a message; it is valid until the next call.
-  ///
-  /// @throws Error if the call has ended
-  template <class Call>
-  google::protobuf::io::ZeroCopyInputStream& next(Call& call, const grpc::ClientContext& context) {
-    reader_.reset();
-    buffer_.Clear();  // not held while the next message arrives
-    if (!call.Read(&buffer_)) {
-      check(call.Finish(), context);
-      throw Error(failure_with(grpc::StatusCode::UNAVAILABLE, "the answer ended early"));
-    }
-    return reader_.emplace(&buffer_);
-  }
-
- private:
-  grpc::ByteBuffer buffer_;
-  std::optional<grpc::ProtoBufferReader> reader_;
 };
 
 /// A session's tensors.

@@ -1,5 +1,6 @@
 #include "numbers.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -10,9 +11,6 @@
 namespace optserve {
 namespace {
 
-enum class float16 : std::uint16_t {};
-enum class bfloat16 : std::uint16_t {};
-
 template <class To, class From>
 To bits_as(From value) {
   static_assert(sizeof(To) == sizeof(From));
@@ -21,63 +19,44 @@ To bits_as(From value) {
   return bits;
 }
 
-/// The bits of a float next to a double, the last one set unless it is exact (round to odd), so that rounding once more
-/// rounds the double correctly.
-std::uint32_t odd_bits(double value) {
-  const auto near = static_cast<float>(value);
-  auto bits = bits_as<std::uint32_t>(near);
-  if (near == value || std::isnan(value)) return bits;
-  if (std::abs(static_cast<double>(near)) > std::abs(value)) --bits;
-  return bits | 1;
-}
+double power_of_two(int exponent) { return bits_as<double>(static_cast<std::uint64_t>(1023 + exponent) << 52); }
 
-template <class To, class From>
-To convert_one(From value) {
-  return static_cast<To>(value);
-}
+/// A floating number of 16 bits, with an exponent of 15 - kMantissa bits.
+template <int kMantissa>
+struct Half {
+  static constexpr int kBias = (1 << (14 - kMantissa)) - 1;
+  static constexpr std::uint16_t kInfinity = 0x7fff >> kMantissa << kMantissa;
 
-template <>
-bfloat16 convert_one(double value) {
-  const std::uint32_t bits = odd_bits(value);
-  if (std::isnan(value)) return static_cast<bfloat16>(bits >> 16 | 0x40);
-  return static_cast<bfloat16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-template <>
-float16 convert_one(double value) {
-  const std::uint32_t bits = odd_bits(value), magnitude = bits & 0x7fffffff;
-  std::uint32_t found = 0;
-  if (magnitude > 0x7f800000) {  // NaN
-    found = 0x7e00;
-  } else if (magnitude >= 0x477ff000) {  // rounds to 65536 at least
-    found = 0x7c00;
-  } else if (magnitude >= 0x38800000) {  // normal: the bias of the exponent changes from 127 to 15
-    found = (magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13;
-  } else {  // subnormal: a multiple of 2^-24
-    found = static_cast<std::uint32_t>(std::nearbyint(std::abs(value) * 0x1p24));
+  Half() = default;
+  /// Rounds to nearest, ties to even.
+  explicit Half(double value) {
+    const auto magnitude = std::abs(value);
+    const int exponent = std::max(static_cast<int>(bits_as<std::uint64_t>(magnitude) >> 52) - 1023, 1 - kBias);
+    if (exponent > kBias) {
+      bits = std::isnan(value) ? kInfinity | 1 << (kMantissa - 1) : kInfinity;
+    } else {
+      // In units of the last bit, which the addition rounds away; a carry goes to the exponent.
+      const double units = magnitude * power_of_two(kMantissa - exponent);
+      bits =
+          static_cast<std::uint16_t>(((exponent + kBias - 1) << kMantissa) + static_cast<int>(units + 0x1p52 - 0x1p52));
+    }
+    if (std::signbit(value)) bits |= 0x8000;
   }
-  return static_cast<float16>((bits >> 16 & 0x8000) | found);
-}
+  explicit operator double() const {
+    const std::uint64_t magnitude = static_cast<std::uint64_t>(bits & 0x7fff) << (52 - kMantissa);
+    const double value = (bits & 0x7fff) >= kInfinity ? bits_as<double>(magnitude | 0x7ffULL << 52)
+                                                      : bits_as<double>(magnitude) * power_of_two(1023 - kBias);
+    return std::copysign(value, (bits & 0x8000) != 0 ? -1.0 : 1.0);
+  }
 
-template <>
-double convert_one(bfloat16 value) {
-  return bits_as<float>(static_cast<std::uint32_t>(value) << 16);
-}
-
-template <>
-double convert_one(float16 value) {
-  // The bits at a float's place, and the difference of the exponents' biases.
-  const auto bits = static_cast<std::uint32_t>(value);
-  float found = bits_as<float>((bits & 0x7fff) << 13) * 0x1p112F;
-  if (found >= 65536) found = bits_as<float>(0x7f800000U | (bits & 0x3ff) << 13);
-  return std::copysign(found, (bits & 0x8000) != 0 ? -1.0F : 1.0F);
-}
+  std::uint16_t bits = 0;
+};
 
 /// Calls with an element of a floating type.
 template <class Call>
 void dispatch(v1::DataType dtype, const Call& call) {
-  if (dtype == v1::DATA_TYPE_FLOAT16) call(float16());
-  if (dtype == v1::DATA_TYPE_BFLOAT16) call(bfloat16());
+  if (dtype == v1::DATA_TYPE_FLOAT16) call(Half<10>());
+  if (dtype == v1::DATA_TYPE_BFLOAT16) call(Half<7>());
   if (dtype == v1::DATA_TYPE_FLOAT32) call(float());
   if (dtype == v1::DATA_TYPE_FLOAT64) call(double());
 }
@@ -128,8 +107,10 @@ void check_shape(const std::string& name, const TensorView& tensor, const Shape&
   throw rejection(v1::ERROR_REASON_SHAPE_MISMATCH, name, "the shape is " + text(own) + ", but must be " + text(shape));
 }
 
-bool is_convertible(v1::DataType from, v1::DataType to) {
-  return (from == to && width(from) > 0) || (is_floating(from) && is_floating(to));
+void check_convertible(const std::string& name, v1::DataType from, v1::DataType to) {
+  if ((from == to && width(from) > 0) || (is_floating(from) && is_floating(to))) return;
+  throw rejection(v1::ERROR_REASON_DTYPE_MISMATCH, name,
+                  v1::DataType_Name(from) + " cannot be converted to " + v1::DataType_Name(to));
 }
 
 void convert(const void* from, v1::DataType from_type, void* to, v1::DataType to_type, std::size_t count) {
@@ -142,7 +123,7 @@ void convert(const void* from, v1::DataType from_type, void* to, v1::DataType to
       const auto* read = static_cast<const decltype(source)*>(from);
       auto* write = static_cast<decltype(target)*>(to);
       for (std::size_t i = 0; i < count; ++i) {
-        write[i] = convert_one<decltype(target)>(convert_one<double>(read[i]));
+        write[i] = static_cast<decltype(target)>(static_cast<double>(read[i]));
       }
     });
   });

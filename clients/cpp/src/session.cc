@@ -12,7 +12,6 @@ namespace {
 using Sessions = v1::SessionService::Stub;
 using Workers = v1::WorkerService::Stub;
 using internal::call;
-using internal::rejection;
 
 }  // namespace
 
@@ -43,8 +42,8 @@ StepResult Session::step(const TensorViews& gradients, const StepOptions& option
 
 StepStream Session::stream(int window) {
   if (window < 1 || window > internal::kMaxWindow) {
-    throw rejection(v1::ERROR_REASON_OUT_OF_RANGE, "window",
-                    "the window is " + std::to_string(window) + ", but must be from 1 to 64");
+    throw internal::rejection(v1::ERROR_REASON_OUT_OF_RANGE, "window",
+                              "the window is " + std::to_string(window) + ", but must be from 1 to 64");
   }
   return {engine_, window};
 }
@@ -55,15 +54,17 @@ Parameters Session::pull(v1::PullParametersRequest request, const MutableTensorV
   engine_->layout().check_fillable(into);
   request.set_name(name());
   Parameters found;
-  const auto read = [&](internal::ChunkReader& reader) {
+  connection_->retry(deadline, engine_->layout().byte_count(), [&](auto end) {
+    internal::StreamCall call(*connection_, "/optserve.v1.SessionService/PullParameters", end);
+    call.send(request.SerializeAsString(), {});
+    call.half_close();
     v1::PullParametersResponse answer;
+    internal::ChunkReader reader(call, answer.kChunkFieldNumber);
     reader.read(answer);
     found.step = answer.header().step();
     found.is_modified = !answer.header().not_modified();
     if (found.is_modified) found.tensors = read_parameters(answer.header().layout(), into, reader);
-  };
-  connection_->retry(deadline, engine_->layout().byte_count(), [&](grpc::ClientContext& context) {
-    connection_->download(context, "/optserve.v1.SessionService/PullParameters", request, internal::kChunkField, read);
+    call.finish();
   });
   if (found.is_modified) engine_->note_parameters(found.step);
   return found;
@@ -71,33 +72,34 @@ Parameters Session::pull(v1::PullParametersRequest request, const MutableTensorV
 
 v1::Session Session::push(const TensorViews& values, v1::PushHeader header, Deadline deadline) {
   internal::Payload payload;
+  v1::PushParametersRequest request;
   for (std::string& tensor : engine_->layout().collect(values, header.wire_dtype(), payload)) {
     header.add_tensors(std::move(tensor));
   }
   header.set_name(name());
   if (header.request_id().empty()) header.set_request_id(internal::random_name());
   header.set_byte_count(payload.byte_count());
+  *request.mutable_header() = std::move(header);
   v1::PushParametersResponse response;
-  connection_->retry(deadline, payload.byte_count(), [&](grpc::ClientContext& context) {
-    connection_->upload(context, "/optserve.v1.SessionService/PushParameters", response, [&](const auto& send) {
-      payload.send(internal::encode_field(internal::kHeaderField, header), internal::kChunkField, send);
-    });
+  connection_->retry(deadline, payload.byte_count(), [&](auto end) {
+    internal::StreamCall call(*connection_, "/optserve.v1.SessionService/PushParameters", end);
+    payload.send(call, request, request.kChunkFieldNumber);
+    call.half_close();
+    response.ParseFromZeroCopyStream(&call.receive());
+    call.finish();
   });
   return response.session();
 }
 
 void Session::watch(const std::function<bool(const v1::WatchSessionResponse&)>& on_event, Deadline deadline) const {
-  grpc::ClientContext context;
-  connection_->prepare(context, connection_->end_of(deadline));
+  const auto context = connection_->make_context(connection_->end_of(deadline));
   v1::WatchSessionRequest request;
   request.set_name(name());
-  Sessions stub(connection_->channel());
-  const auto call = stub.WatchSession(&context, request);
-  v1::WatchSessionResponse event;
-  while (call->Read(&event)) {
+  const auto call = Sessions(connection_->channel()).WatchSession(context.get(), request);
+  for (v1::WatchSessionResponse event; call->Read(&event);) {
     if (!on_event(event)) return;
   }
-  internal::check(call->Finish(), context);
+  internal::check(call->Finish(), *context);
 }
 
 void Session::delete_session(Deadline deadline) {

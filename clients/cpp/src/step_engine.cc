@@ -1,7 +1,7 @@
 #include "step_engine.h"
 
 #include <algorithm>
-#include <charconv>
+#include <cstdlib>
 #include <utility>
 
 #include "data_channel.h"
@@ -12,15 +12,12 @@ namespace {
 
 constexpr std::chrono::milliseconds kHalfCloseTimeout{500};
 
-// Fields of optserve.v1.StepStreamRequest and StepStreamResponse.
-constexpr int kPlanField = 1, kStepField = 2, kRequestChunkField = 4, kResponseChunkField = 6;
+constexpr Clock::duration kConnectSlice = std::chrono::milliseconds(50);  // after which a pause looks whether to end
 
 /// Unlocks a lock for a scope.
 class Unlocked {
  public:
   explicit Unlocked(std::unique_lock<std::mutex>& lock) : lock_(lock) { lock_.unlock(); }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
   ~Unlocked() { lock_.lock(); }
 
  private:
@@ -29,22 +26,15 @@ class Unlocked {
 
 /// The sequence with which the server says to continue; 0 if it says none.
 std::uint64_t expected_sequence(const Failure& failure) {
-  if (failure.reason != v1::ERROR_REASON_SEQUENCE_GAP && failure.reason != v1::ERROR_REASON_SEQUENCE_REUSED &&
-      failure.reason != v1::ERROR_REASON_SEQUENCE_EXPIRED) {
-    return 0;
-  }
-  std::uint64_t sequence = 0;
-  if (const auto text = failure.metadata.find("expected"); text != failure.metadata.end()) {
-    std::from_chars(text->second.data(), text->second.data() + text->second.size(), sequence);
-  }
-  return sequence;
+  const auto expected = failure.metadata.find("expected");
+  const bool is_sequence = v1::ErrorReason_Name(failure.reason).rfind("ERROR_REASON_SEQUENCE_", 0) == 0;
+  return is_sequence && expected != failure.metadata.end() ? std::strtoull(expected->second.c_str(), nullptr, 10) : 0;
 }
 
 /// Receives the answer to a step, and that to its plan before it.
-StepResult receive_result(StepChannel& channel, PendingStep& step) {
-  ChunkReader reader(
-      kResponseChunkField, [&]() -> auto& { return channel.receive(); });
+StepResult receive_result(StreamCall& channel, PendingStep& step) {
   v1::StepStreamResponse answer;
+  ChunkReader reader(channel, answer.kChunkFieldNumber);
   reader.read(answer);
   if (answer.has_planned()) {
     step.plan->parameters = answer.planned().parameters();
@@ -77,27 +67,11 @@ StepEngine::~StepEngine() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::uint64_t StepEngine::epoch() {
-  const std::lock_guard lock(mutex_);
-  return epoch_;
-}
-
-std::uint64_t StepEngine::failures() {
-  const std::lock_guard lock(mutex_);
-  return failures_;
-}
-
 StepResult StepEngine::step(const TensorViews& gradients, const StepOptions& options, const Deadline& deadline,
                             int window, std::optional<std::uint64_t> failures) {
   Lock lock(mutex_);
   const std::shared_ptr<PendingStep> step = enqueue(lock, gradients, options, deadline, window, failures);
-  while (!step->is_settled) {
-    if (is_reading_) {
-      changed_.wait(lock);
-    } else {
-      settle_oldest(lock);
-    }
-  }
+  settle_until(lock, [&] { return step->is_settled; });
   return step->promise.get_future().get();
 }
 
@@ -105,19 +79,13 @@ std::future<StepResult> StepEngine::submit(const TensorViews& gradients, const S
                                            const Deadline& deadline, int window,
                                            std::optional<std::uint64_t> failures) {
   Lock lock(mutex_);
-  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-  return enqueue(lock, gradients, options, deadline, window, failures)->promise.get_future();
-}
-
-void StepEngine::run() {
-  Lock lock(mutex_);
-  while (!is_ended_) {
-    if (waiting_.empty() || is_reading_) {
-      changed_.wait(lock);
-    } else {
-      settle_oldest(lock);
-    }
+  if (!thread_.joinable()) {
+    thread_ = std::thread([this] {
+      Lock own(mutex_);
+      settle_until(own, [this] { return is_ended_; });
+    });
   }
+  return enqueue(lock, gradients, options, deadline, window, failures)->promise.get_future();
 }
 
 void StepEngine::set_membership(std::uint64_t epoch, std::uint64_t next_sequence) {
@@ -125,11 +93,6 @@ void StepEngine::set_membership(std::uint64_t epoch, std::uint64_t next_sequence
   changed_.wait(lock, [&] { return waiting_.empty(); });
   epoch_ = epoch;
   if (next_sequence > 0) next_ = next_sequence;
-}
-
-void StepEngine::note_parameters(std::int64_t step) {
-  const std::lock_guard lock(mutex_);
-  parameters_step_ = step;
 }
 
 void StepEngine::close() {
@@ -145,6 +108,7 @@ void StepEngine::close() {
     alarm.Set(std::chrono::system_clock::now() + kHalfCloseTimeout, [channel = channel_](bool is_expired) {
       if (is_expired) channel->cancel();
     });
+    channel_->half_close();
     channel_->finish();
     channel_.reset();
   }
@@ -154,8 +118,9 @@ void StepEngine::close() {
 std::shared_ptr<PendingStep> StepEngine::prepare(const TensorViews& gradients, const StepOptions& options,
                                                  const Deadline& deadline) {
   auto step = std::make_shared<PendingStep>();
-  v1::StepPlan plan = options.plan;
-  v1::StepStart& start = step->start = options.start;
+  v1::StepStreamRequest first;
+  v1::StepPlan& plan = *first.mutable_plan() = options.plan;
+  v1::StepStart& start = *step->request.mutable_step() = options.start;
   plan.set_session(session_);
   for (std::string& name : layout_.collect(gradients, plan.gradient_dtype(), step->payload)) {
     plan.add_tensors(std::move(name));
@@ -182,7 +147,7 @@ std::shared_ptr<PendingStep> StepEngine::prepare(const TensorViews& gradients, c
     plan.set_worker_epoch(epoch_);
     start.set_sequence(next_);
   }
-  if (std::string encoded = encode_field(kPlanField, plan); plan_ == nullptr || plan_->encoded != encoded) {
+  if (std::string encoded = first.SerializeAsString(); plan_ == nullptr || plan_->encoded != encoded) {
     plan_ = std::make_shared<Plan>(Plan{std::move(encoded), plan.has_pull(), {}});
   }
   step->plan = plan_;
@@ -204,9 +169,9 @@ std::shared_ptr<PendingStep> StepEngine::enqueue(Lock& lock, const TensorViews& 
     throw Error(failure_with(grpc::StatusCode::ABORTED, "an earlier step of the stream failed", Applied::no));
   }
   std::shared_ptr<PendingStep> step = prepare(gradients, options, deadline);
-  if (step->start.sequence() > 0) ++next_;
+  if (step->sequence() > 0) ++next_;
   waiting_.push_back(step);
-  if (!is_writing_ && !is_recovering_) write(lock, kMaxWindow);
+  if (!is_writing_ && (sent_ > 0 || waiting_.size() == 1)) write(lock, kMaxWindow);  // not before earlier ones
   changed_.notify_all();
   return step;
 }
@@ -219,7 +184,7 @@ void StepEngine::write(Lock& lock, std::size_t limit) {
     channel_ = open_step_channel(*connection_);
     announced_.reset();
   }
-  const std::shared_ptr<StepChannel> channel = channel_;
+  const std::shared_ptr<StreamCall> channel = channel_;
   while (channel_ == channel && sent_ < waiting_.size() && limit-- > 0) {
     const std::shared_ptr<PendingStep> step = waiting_[sent_++];
     const bool is_announced = std::exchange(announced_, step->plan) == step->plan;
@@ -227,8 +192,7 @@ void StepEngine::write(Lock& lock, std::size_t limit) {
     {
       const Unlocked unlocked(lock);
       if (is_announced || channel->send(step->plan->encoded, {})) {  // what fails is not answered
-        step->payload.send(encode_field(kStepField, step->start), kRequestChunkField,
-                           [&](const auto& head, const auto& pieces) { return channel->send(head, pieces); });
+        step->payload.send(*channel, step->request, v1::StepStreamRequest::kChunkFieldNumber);
       }
     }
     step->is_written = true;
@@ -238,21 +202,26 @@ void StepEngine::write(Lock& lock, std::size_t limit) {
   changed_.notify_all();
 }
 
-/// Reads the answer to the oldest step, connecting again if that helps.
-void StepEngine::settle_oldest(Lock& lock) {
-  is_reading_ = true;
-  const std::shared_ptr<PendingStep> step = waiting_.front();
-  for (int attempts = 1; !step->is_settled; ++attempts) {
-    try {
-      exchange(lock, *step);
-    } catch (const Error& error) {
-      is_recovering_ = true;
-      drop(lock);
-      accept_error(lock, error.failure(), attempts);
+/// Reads answers, unless another thread does, until something holds. Connects again if that helps.
+void StepEngine::settle_until(Lock& lock, const std::function<bool()>& is_done) {
+  while (!is_done()) {
+    if (waiting_.empty() || is_reading_) {
+      changed_.wait(lock);
+      continue;
     }
+    is_reading_ = true;
+    const std::shared_ptr<PendingStep> step = waiting_.front();
+    for (int attempts = 1; !step->is_settled; ++attempts) {
+      try {
+        exchange(lock, *step);
+      } catch (const Error& error) {
+        drop(lock);
+        accept_error(lock, error.failure(), attempts);
+      }
+    }
+    is_reading_ = false;
+    changed_.notify_all();
   }
-  is_reading_ = is_recovering_ = false;
-  changed_.notify_all();
 }
 
 void StepEngine::exchange(Lock& lock, PendingStep& step) {
@@ -260,7 +229,7 @@ void StepEngine::exchange(Lock& lock, PendingStep& step) {
   if (is_closing_) throw Error(failure_with(grpc::StatusCode::CANCELLED, "the stream was closed"));
   if (sent_ == 0) write(lock, 1);
   set_alarm(step.end);
-  const std::shared_ptr<StepChannel> channel = channel_;
+  const std::shared_ptr<StreamCall> channel = channel_;
   StepResult result;
   {
     const Unlocked unlocked(lock);
@@ -268,7 +237,7 @@ void StepEngine::exchange(Lock& lock, PendingStep& step) {
   }
   changed_.wait(lock, [&] { return step.is_written; });  // the thread that wrote it uses its arrays no more
   if (step.plan->pulls) parameters_step_ = result.parameters_step;
-  if (step.start.sequence() > 0) result.result.set_worker(worker_);
+  if (step.sequence() > 0) result.result.set_worker(worker_);
   waiting_.pop_front();
   --sent_;
   step.is_settled = true;
@@ -279,33 +248,34 @@ void StepEngine::exchange(Lock& lock, PendingStep& step) {
 void StepEngine::drop(Lock& lock) {
   if (channel_ != nullptr) channel_->cancel();
   channel_.reset();
+  sent_ = 0;
   changed_.wait(lock, [&] { return !is_writing_; });
   for (const std::shared_ptr<PendingStep>& step : waiting_) step->is_written = false;
-  sent_ = 0;
 }
 
 /// Decides what follows from an error that ended the channel.
 void StepEngine::accept_error(Lock& lock, Failure failure, int attempts) {
   const PendingStep& oldest = *waiting_.front();
-  const std::uint64_t sequence = oldest.start.sequence(), expected = expected_sequence(failure);
+  const std::uint64_t sequence = oldest.sequence(), expected = expected_sequence(failure);
   if (is_closing_) {
     failure = failure_with(grpc::StatusCode::CANCELLED, "the stream was closed");
   } else if (failure.reason == v1::ERROR_REASON_SEQUENCE_REUSED && sequence < unknown_below_ && expected > sequence) {
     next_ = expected;  // the step whose result stayed unknown was applied
     for (const std::shared_ptr<PendingStep>& step : waiting_) {
-      if (step->start.sequence() > 0) step->start.set_sequence(next_++);
+      if (step->sequence() > 0) step->request.mutable_step()->set_sequence(next_++);
     }
     return;
-  } else if (is_repeatable(failure)) {
-    const Clock::duration pause = pause_after(attempts, failure);
-    if (oldest.end - Clock::now() > pause) {
-      changed_.wait_for(lock, pause, [&] { return is_closing_; });
-      return;
-    }
+  } else {
     if (!failure.is_described && oldest.end <= Clock::now()) {
       failure = failure_with(grpc::StatusCode::DEADLINE_EXCEEDED, "no answer came before the deadline");
     }
-    note_attempts(failure, attempts);
+    if (const auto pause = pause_before_repeat(failure, attempts, oldest.end)) {
+      for (const Clock::time_point end = Clock::now() + *pause; Clock::now() < end && !is_closing_;) {
+        const Unlocked unlocked(lock);
+        connection_->sleep_while_connecting(std::min(end - Clock::now(), kConnectSlice));
+      }
+      return;
+    }
   }
   reject(failure);
 }
@@ -313,11 +283,10 @@ void StepEngine::accept_error(Lock& lock, Failure failure, int attempts) {
 /// Fails the oldest step, and abandons those behind it.
 void StepEngine::reject(const Failure& failure) {
   Failure own = failure;
-  std::uint64_t first = 0;
   for (const std::shared_ptr<PendingStep>& step : waiting_) {
     own.applied = step->is_sent ? failure.applied : Applied::no;
-    if (const std::uint64_t sequence = step->start.sequence(); sequence > 0) {
-      if (first == 0) first = sequence;
+    if (const std::uint64_t sequence = step->sequence(); sequence > 0) {
+      next_ = std::min(next_, sequence);
       if (own.applied == Applied::unknown) unknown_below_ = std::max(unknown_below_, sequence + 1);
     }
     step->is_settled = true;
@@ -326,7 +295,6 @@ void StepEngine::reject(const Failure& failure) {
   }
   waiting_.clear();
   ++failures_;
-  if (first > 0) next_ = first;
   if (const std::uint64_t expected = expected_sequence(failure); expected > 0) next_ = expected;
 }
 
@@ -336,19 +304,17 @@ void StepEngine::set_alarm(Clock::time_point at) {
   if (at >= alarm_at_) return;
   alarm_at_ = at;
   alarm_.emplace().Set(system_time(at), [weak = weak_from_this()](bool is_expired) {
-    if (const auto engine = weak.lock(); engine != nullptr && is_expired) engine->on_alarm();
+    const auto engine = weak.lock();
+    if (engine == nullptr || !is_expired) return;
+    const std::lock_guard lock(engine->mutex_);
+    engine->alarm_at_ = Clock::time_point::max();
+    if (engine->waiting_.empty()) return;
+    if (const Clock::time_point end = engine->waiting_.front()->end; end > Clock::now()) {
+      engine->set_alarm(end);
+    } else if (engine->channel_ != nullptr) {
+      engine->channel_->cancel();
+    }
   });
-}
-
-void StepEngine::on_alarm() {
-  const std::lock_guard lock(mutex_);
-  alarm_at_ = Clock::time_point::max();
-  if (waiting_.empty()) return;
-  if (waiting_.front()->end > Clock::now()) {
-    set_alarm(waiting_.front()->end);
-  } else if (channel_ != nullptr) {
-    channel_->cancel();
-  }
 }
 
 }  // namespace optserve::internal

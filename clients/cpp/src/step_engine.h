@@ -2,6 +2,7 @@
 
 #include <grpcpp/alarm.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -12,7 +13,6 @@
 
 #include "connection.h"
 #include "optserve/session.h"
-#include "step_channel.h"
 
 namespace optserve::internal {
 
@@ -28,7 +28,7 @@ struct Plan {
 /// A step without a result.
 struct PendingStep {
   std::shared_ptr<Plan> plan;
-  v1::StepStart start;
+  v1::StepStreamRequest request;  ///< with a StepStart
   Payload payload;
   MutableTensorViews into;
   Clock::time_point end;
@@ -36,6 +36,8 @@ struct PendingStep {
   bool is_sent = false;     ///< at least in part, on any channel
   bool is_written = false;  ///< as a whole, on the current channel
   bool is_settled = false;
+
+  std::uint64_t sequence() const { return request.step().sequence(); }
 };
 
 /// Takes the steps of one worker, several of them in flight at once, for any number of threads.
@@ -50,15 +52,13 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
  public:
   StepEngine(std::shared_ptr<Connection> connection, const v1::Session& session, std::string worker,
              std::uint64_t next_sequence);
-  StepEngine(const StepEngine&) = delete;
-  StepEngine& operator=(const StepEngine&) = delete;
   ~StepEngine();
 
   const std::string& worker() const { return worker_; }
   const SessionLayout& layout() const { return layout_; }
-  std::uint64_t epoch();
+  std::uint64_t epoch() const { return epoch_; }
   /// How often steps have failed. A stream ends with the next failure, because its steps build on each other.
-  std::uint64_t failures();
+  std::uint64_t failures() const { return failures_; }
 
   /// Takes a step and waits for its result; see Session::step.
   ///
@@ -71,7 +71,7 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
   /// Takes the following steps in a membership, or in none if the epoch is 0.
   void set_membership(std::uint64_t epoch, std::uint64_t next_sequence);
   /// Notes the step of parameters that the caller received.
-  void note_parameters(std::int64_t step);
+  void note_parameters(std::int64_t step) { parameters_step_ = step; }
   /// Ends the stream, and fails the steps in flight.
   void close();
 
@@ -83,14 +83,12 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
   std::shared_ptr<PendingStep> enqueue(Lock& lock, const TensorViews& gradients, const StepOptions& options,
                                        const Deadline& deadline, int window, std::optional<std::uint64_t> failures);
   void write(Lock& lock, std::size_t limit);
-  void settle_oldest(Lock& lock);
+  void settle_until(Lock& lock, const std::function<bool()>& is_done);
   void exchange(Lock& lock, PendingStep& step);
   void accept_error(Lock& lock, Failure failure, int attempts);
   void reject(const Failure& failure);
   void drop(Lock& lock);
   void set_alarm(Clock::time_point at);
-  void on_alarm();
-  void run();
 
   const std::shared_ptr<Connection> connection_;
   const std::string session_, worker_;
@@ -100,14 +98,14 @@ class StepEngine : public std::enable_shared_from_this<StepEngine> {
   std::condition_variable changed_;
   std::deque<std::shared_ptr<PendingStep>> waiting_;  // steps without an answer, in order
   std::size_t sent_ = 0;                              // how many of them were sent on the channel
-  std::shared_ptr<StepChannel> channel_;
+  std::shared_ptr<StreamCall> channel_;
   std::shared_ptr<Plan> plan_, announced_;  // of the last step; the last one on the channel
   std::uint64_t next_;
   std::uint64_t unknown_below_ = 0;  // lower sequences may have been used by steps whose result is not known
-  std::uint64_t epoch_ = 0, failures_ = 0;
-  std::int64_t parameters_step_;
+  std::atomic<std::uint64_t> epoch_{0}, failures_{0};
+  std::atomic<std::int64_t> parameters_step_;
   bool is_writing_ = false, is_reading_ = false;  // whether a thread does
-  bool is_recovering_ = false, is_closing_ = false, is_ended_ = false;
+  bool is_closing_ = false, is_ended_ = false;
   std::thread thread_;                // settles steps of futures
   std::optional<grpc::Alarm> alarm_;  // gRPC's streams have no deadline of a message
   Clock::time_point alarm_at_ = Clock::time_point::max();

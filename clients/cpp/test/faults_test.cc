@@ -146,24 +146,28 @@ authority, folder = Authority(), Path(sys.argv[1])
   const std::vector<std::string> own{"--tls-certificate=" + (folder / "own.pem"), "--tls-key=" + (folder / "own.key")};
   ClientOptions options;
   options.timeout = seconds(5);
-  options.ca_file = folder / "ca.pem";
+  grpc::SslCredentialsOptions tls;
+  tls.pem_root_certs = contents(folder / "ca.pem");
+  options.credentials = grpc::SslCredentials(tls);
   {
     Server server(own);
     Client client(server.address(), options);
     EXPECT_EQ(new_session(client, sgd(1), kOne).step({{"w", kOne}})->step(), 1);
   }
   Server server({own[0], own[1], "--tls-client-ca=" + (folder / "ca.pem")});
-  setenv("OPTSERVE_CA", options.ca_file.c_str(), 1);
+  setenv("OPTSERVE_CA", (folder / "ca.pem").c_str(), 1);
   ClientOptions without;
   without.timeout = seconds(1);
   EXPECT_EQ(error_of([&] { capabilities(Client(server.address(), without)); }).code(), grpc::StatusCode::UNAVAILABLE);
   unsetenv("OPTSERVE_CA");
-  options.certificate_file = folder / "own.pem";
-  options.key_file = folder / "own.key";
+  tls.pem_cert_chain = contents(folder / "own.pem");
+  tls.pem_private_key = contents(folder / "own.key");
+  options.credentials = grpc::SslCredentials(tls);
   Client client(server.address(), options);
   EXPECT_EQ(new_session(client, sgd(1), kOne).step({{"w", kOne}})->step(), 1);
-  options.key_file = folder / "missing";
-  EXPECT_EQ(error_of([&] { Client(server.address(), options); }).field(), "tls");
+  setenv("OPTSERVE_CA", (folder / "missing").c_str(), 1);
+  EXPECT_EQ(error_of([&] { Client(server.address(), without); }).field(), "OPTSERVE_CA");
+  unsetenv("OPTSERVE_CA");
 }
 
 /// Gives up a step whose answer is late, and settles it.
@@ -253,6 +257,26 @@ TEST(Faults, ServerKilledAtEveryFailpoint) {
     EXPECT_EQ(train(client, kSteps, nothing), expected);
     EXPECT_TRUE(first.has_ended());
     first.kill();
+  }
+}
+
+/// gRPC alone would look after a connection every five seconds only.
+TEST(Faults, ConnectsSoonWhenTheServerIsBack) {
+  const TemporaryFolder folder;
+  for (const std::string data_port : {"off", "0"}) {
+    const std::vector<std::string> flags{"--data-dir=" + (folder / data_port), "--data-port=" + data_port};
+    Server first(flags);
+    Client client(first.address());
+    Session session = new_session(client, sgd(1), kOne);
+    session.step({{"w", kOne}});
+    first.kill();
+    auto next = std::async(std::launch::async, [&] { return session.step({{"w", kOne}})->step(); });
+    std::vector<std::string> again = flags;
+    again.push_back("--port=" + first.address().substr(first.address().rfind(':') + 1));
+    const Server second(again);
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_EQ(next.get(), 2);
+    EXPECT_LE(std::chrono::steady_clock::now() - begin, seconds(3));
   }
 }
 

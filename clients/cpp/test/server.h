@@ -33,6 +33,9 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// What is in a file.
+std::string contents(const std::string& path);
+
 /// The interpreter that has the server: OPTSERVE_PYTHON, or the repository's own.
 std::string python();
 

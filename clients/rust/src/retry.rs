@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::error::{Error, Result};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Speed of a slow network, by which deadlines are extended.
 const BYTES_PER_SECOND: u64 = 10_000_000;
 

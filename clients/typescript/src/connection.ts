@@ -44,7 +44,7 @@ const CHANNEL_OPTIONS: grpc.ChannelOptions = {
   "grpc.keepalive_time_ms": 330_000,
   "grpc.keepalive_timeout_ms": 20_000,
   "grpc.initial_reconnect_backoff_ms": 100,
-  "grpc.max_reconnect_backoff_ms": 3_000,
+  "grpc.max_reconnect_backoff_ms": 1_000,
   "grpc.use_local_subchannel_pool": 1,
   // Calls are repeated here; for repeats of its own, gRPC would keep what is sent.
   "grpc.enable_retries": 0,

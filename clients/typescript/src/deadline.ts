@@ -13,7 +13,7 @@ export interface CallOptions {
 
 const BYTES_PER_MS = 10e3;
 const FIRST_PAUSE_MS = 100;
-const LONGEST_PAUSE_MS = 3_000;
+const LONGEST_PAUSE_MS = 1_000;
 
 /** The default time for a call, lengthened for a transfer by a second for each 10 MB. */
 export function allowance(timeoutMs: number, byteCount: number): number {

@@ -49,9 +49,13 @@ export class OptserveError extends Error {
   }
 }
 
+/** Statuses of a call whose answer was lost, unless the server has sent them itself. */
+const LOST = new Set([Code.CANCELLED, Code.DEADLINE_EXCEEDED]);
+
 /** Whether the same call may succeed later. */
 export function isRetryable(error: OptserveError): boolean {
-  return error.code === Code.UNAVAILABLE || error.retryAfterMs !== undefined;
+  const isLost = error.reason === undefined && LOST.has(error.code);
+  return isLost || error.code === Code.UNAVAILABLE || error.retryAfterMs !== undefined;
 }
 
 /** The typed error of a call that failed. */

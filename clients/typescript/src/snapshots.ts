@@ -9,21 +9,27 @@ import type { SessionHandle } from "./session.js";
 import * as v1 from "./v1.js";
 import { toBytes } from "./values.js";
 
+/** The default time for an export, whose length only the server knows. */
+const EXPORT_MS = 86_400_000;
+
 /**
  * Reads a session, or one of its snapshots, as a file that `importSession` takes.
  *
  * @param name - `sessions/{id}` or `sessions/{id}/snapshots/{step}`.
  */
 export async function exportSession(client: Client, name: string, options: CallOptions = {}): Promise<Uint8Array> {
-  let file: Uint8Array | undefined;
-  let received = 0;
-  for await (const { header, chunk } of client.sessions.exportSnapshot({ name }, options)) {
-    if (header) file = new Uint8Array(header.byteCount);
-    file?.set(chunk?.data ?? [], received);
-    received += chunk?.data.length ?? 0;
-  }
-  if (file?.length !== received) throw new OptserveError("the file ended before it was complete", Code.UNAVAILABLE);
-  return file;
+  const attempt = async () => {
+    let file: Uint8Array | undefined;
+    let received = 0;
+    for await (const { header, chunk } of client.sessions.exportSnapshot({ name }, options)) {
+      if (header) file = new Uint8Array(header.byteCount);
+      file?.set(chunk?.data ?? [], received);
+      received += chunk?.data.length ?? 0;
+    }
+    if (file?.length !== received) throw new OptserveError("the file ended before it was complete", Code.UNAVAILABLE);
+    return file;
+  };
+  return client.connection.retry(attempt, { ...options, timeoutMs: options.timeoutMs ?? EXPORT_MS });
 }
 
 /** Creates a session from what `exportSession` has read, from this or another server. */

@@ -15,8 +15,6 @@ import { toValue } from "./values.js";
 export const MAX_WINDOW = 64;
 /** Plans that are kept for steps that take turns. */
 const MAX_PLANS = 16;
-/** Statuses of a call whose answer was lost, unless the server has sent them itself. */
-const LOST = new Set([Code.CANCELLED, Code.DEADLINE_EXCEEDED]);
 /** A channel, and what was sent and is to be received on it. */
 interface OpenStream {
   readonly channel: StepChannel | DataChannel;
@@ -240,8 +238,7 @@ export class StepEngine {
       this.#pump();
       return;
     }
-    const isLost = error.reason === undefined && LOST.has(error.code);
-    if (isRetryable(error) || isLost) {
+    if (isRetryable(error)) {
       const pause = pauseMs(++this.#failures, error);
       if (pause < oldest.deadline.remaining()) {
         this.#pause = setTimeout(() => {

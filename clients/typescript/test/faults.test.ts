@@ -104,6 +104,22 @@ test("steps in flight survive a server that is killed and started again", async 
   assert.deepEqual((await session.pull()).arrays, await expected(all, [1, 2, 3, 4, 5, 6]));
 });
 
+for (const dataConnections of [false, true]) {
+  test(`a step follows soon when the server is back, ${dataConnections ? "with" : "without"} data connections`, async () => {
+    await using server = await TestServer.start();
+    const client = connect(server.address, { dataConnections });
+    const session = await client.createSession({ w: tensor([1000], new Float32Array(1000)) }, ADAM);
+    await session.step(gradientOf(1));
+    await server.kill();
+    const next = session.step(gradientOf(2));
+    await server.start(); // on its port
+    const begin = performance.now();
+    assert.equal((await next).step, 2);
+    assert.ok(performance.now() - begin <= 3_000, `${performance.now() - begin} ms after the server`);
+    client.close();
+  });
+}
+
 test("after a deadline in the middle of a stream, the same steps are applied once", async () => {
   await using all = await journey();
   const { session, network, reached } = all;

@@ -149,11 +149,14 @@ class Proxy:
                 time.sleep(self.delay)
                 if not gate.wait(WAIT):
                     break
-                sink.sendall(data)
+                self._pass(pair, sink, data)
                 if source is pair.near:
                     self.upstream_bytes += len(data)
                 self._count(budget, len(data))
         pair.on_end()
+
+    def _pass(self, pair: Pair, sink: socket.socket, data: bytes) -> None:
+        sink.sendall(data)
 
     def _count(self, budget: str, byte_count: int) -> None:
         """Cuts when the bytes that may pass in a direction have passed."""

@@ -20,11 +20,9 @@ inline constexpr char kVersion[] = "0.1.0";
 /// Options of a client.
 struct ClientOptions {
   std::string token;  ///< Bearer token; OPTSERVE_TOKEN if empty. Without TLS it is not encrypted.
-  bool tls = false;   ///< Encrypts the connection; implied by any of the following files.
-  /// PEM file with the authorities to trust; OPTSERVE_CA if empty, and the system's if that is not set.
-  std::string ca_file;
-  std::string certificate_file;  ///< PEM file with the client's certificate and its chain, for mutual TLS.
-  std::string key_file;          ///< PEM file with the key of the client's certificate.
+  /// Encrypts the connection, such as grpc::SslCredentials, with a certificate for mutual TLS. If unset, OPTSERVE_CA
+  /// names a PEM file with the authorities to trust; without it the connection is not encrypted.
+  std::shared_ptr<grpc::ChannelCredentials> credentials;
   std::chrono::milliseconds timeout = std::chrono::minutes(1);  ///< Deadline of calls that state none.
   /// Whether steps use a TCP connection beside gRPC if the server offers one, which it does without TLS only.
   bool data_connections = true;
@@ -82,7 +80,7 @@ class Client {
   }
 
   /// The gRPC channel, for services that this client does not cover.
-  std::shared_ptr<grpc::Channel> channel() const;
+  std::shared_ptr<grpc::Channel> channel() const { return internal::channel_of(*connection_); }
 
  private:
   std::shared_ptr<internal::Connection> connection_;

@@ -22,15 +22,15 @@ enum class Applied {
 /// What is known of a failed call.
 struct Failure {
   grpc::StatusCode code = grpc::StatusCode::UNKNOWN;  ///< The gRPC status code.
-  std::string message;                                ///< What was wrong.
+  std::string message{};                              ///< What was wrong.
   Applied applied = Applied::unknown;
   /// The contract's reason; unspecified if the error is not the server's, or newer than this client.
   v1::ErrorReason reason = v1::ERROR_REASON_UNSPECIFIED;
-  std::string field;                            ///< Path of the wrong field in the request; empty if there is none.
-  std::map<std::string, std::string> metadata;  ///< Facts about the error; v1::ErrorReason lists them.
+  std::string field{};                            ///< Path of the wrong field in the request; empty if there is none.
+  std::map<std::string, std::string> metadata{};  ///< Facts about the error; v1::ErrorReason lists them.
   /// Time after which a repeat may succeed, if the server states one.
-  std::optional<std::chrono::milliseconds> retry_after;
-  std::string request_id;     ///< Name of the call in the server's log.
+  std::optional<std::chrono::milliseconds> retry_after{};
+  std::string request_id{};   ///< Name of the call in the server's log.
   bool is_described = false;  ///< Whether the server described the error, so that `reason` and `applied` are its own.
 };
 

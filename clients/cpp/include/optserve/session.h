@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <functional>
 #include <future>
-#include <iosfwd>
 #include <map>
 #include <memory>
 #include <optional>

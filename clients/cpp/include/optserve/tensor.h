@@ -20,15 +20,11 @@ using Shape = std::vector<std::int64_t>;
 
 /// The contract's element type of float, double, int32_t or int64_t.
 template <class T>
-inline constexpr v1::DataType data_type_of = v1::DATA_TYPE_UNSPECIFIED;
-template <>
-inline constexpr v1::DataType data_type_of<float> = v1::DATA_TYPE_FLOAT32;
-template <>
-inline constexpr v1::DataType data_type_of<double> = v1::DATA_TYPE_FLOAT64;
-template <>
-inline constexpr v1::DataType data_type_of<std::int32_t> = v1::DATA_TYPE_INT32;
-template <>
-inline constexpr v1::DataType data_type_of<std::int64_t> = v1::DATA_TYPE_INT64;
+inline constexpr v1::DataType data_type_of = std::is_same_v<T, float>          ? v1::DATA_TYPE_FLOAT32
+                                             : std::is_same_v<T, double>       ? v1::DATA_TYPE_FLOAT64
+                                             : std::is_same_v<T, std::int32_t> ? v1::DATA_TYPE_INT32
+                                             : std::is_same_v<T, std::int64_t> ? v1::DATA_TYPE_INT64
+                                                                               : v1::DATA_TYPE_UNSPECIFIED;
 
 /// A read-only view of a flat array as a row-major tensor. The array is not copied.
 class TensorView {

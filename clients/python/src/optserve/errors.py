@@ -208,8 +208,8 @@ BY_CODE: dict[grpc.StatusCode, type[OptserveError]] = {
     grpc.StatusCode.INTERNAL: Internal,
     grpc.StatusCode.DATA_LOSS: DataLoss,
 }
-_BARE_CANCELLED = "CANCELLED"
-"""Text of gRPC for a call that the other end cancelled without a status, as a server does that shuts down."""
+_OWN_CANCELLATIONS = ("Locally cancelled by application!", "Channel closed!")
+"""Texts of gRPC for calls that this program cancelled. A server that goes away cancels some as well."""
 
 BY_REASON: dict[Reason, type[OptserveError]] = {
     Reason.STEP_MISMATCH: StepMismatch,
@@ -233,7 +233,7 @@ def from_call(failure: grpc.RpcError) -> OptserveError:
     retry = _first_detail(details, error_details_pb2.RetryInfo())
     violations = _first_detail(details, error_details_pb2.BadRequest()).field_violations
     cls = BY_CODE.get(call.code(), OptserveError)
-    if call.code() is grpc.StatusCode.CANCELLED and call.details() == _BARE_CANCELLED:
+    if call.code() is grpc.StatusCode.CANCELLED and not details and call.details() not in _OWN_CANCELLATIONS:
         cls = Unavailable
     if reason is not None:
         cls = BY_REASON.get(reason, cls)

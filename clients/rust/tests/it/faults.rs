@@ -76,6 +76,21 @@ async fn servers_killed_in_a_step() {
     }
 }
 
+/// Starts a server again on its port, which the client looks for meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_back() {
+    let folder = Folder::new();
+    let data = format!("--data-dir={}", folder.path("data"));
+    let mut first = Server::start(&[&data]);
+    let mut session = session(&connect(&first.address).await, sgd(1.0), &[0.0_f64]).await;
+    session.step(Step::new([("w", &[1.0_f64])])).await.unwrap();
+    first.kill();
+    let next = tokio::spawn(async move { session.step(Step::new([("w", &[1.0_f64])])).await.unwrap().step });
+    let port = format!("--port={}", first.address.rsplit_once(':').unwrap().1);
+    let _second = tokio::task::spawn_blocking(move || Server::start(&[&data, &port])).await.unwrap();
+    assert_eq!(timeout(Duration::from_secs(3), next).await.expect("a step soon").unwrap(), 2);
+}
+
 /// Continues where the server does, after a crash has lost steps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_the_last_steps() {

@@ -12,7 +12,6 @@ import java.nio.file.*;
 import java.time.Duration;
 import java.util.*;
 import java.util.concurrent.TimeUnit;
-import java.util.stream.*;
 
 /**
  * A client of one server. Any number of threads may use it.
@@ -107,9 +106,8 @@ public final class Client implements AutoCloseable {
         private ChannelCredentials channelCredentials() throws IOException {
             if (credentials != null) return credentials;
             if (authorities == null || authorities.isEmpty()) return InsecureChannelCredentials.create();
-            return TlsChannelCredentials.newBuilder()
-                    .trustManager(Path.of(authorities).toFile())
-                    .build();
+            File trusted = new File(authorities);
+            return TlsChannelCredentials.newBuilder().trustManager(trusted).build();
         }
 
         private static Map<String, ?> serviceConfig() throws IOException {
@@ -130,19 +128,19 @@ public final class Client implements AutoCloseable {
      * Values of more than 1 MiB are uploaded when it is created; if that fails, it is deleted.
      */
     public TrainingSession createSession(CreateSessionRequest request, Map<String, NdArray> values, String worker) {
-        long byteCount =
-                values.values().stream().mapToLong(v -> v.byteCount(v.dtype())).sum();
+        long byteCount = 0;
+        for (NdArray value : values.values()) byteCount += value.byteCount(value.dtype());
+        boolean isInline = byteCount <= INLINE_BYTES;
         CreateSessionRequest.Builder complete = request.toBuilder();
         values.forEach((name, value) -> {
             ParameterInit.Builder parameter = complete.addParametersBuilder().setName(name);
-            if (byteCount <= INLINE_BYTES) parameter.setValue(value.toTensor());
-            else
-                parameter.setUpload(
-                        TensorShape.newBuilder().setDtype(value.dtype()).addAllShape(extents(value.shape())));
+            var shape = TensorShape.newBuilder().setDtype(value.dtype()).addAllShape(NdArray.extents(value.shape()));
+            if (isInline) parameter.setValue(value.toTensor());
+            else parameter.setUpload(shape);
         });
         var answer = call(SessionServiceGrpc.getCreateSessionMethod(), complete.build());
         TrainingSession session = new TrainingSession(connection, answer.getSession(), worker);
-        if (byteCount <= INLINE_BYTES) return session;
+        if (isInline) return session;
         try {
             session.push(values);
             return session;
@@ -158,13 +156,10 @@ public final class Client implements AutoCloseable {
 
     /** Returns a float32 parameter whose initial value the server computes, for a request to create a session. */
     public static ParameterInit initialized(String name, InitializerSpec initializer, long... shape) {
-        var tensor = InitializedTensor.newBuilder()
-                .setDtype(DataType.DATA_TYPE_FLOAT32)
-                .setSpec(initializer);
-        return ParameterInit.newBuilder()
-                .setName(name)
-                .setInitializer(tensor.addAllShape(extents(shape)))
-                .build();
+        var tensor = InitializedTensor.newBuilder().setSpec(initializer).addAllShape(NdArray.extents(shape));
+        tensor.setDtype(DataType.DATA_TYPE_FLOAT32);
+        var parameter = ParameterInit.newBuilder().setName(name);
+        return parameter.setInitializer(tensor).build();
     }
 
     /** Returns a handle of an existing session, sessions/{id}, as a worker with a random name. */
@@ -201,31 +196,22 @@ public final class Client implements AutoCloseable {
     /** Creates a session from a file that {@link #exportSnapshot} wrote; the server chooses an empty id. */
     public TrainingSession importSession(Path file, String id) {
         long byteCount = file.toFile().length();
-        var header = ImportHeader.newBuilder()
-                .setRequestId(Connection.newId())
-                .setSessionId(id)
-                .setByteCount(byteCount);
-        var first = ImportSnapshotRequest.newBuilder().setHeader(header).build();
+        var header = ImportHeader.newBuilder().setSessionId(id).setByteCount(byteCount);
+        header.setRequestId(Connection.newId());
         var method = SessionServiceGrpc.getImportSnapshotMethod();
         var answer = connection.call(connection.deadline(null, byteCount), options -> {
             try (InputStream source = Files.newInputStream(file)) {
-                var chunks = LongStream.iterate(0, at -> at < byteCount, at -> at + IMPORT_BYTES)
-                        .mapToObj(at -> chunk(source, at));
-                return connection.upload(
-                        method, options, Stream.concat(Stream.of(first), chunks).iterator());
+                return connection.upload(method, options, call -> {
+                    var request = ImportSnapshotRequest.newBuilder().setHeader(header);
+                    for (long at = 0; call.write(request.build()) && at < byteCount; at += IMPORT_BYTES) {
+                        var bytes = UnsafeByteOperations.unsafeWrap(source.readNBytes(IMPORT_BYTES));
+                        request.setChunk(Chunk.newBuilder().setByteOffset(at).setData(bytes));
+                        request.clearHeader();
+                    }
+                });
             }
         });
         return new TrainingSession(connection, answer.getSession(), Connection.newId());
-    }
-
-    private static ImportSnapshotRequest chunk(InputStream source, long offset) {
-        try {
-            var bytes = UnsafeByteOperations.unsafeWrap(source.readNBytes(IMPORT_BYTES));
-            var chunk = Chunk.newBuilder().setByteOffset(offset).setData(bytes);
-            return ImportSnapshotRequest.newBuilder().setChunk(chunk).build();
-        } catch (IOException failure) {
-            throw new UncheckedIOException(failure);
-        }
     }
 
     /**
@@ -245,9 +231,5 @@ public final class Client implements AutoCloseable {
     @Override
     public void close() {
         connection.close();
-    }
-
-    private static List<Long> extents(long[] shape) {
-        return Arrays.stream(shape).boxed().toList();
     }
 }

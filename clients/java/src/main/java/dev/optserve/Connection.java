@@ -12,8 +12,8 @@ import java.util.concurrent.*;
 
 /** Makes calls, and repeats them until they succeed, cannot succeed, or their deadline has come. */
 final class Connection implements AutoCloseable {
-    private static final long FIRST_PAUSE_NANOS = Duration.ofMillis(50).toNanos();
-    private static final long LONGEST_PAUSE_NANOS = Duration.ofSeconds(2).toNanos();
+    private static final long FIRST_PAUSE_NANOS = Duration.ofMillis(100).toNanos();
+    private static final long LONGEST_PAUSE_NANOS = Duration.ofSeconds(1).toNanos();
     private static final long BYTES_PER_SECOND = 10_000_000; // assumed of a slow network
 
     final ManagedChannel channel;
@@ -59,9 +59,8 @@ final class Connection implements AutoCloseable {
     /** Returns the pause before a repeat. */
     static long pauseNanos(int failures, OptserveException error) {
         long pause = Math.min(LONGEST_PAUSE_NANOS, FIRST_PAUSE_NANOS << Math.min(failures - 1, 8));
-        return Math.max(
-                error.retryAfter().toNanos(),
-                pause - ThreadLocalRandom.current().nextLong(pause / 2));
+        long jitter = ThreadLocalRandom.current().nextLong(pause / 2);
+        return Math.max(error.retryAfter().toNanos(), pause - jitter);
     }
 
     /** One attempt of a call. */
@@ -100,8 +99,8 @@ final class Connection implements AutoCloseable {
         Message.Builder builder = request.toBuilder();
         for (var field : request.getDescriptorForType().getFields()) {
             Object value = field.getName().equals("request_id") ? newId() : defaults.get(field.getName());
-            if (value != null && request.getField(field).equals(field.getDefaultValue()))
-                builder.setField(field, value);
+            if (value == null || !request.getField(field).equals(field.getDefaultValue())) continue;
+            builder.setField(field, value);
         }
         @SuppressWarnings("unchecked") // a message's builder makes messages of its type
         Q complete = (Q) builder.build();
@@ -120,27 +119,29 @@ final class Connection implements AutoCloseable {
     /** Makes an attempt of a call with one request and an answer in chunks. */
     <Q, M> void download(MethodDescriptor<Q, Incoming<M>> method, CallOptions options, Q request, Reader<M> reader)
             throws StatusException, InterruptedException, IOException {
-        BlockingClientCall<Q, Incoming<M>> call =
-                ClientCalls.blockingV2ServerStreamingCall(channel, method, options, request);
-        Incoming<M> next = null;
+        var call = ClientCalls.blockingV2ServerStreamingCall(channel, method, options, request);
         try {
-            while ((next = call.read()) != null) {
-                reader.add(next);
-                next.close();
+            for (Incoming<M> next = call.read(); next != null; next = call.read()) {
+                try (Incoming<M> message = next) {
+                    reader.add(message);
+                }
             }
-        } catch (RuntimeException | IOException | InterruptedException failure) {
-            call.cancel("the answer is not read", failure);
-            if (next != null) next.close(); // returns gRPC's buffers
-            throw failure;
+        } finally {
+            call.cancel("the answer is not read", null); // has no effect if the call has ended
         }
     }
 
+    /** Sends the messages of a request. */
+    interface Writer<Q, A> {
+        void write(BlockingClientCall<Q, A> call) throws StatusException, InterruptedException, IOException;
+    }
+
     /** Makes an attempt of a call with a request in chunks and one answer. */
-    <Q, A> A upload(MethodDescriptor<Q, A> method, CallOptions options, Iterator<Q> requests)
-            throws StatusException, InterruptedException {
+    <Q, A> A upload(MethodDescriptor<Q, A> method, CallOptions options, Writer<Q, A> writer)
+            throws StatusException, InterruptedException, IOException {
         BlockingClientCall<Q, A> call = ClientCalls.blockingClientStreamingCall(channel, method, options);
         try {
-            while (requests.hasNext() && call.write(requests.next())) {}
+            writer.write(call);
             call.halfClose();
             return call.read();
         } finally {

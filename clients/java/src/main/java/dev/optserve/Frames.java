@@ -43,10 +43,8 @@ final class Frames {
 
     /** Returns the number of the field that has a message's chunk, which is its last one. */
     private static int chunkField(Object prototype) {
-        return ((Message) prototype)
-                .getDescriptorForType()
-                .findFieldByName("chunk")
-                .getNumber();
+        var fields = ((Message) prototype).getDescriptorForType();
+        return fields.findFieldByName("chunk").getNumber();
     }
 
     private record Encoder(int chunkField) implements Marshaller<Outgoing> {
@@ -107,18 +105,6 @@ final class Frames {
         }
     }
 
-    /** Returns a byte at a time, so that a buffered reader takes none of those that follow. */
-    private static final class UnbufferedInput extends FilterInputStream {
-        UnbufferedInput(InputStream source) {
-            super(source);
-        }
-
-        @Override
-        public int read(byte[] to, int offset, int length) throws IOException {
-            return super.read(to, offset, Math.min(length, 1));
-        }
-    }
-
     private record Decoder<A extends Message>(A prototype) implements Marshaller<Incoming<A>> {
         @Override
         public InputStream stream(Incoming<A> message) {
@@ -128,7 +114,13 @@ final class Frames {
         @Override
         public Incoming<A> parse(InputStream stream) {
             InputStream data = stream instanceof Detachable detachable ? detachable.detach() : stream;
-            CodedInputStream input = CodedInputStream.newInstance(new UnbufferedInput(data));
+            // Returns a byte at a time, so that the buffered reader takes none of those that follow.
+            CodedInputStream input = CodedInputStream.newInstance(new FilterInputStream(data) {
+                @Override
+                public int read(byte[] to, int offset, int length) throws IOException {
+                    return super.read(to, offset, Math.min(length, 1));
+                }
+            });
             UnknownFieldSet.Builder head = UnknownFieldSet.newBuilder();
             int chunkField = chunkField(prototype);
             try {

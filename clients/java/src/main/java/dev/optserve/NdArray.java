@@ -105,12 +105,8 @@ public final class NdArray {
     public Tensor toTensor() {
         ByteBuffer data = ByteBuffer.allocate(Math.toIntExact(byteCount(dtype))).order(ByteOrder.LITTLE_ENDIAN);
         Elements.encode(elements, 0, size(), dtype, data);
-        List<Long> extents = Arrays.stream(shape()).boxed().toList();
-        return Tensor.newBuilder()
-                .setDtype(dtype)
-                .addAllShape(extents)
-                .setData(UnsafeByteOperations.unsafeWrap(data.flip()))
-                .build();
+        var tensor = Tensor.newBuilder().setDtype(dtype).addAllShape(extents(shape()));
+        return tensor.setData(UnsafeByteOperations.unsafeWrap(data.flip())).build();
     }
 
     @Override
@@ -153,6 +149,10 @@ public final class NdArray {
             String message = dtype + " is not exchanged as " + wire;
             throw OptserveException.invalid(ErrorReason.ERROR_REASON_DTYPE_MISMATCH, field, message);
         }
+    }
+
+    static List<Long> extents(long[] shape) {
+        return Arrays.stream(shape).boxed().toList();
     }
 
     private static long[] orNull(long[] shape) {

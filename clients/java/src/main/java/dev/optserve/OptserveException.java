@@ -7,7 +7,7 @@ import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.protobuf.StatusProto;
 import java.time.Duration;
-import java.util.Map;
+import java.util.*;
 
 /** A call failed. Act on {@link #reason()} or {@link #code()}, never on the text. */
 public final class OptserveException extends RuntimeException {
@@ -25,7 +25,7 @@ public final class OptserveException extends RuntimeException {
     }
 
     private final Status.Code code;
-    private final Applied applied;
+    private Applied applied;
     private ErrorInfo info = ErrorInfo.getDefaultInstance(); // its reason is empty if there is none
     private String field = "";
     private Duration retryAfter = Duration.ZERO;
@@ -40,9 +40,8 @@ public final class OptserveException extends RuntimeException {
 
     /** Makes the error of an argument that cannot be sent. */
     static OptserveException invalid(ErrorReason reason, String field, String message) {
+        OptserveException error = new OptserveException(Status.Code.INVALID_ARGUMENT, Applied.NO, message, null);
         String name = reason.name().substring(PREFIX.length());
-        String text = name + ": " + message + " (" + field + ")";
-        OptserveException error = new OptserveException(Status.Code.INVALID_ARGUMENT, Applied.NO, text, null);
         error.info = ErrorInfo.newBuilder().setReason(name).build();
         error.field = field;
         return error;
@@ -61,39 +60,38 @@ public final class OptserveException extends RuntimeException {
 
     /** Decodes the status of a call; trailers may be null. */
     static OptserveException of(Status status, Metadata trailers) {
-        ErrorInfo info = ErrorInfo.getDefaultInstance();
-        String field = "";
-        Duration retryAfter = Duration.ZERO;
+        String text = Objects.requireNonNullElse(status.getDescription(), "the call failed");
+        OptserveException error = new OptserveException(status.getCode(), Applied.UNKNOWN, text, status.getCause());
+        if (trailers != null && trailers.containsKey(REQUEST_ID)) error.requestId = trailers.get(REQUEST_ID);
         try {
-            for (Any detail :
-                    StatusProto.fromStatusAndTrailers(status, trailers).getDetailsList()) {
-                if (detail.is(ErrorInfo.class)) {
-                    ErrorInfo found = detail.unpack(ErrorInfo.class);
-                    if (found.getDomain().equals("optserve.v1")) info = found;
-                } else if (detail.is(BadRequest.class)) {
-                    field = detail.unpack(BadRequest.class)
-                            .getFieldViolations(0)
-                            .getField();
-                } else if (detail.is(RetryInfo.class)) {
-                    var delay = detail.unpack(RetryInfo.class).getRetryDelay();
-                    retryAfter = Duration.ofSeconds(delay.getSeconds(), delay.getNanos());
-                }
-            }
-        } catch (InvalidProtocolBufferException | IndexOutOfBoundsException malformed) {
-            field = ""; // they are not the server's; the status remains
+            var details = StatusProto.fromStatusAndTrailers(status, trailers);
+            for (Any detail : details.getDetailsList()) error.add(detail);
+        } catch (InvalidProtocolBufferException malformed) {
+            // They are not the server's; the status remains.
         }
-        String id = trailers == null ? null : trailers.get(REQUEST_ID);
-        String text = info.getReason().isEmpty() ? status.getCode().name() : info.getReason();
-        if (status.getDescription() != null) text += ": " + status.getDescription();
-        if (!field.isEmpty()) text += " (" + field + ")";
-        if (id != null) text += " [request " + id + "]";
-        Applied applied = "no".equals(info.getMetadataMap().get("applied")) ? Applied.NO : Applied.UNKNOWN;
-        OptserveException error = new OptserveException(status.getCode(), applied, text, status.getCause());
-        error.info = info;
-        error.field = field;
-        error.retryAfter = retryAfter;
-        if (id != null) error.requestId = id;
         return error;
+    }
+
+    private void add(Any detail) throws InvalidProtocolBufferException {
+        if (detail.is(ErrorInfo.class)) {
+            ErrorInfo found = detail.unpack(ErrorInfo.class);
+            if (!found.getDomain().equals("optserve.v1")) return;
+            info = found;
+            if ("no".equals(found.getMetadataMap().get("applied"))) applied = Applied.NO;
+        } else if (detail.is(BadRequest.class)) {
+            for (var violation : detail.unpack(BadRequest.class).getFieldViolationsList()) field = violation.getField();
+        } else if (detail.is(RetryInfo.class)) {
+            var delay = detail.unpack(RetryInfo.class).getRetryDelay();
+            retryAfter = Duration.ofSeconds(delay.getSeconds(), delay.getNanos());
+        }
+    }
+
+    /** Returns the reason or the status, what was wrong, the field and the request. */
+    @Override
+    public String getMessage() {
+        String text = (info.getReason().isEmpty() ? code.name() : info.getReason()) + ": " + super.getMessage();
+        if (!field.isEmpty()) text += " (" + field + ")";
+        return requestId.isEmpty() ? text : text + " [request " + requestId + "]";
     }
 
     /** Returns the gRPC status code. */
@@ -136,7 +134,7 @@ public final class OptserveException extends RuntimeException {
     boolean isRetryable() {
         return switch (code) {
             case UNAVAILABLE -> true;
-            case CANCELLED, DEADLINE_EXCEEDED -> info.getReason().isEmpty();
+            case CANCELLED, DEADLINE_EXCEEDED, UNKNOWN -> info.getReason().isEmpty(); // UNKNOWN: a channel is closed
             default -> !info.getReason().isEmpty() && !retryAfter.isZero();
         };
     }

@@ -2,10 +2,11 @@ package dev.optserve;
 
 import com.google.protobuf.MessageLite;
 import dev.optserve.v1.DataType;
+import io.grpc.StatusException;
+import io.grpc.stub.BlockingClientCall;
 import java.io.*;
 import java.nio.*;
 import java.util.*;
-import java.util.stream.Stream;
 
 /** The bytes of arrays, one after the other, each in its element type on the wire. */
 final class Payload {
@@ -32,13 +33,14 @@ final class Payload {
         return byteCount == 0 ? null : new Chunk(0, 0, 0);
     }
 
-    /** Returns messages for all bytes, of which the first begins with a header. */
-    Iterator<Frames.Outgoing> messages(MessageLite header) {
-        MessageLite none = header.getDefaultInstanceForType();
-        Stream<Chunk> others = Stream.iterate(first() == null ? null : first().next(), c -> c != null, Chunk::next);
-        return Stream.concat(
-                        Stream.of(new Frames.Outgoing(header, first())), others.map(c -> new Frames.Outgoing(none, c)))
-                .iterator();
+    /** Sends all bytes, until the call has ended; the first message begins with a header. */
+    <A> void send(MessageLite header, BlockingClientCall<Frames.Outgoing, A> call)
+            throws StatusException, InterruptedException {
+        MessageLite head = header;
+        Chunk chunk = first();
+        while (call.write(new Frames.Outgoing(head, chunk)) && chunk != null && (chunk = chunk.next()) != null) {
+            head = header.getDefaultInstanceForType();
+        }
     }
 
     /** A range of the bytes, of whole elements. */

@@ -51,24 +51,22 @@ final class PendingStep {
             TensorLayout tensor = layout.find("rows", name);
             List<Long> shape = new ArrayList<>(tensor.getShapeList());
             if (shape.isEmpty()) {
-                throw OptserveException.invalid(
-                        ErrorReason.ERROR_REASON_SHAPE_MISMATCH, "rows." + name, "a scalar has no rows");
+                ErrorReason reason = ErrorReason.ERROR_REASON_SHAPE_MISMATCH;
+                throw OptserveException.invalid(reason, "rows." + name, "a scalar has no rows");
             }
             shape.set(0, (long) some.indices().size());
             some.values().check("rows." + name, shape, tensor.getDtype());
             plan.addSparseTensors(name);
             start.addRowIndices(some.indices().toTensor());
-            boolean isConverted = step.wireType != DataType.DATA_TYPE_UNSPECIFIED;
-            rows.add(new Payload.Part(some.values(), isConverted ? step.wireType : tensor.getDtype()));
+            DataType wire = step.wireType == DataType.DATA_TYPE_UNSPECIFIED ? tensor.getDtype() : step.wireType;
+            rows.add(new Payload.Part(some.values(), wire));
         });
         if (step.pull != null) {
             plan.setPull(step.pull);
-            future.thenAccept(
-                    answer -> session.parametersStep = answer.parameters().step());
+            future.thenAccept(it -> session.parametersStep = it.parameters().step());
         }
-        planMessage = plan.setGradientDtype(step.wireType)
-                .setPerTensorNorms(step.hasTensorNorms)
-                .build();
+        plan.setGradientDtype(step.wireType).setPerTensorNorms(step.hasTensorNorms);
+        planMessage = plan.build();
     }
 
     boolean isValidation() {

@@ -119,10 +119,8 @@ final class StepEngine {
 
     /** Sets the timer, unless it runs early enough. */
     private void watch() {
-        Deadline earliest = waiting.stream()
-                .map(step -> step.deadline)
-                .reduce(Deadline::minimum)
-                .orElse(null);
+        Deadline earliest = null;
+        for (PendingStep step : waiting) earliest = earliest == null ? step.deadline : step.deadline.minimum(earliest);
         if (earliest == null || timer != null && !earliest.isBefore(watched)) return;
         if (timer != null) timer.cancel();
         watched = earliest;
@@ -141,9 +139,8 @@ final class StepEngine {
     private void onEnd(Status status, Metadata trailers) {
         exchange = null;
         if (waiting.isEmpty()) return; // an idle stream; the next step opens another
-        Status found =
-                status.isOk() ? Status.UNAVAILABLE.withDescription("the stream ended before its answer") : status;
-        OptserveException error = OptserveException.of(found, trailers);
+        if (status.isOk()) status = Status.UNAVAILABLE.withDescription("the stream ended before its answer");
+        OptserveException error = OptserveException.of(status, trailers);
         PendingStep oldest = waiting.get(0);
         if (error.reason() == ErrorReason.ERROR_REASON_SEQUENCE_REUSED && oldest.sequence < unknownBelow) {
             next = expected(error); // the step whose result stayed unknown was applied
@@ -177,8 +174,8 @@ final class StepEngine {
         }
         if (error.reason().name().contains("SEQUENCE")) next = expected(error);
         for (PendingStep step : failed) {
-            OptserveException own =
-                    step == failed.get(0) ? error : behind(error, step.isSent ? error.applied() : Applied.NO);
+            Applied applied = step.isSent ? error.applied() : Applied.NO;
+            OptserveException own = step == failed.get(0) ? error : behind(error, applied);
             if (step.stream != null) step.stream.failure = own;
             step.future.completeExceptionally(own);
         }
@@ -248,9 +245,8 @@ final class StepEngine {
                 if (plan != step.plan) {
                     plan = step.plan;
                     plansToAnswer.add(plan);
-                    StepStreamRequest message =
-                            StepStreamRequest.newBuilder().setPlan(plan.message).build();
-                    call.sendMessage(new Outgoing(message, null));
+                    var message = StepStreamRequest.newBuilder().setPlan(plan.message);
+                    call.sendMessage(new Outgoing(message.build(), null));
                 }
                 if (plan.answer == null) return; // it has the layout
                 if (step.sequence == 0 && !step.isValidation()) step.sequence = next++;

@@ -109,21 +109,18 @@ public final class TrainingSession implements AutoCloseable {
     public Session push(PushHeader options, Map<String, NdArray> values) {
         layout.check("values", values);
         List<String> names = layout.names(values);
-        Payload payload = new Payload(names.stream()
-                .map(each -> new Payload.Part(
-                        values.get(each), layout.find("values", each).getDtype()))
-                .toList());
-        PushHeader.Builder header = options.toBuilder()
-                .setName(name)
-                .setRequestId(options.getRequestId().isEmpty() ? Connection.newId() : options.getRequestId())
-                .clearTensors()
-                .addAllTensors(names)
-                .clearWireDtype()
-                .setByteCount(payload.byteCount());
+        List<Payload.Part> parts = new ArrayList<>();
+        for (String each : names)
+            parts.add(new Payload.Part(
+                    values.get(each), layout.find("values", each).getDtype()));
+        Payload payload = new Payload(parts);
+        PushHeader.Builder header = options.toBuilder().setName(name).setByteCount(payload.byteCount());
+        header.clearTensors().addAllTensors(names).clearWireDtype();
+        if (header.getRequestId().isEmpty()) header.setRequestId(Connection.newId());
         var head = PushParametersRequest.newBuilder().setHeader(header).build();
-        return connection
-                .call(deadline(), call -> connection.upload(PUSH, call, payload.messages(head)))
-                .getSession();
+        var answer = connection.call(
+                deadline(), call -> connection.upload(PUSH, call, upload -> payload.send(head, upload)));
+        return answer.getSession();
     }
 
     /**

@@ -290,6 +290,24 @@ class FaultsTest {
         }
     }
 
+    /** gRPC's own pauses between connections grow to minutes. */
+    @Test
+    void aServerThatIsBack() throws Exception {
+        String data = "--data-dir=" + folder.resolve("data");
+        try (TestServer first = TestServer.start(folder, data);
+                Client client = Client.connect(first.address())) {
+            TrainingSession session = session(client, sgd(1), 0);
+            session.step(step(1));
+            first.kill();
+            CompletableFuture<StepAnswer> next = session.stream(1).submit(step(1));
+            String port = first.address().substring(first.address().lastIndexOf(':') + 1);
+            try (TestServer second = TestServer.start(folder, data, "--port=" + port)) {
+                assertEquals(first.address(), second.address());
+                assertEquals(2, next.get(3, TimeUnit.SECONDS).step());
+            }
+        }
+    }
+
     private interface Fault {
         void before(int step) throws Exception;
     }

@@ -52,6 +52,9 @@ _DESCRIPTORS_SHARE = 0.5
 _CONNECTIONS_SHARE = 0.25
 """The same for gRPC connections."""
 
+_PEER_CONNECTIONS = 1024
+"""gRPC connections of one peer, at most, unless a setting allows more."""
+
 _DATA_CONNECTIONS_SHARE = 0.125
 """The same for data connections; what is left is for files and the pages for operators."""
 
@@ -83,7 +86,8 @@ def build_server(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
         max_calls_per_connection=settings.max_calls_per_connection,
-        max_connections=_max_connections(settings),
+        max_connections=(most := _max_connections(settings)),
+        max_connections_per_peer=settings.max_connections_per_peer or min(most // 2, _PEER_CONNECTIONS),
         max_data_connections=int(_descriptor_limit() * _DATA_CONNECTIONS_SHARE),
         handshake_seconds=settings.handshake_seconds,
         connection_idle_seconds=settings.connection_idle_seconds,

@@ -85,11 +85,18 @@ class CallInterceptor(aio.ServerInterceptor):
         meters: count calls and bytes.
         tracer: traces calls; None to trace none.
         max_tensors: elements of one field of a request; 0 for no limit.
+        on_cancelled: called with the peer and the age in seconds of each call that its client has cancelled.
     """
 
     def __init__(
-        self, admission: Admission, meters: Meters, tracer: Tracer | None = None, max_tensors: int = 0
+        self,
+        admission: Admission,
+        meters: Meters,
+        tracer: Tracer | None = None,
+        max_tensors: int = 0,
+        on_cancelled: Callable[[str, float], None] | None = None,
     ) -> None:
+        self._on_cancelled = on_cancelled
         self._admission, self._meters, self._tracer = admission, meters, tracer
         self._max_tensors = max_tensors
         self._log_limiter = LogLimiter()
@@ -268,6 +275,8 @@ class CallInterceptor(aio.ServerInterceptor):
         self._admission.release_call(call)
         nanoseconds = time.perf_counter_ns() - call.begun
         self._meters.end_call(call.method, call.code, nanoseconds)
+        if call.code == "CANCELLED" and self._on_cancelled is not None:
+            self._on_cancelled(context.peer(), nanoseconds / 1e9)
         if self._tracer is not None:
             self._tracer.record_call(call, context.invocation_metadata(), nanoseconds)
         level = level if call.code == "OK" else logging.INFO

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,9 +69,7 @@ _LAST_WORK_S = 0.5
 _log = logging.getLogger("optserve_server")
 
 
-def build_server(
-    settings: Settings, backend: Backend, executor: ThreadPoolExecutor, tracer: Tracer | None = None
-) -> Server:
+def build_server(settings: Settings, backend: Backend, tracer: Tracer | None = None) -> Server:
     """A server that is not listening yet.
 
     Raises:
@@ -98,7 +95,8 @@ def build_server(
         max_shared_memory_descriptors=_shared_memory_descriptor_limit(settings),
         shared_memory_idle_seconds=settings.shared_memory_idle_seconds,
     )
-    return Server(namespaces, executor, _load_identities(settings, namespaces), conditions, recovered, tracer)
+    identities = _load_identities(settings, namespaces)
+    return Server(namespaces, settings.threads, identities, conditions, recovered, tracer)
 
 
 async def serve(settings: Settings) -> None:
@@ -115,9 +113,8 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select_backend(settings.backend)
-    executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="step")
     tracer = _make_tracer(settings)
-    server = build_server(settings, backend, executor, tracer)
+    server = build_server(settings, backend, tracer)
     pages = HttpServer(_make_pages(server, settings))
     metrics_port = await _start_http_server(pages, settings)
     port = await server.start(listening)
@@ -152,7 +149,7 @@ async def _end_busy_process() -> None:
 def _list_worker_threads() -> list[str]:
     """Names of the threads of the pools that are still at work; idle ones have ended by themselves."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith(("step", "create"))]
+    return [name for name in names if name.startswith(("step", "create", "storage"))]
 
 
 def _make_tracer(settings: Settings) -> OpenTelemetryTracer | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -135,7 +134,7 @@ class Server:
 
     Args:
         namespaces: the sessions.
-        executor: threads for long work.
+        threads: for long work of one namespace; there is one more for the others.
         identities: who may call; anybody when None.
         conditions: on what conditions.
         durability_manager: makes sessions durable; None if all are held in memory alone.
@@ -145,7 +144,7 @@ class Server:
     def __init__(
         self,
         namespaces: Namespaces,
-        executor: Executor,
+        threads: int = 2,
         identities: Identities | None = None,
         conditions: Conditions | None = None,
         durability_manager: DurabilityManager | None = None,
@@ -157,7 +156,7 @@ class Server:
         self._health = HealthService(("", *SERVICES))
         self.identities = identities or Identities(namespaces)
         self._admission = Admission(self.identities, self._drain, conditions.stream_idle_seconds)
-        self._execution = execution = Execution(executor, self.durability_manager)
+        self._execution = execution = Execution(threads, self.durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         limits = namespaces.limits
@@ -167,7 +166,14 @@ class Server:
         count_cancelled = self.peer_limits.count_cancelled
         self._server = aio.server(
             interceptors=[
-                CallInterceptor(self._admission, self.meters, tracer, limits.max_tensors, count_cancelled)
+                CallInterceptor(
+                    self._admission,
+                    self.meters,
+                    execution.turns,
+                    tracer,
+                    limits.max_tensors,
+                    count_cancelled,
+                )
             ],
             options=_options(conditions, max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,

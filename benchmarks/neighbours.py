@@ -1,7 +1,7 @@
 """A client's steps alone, and beside another namespace at full load: p50, and its ratio.
 
-``python -m benchmarks.neighbours ADDRESS TOKEN N JOURNAL`` is the load, in a process of its own. From each line
-of its standard input that is not empty to the next, empty one it steps on several streams.
+``python -m benchmarks.neighbours ADDRESS TOKEN N JOURNAL`` is the load, in a process of its own. From each
+line of its standard input that is not empty to the next, empty one it steps on several streams.
 """
 
 from __future__ import annotations

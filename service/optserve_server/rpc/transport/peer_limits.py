@@ -38,6 +38,9 @@ RESETS_PER_SECOND = 200.0
 RESET_BURST = 4000
 """Calls that a peer may reset at once."""
 
+RESETS_OF_CONNECTION = 250
+"""Resets of a connection from which on it is closed when its peer is blocked."""
+
 RESET_AGE_S = 1.0
 """Age of a call below which its cancellation is a reset."""
 
@@ -57,12 +60,12 @@ class ResetCounter:
     """Resets of one peer.
 
     Attributes:
-        ports: of its connections that sent them.
+        ports: how many each of its connections sent, by its port.
     """
 
     def __init__(self) -> None:
         self._left, self._then = float(RESET_BURST), time.monotonic()
-        self.ports: set[int] = set()
+        self.ports: Counter[int] = Counter()
 
     def add(self, port: int) -> bool:
         """Counts a reset; whether it is one too many."""
@@ -72,7 +75,7 @@ class ResetCounter:
             self.ports.clear()
         self._then = now
         self._left -= 1
-        self.ports.add(port)
+        self.ports[port] += 1
         return self._left < 0
 
 
@@ -136,11 +139,15 @@ class PeerLimits:
         self._resets[network] = counter
         if len(self._resets) > MAX_COUNTED_PEERS:
             del self._resets[next(iter(self._resets))]
-        is_known = port in counter.ports and network in self._until
-        if counter.add(port) and not is_known:  # of a connection that was closed, many calls are yet to come
+        if not counter.add(port):
+            return
+        if network not in self._until:
             self._until[network] = time.monotonic() + BLOCK_S
             self._apply_blocks()
-            self._close((c for c in list_accepted(self._port) if c.peer[1] in counter.ports), "resets")
+            guilty = {p for p, count in counter.ports.items() if count >= RESETS_OF_CONNECTION}
+            self._close((c for c in list_accepted(self._port) if c.peer[1] in guilty), "resets")
+        elif counter.ports[port] == RESETS_OF_CONNECTION:
+            self._close((c for c in list_accepted(self._port) if c.peer[1] == port), "resets")
 
     async def _check_connections(self) -> None:
         now = time.monotonic()

@@ -91,7 +91,7 @@ def mutate_message(random: Random, message: Message, names: tuple[str, ...]) -> 
             if random.random() < 0.35:
                 break
             place, depth = random.choice(inner), depth + 1
-        fields: list[FieldDescriptor] = list(place.DESCRIPTOR.fields)
+        fields: list[Any] = list(place.DESCRIPTOR.fields)
         if fields:
             _mutate_field(random, place, random.choice(fields), names, depth)
 

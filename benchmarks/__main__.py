@@ -19,6 +19,7 @@ GROUPS = {
     "against": "against",
     "layers": "layers",
     "heavy-calls": "heavy_calls",
+    "neighbours": "neighbours",
     "kernels": "kernels.everything",
     "end-to-end": "end_to_end",
     "clients": "clients",

@@ -52,7 +52,7 @@ Span = tuple[float, float]
 
 def run(options: Options) -> Iterator[Finding]:
     """Milliseconds of small steps (99th percentile) and of health checks (worst) beside each call."""
-    with tempfile.TemporaryDirectory(dir=_build_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=build_folder()) as folder:
         # A kernel cache of its own, so that kernels are compiled.
         variables = {
             "XDG_CACHE_HOME": str(Path(folder, "cache")),
@@ -85,7 +85,7 @@ def run(options: Options) -> Iterator[Finding]:
                         yield Result(group, name, len(small), value, "ms", note=note)
 
 
-def _build_folder() -> Path:
+def build_folder() -> Path:
     """Returns a folder on the disk of the working folder, which may not be in memory."""
     folder = Path("build")
     folder.mkdir(exist_ok=True)

@@ -27,6 +27,9 @@ PAUSE_S = 1.0
 ENDLESS_BYTES = 1 << 20
 """Length of a request that never ends."""
 
+ADDRESSES = 64
+"""Addresses that they come from, none of which is that of honest clients."""
+
 MAX_KEPT = 10
 """Connections that a peer keeps open."""
 
@@ -75,7 +78,7 @@ class Attacker:
 
     def reset_calls(self) -> None:
         """Begins and cancels calls."""
-        with Http2(self._address) as connection:
+        with self._connect() as connection:
             for first in range(0, self.random.randrange(50, 1000), 50):
                 connection.send(
                     b"".join(
@@ -87,11 +90,11 @@ class Attacker:
 
     def keep_silent(self) -> None:
         """Connects, and sends nothing, or no call."""
-        self._kept.append(Http2(self._address, speaks=self.random.random() < 0.5))
+        self._kept.append(self._connect(speaks=self.random.random() < 0.5))
 
     def send_without_token(self) -> None:
         """Makes calls with a token that does not exist."""
-        with Http2(self._address) as connection:
+        with self._connect() as connection:
             for number in range(1, 2 * self.random.randrange(10, 100), 2):
                 headers = call_headers(number, SESSIONS + "ListSessions", authorization="Bearer wrong")
                 connection.send(headers + frame(DATA, END_STREAM, number, message(0)))
@@ -118,8 +121,13 @@ class Attacker:
         connection.send(call_headers(1, self.random.choice([HEALTH + "Check", SESSIONS + "Step"])))
         connection.send_body(1, message(ENDLESS_BYTES, bytes(ENDLESS_BYTES - 1)), patience=0.2)
 
+    def _connect(self, *, speaks: bool = True) -> Http2:
+        """A connection from one of the peers' addresses, which the server may have blocked."""
+        source = f"127.0.1.{self.random.randrange(1, ADDRESSES + 1)}"
+        return Http2(self._address, speaks=speaks, source=source, seconds=1.0)
+
     def _keep(self) -> Http2:
-        connection = Http2(self._address)
+        connection = self._connect()
         self._kept.append(connection)
         return connection
 

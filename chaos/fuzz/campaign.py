@@ -16,7 +16,7 @@ from grpc import aio
 
 from chaos.fuzz.connections import Door, any_visit, patient
 from chaos.fuzz.findings import EXPECTED, SECONDS, Findings
-from chaos.fuzz.hostile import SENTINEL, HostileCall, any_call
+from chaos.fuzz.hostile import MAY_WAIT, SENTINEL, HostileCall, any_call
 from chaos.fuzz.requests import IMPORTED, SESSIONS, create
 from chaos.hostile_peers import hostile_peers
 from optserve.v1 import session_service_pb2 as pb
@@ -82,7 +82,7 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
 
 async def _await_descriptor_count(server: RunningServer, most: int) -> int:
     """How many descriptors there are once the server has noticed who is gone."""
-    for _ in range(100):
+    for _ in range(200):
         if descriptors_of(server.process.pid) <= most:
             break
         await asyncio.sleep(0.1)
@@ -173,9 +173,10 @@ async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> Non
             if call.pause:
                 await asyncio.sleep(call.pause)
 
+    may_wait = call.method in MAY_WAIT
     watching = call.method == SESSIONS + "WatchSession"
     method: Any = channel.stream_stream(call.method)
-    going = method(send(), timeout=0.2 if watching else SECONDS)
+    going = method(send(), timeout=0.2 if watching else 2.0 if may_wait else SECONDS)
     if call.cancelled_after is not None:
         await asyncio.sleep(call.cancelled_after)
         going.cancel()
@@ -186,7 +187,7 @@ async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> Non
     also = set[grpc.StatusCode]()
     if call.cancelled_after is not None:
         also.add(grpc.StatusCode.CANCELLED)
-    if watching:
+    if may_wait:
         also.add(grpc.StatusCode.DEADLINE_EXCEEDED)
     if call.method.endswith("NoSuchMethod"):
         also.add(grpc.StatusCode.UNIMPLEMENTED)

@@ -10,6 +10,7 @@ import numpy as np
 from chaos.fuzz import requests
 from chaos.fuzz.bytes import alter
 from chaos.fuzz.hostile import SENTINEL
+from chaos.fuzz.structure import mutate_message
 from optserve._transport.data_connection import PREFIX
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
@@ -71,6 +72,17 @@ def noise(random: Random) -> list[bytes]:
     return [frame(data) if random.random() < 0.5 else data]
 
 
+def structures(random: Random) -> list[bytes]:
+    """Readable messages of a stream whose fields have any values of their types."""
+    names, messages = tuple(f"sessions/{name}" for name in requests.VICTIMS), []
+    for make in (plan_message, step_message, step_message):
+        message = pb.StepStreamRequest.FromString(make(random))
+        if random.random() < 0.6:
+            mutate_message(random, message, names)
+        messages.append(message.SerializeToString())
+    return [frame(message) for message in messages]
+
+
 def mutations(random: Random) -> list[bytes]:
     """Plans and steps with bytes flipped, cut out, doubled or put in; their lengths are right."""
     good = [plan_message(random), step_message(random)]
@@ -120,6 +132,7 @@ FRAMES: tuple[Callable[[Random], list[bytes]], ...] = (
     cut_off,
     noise,
     mutations,
+    structures,
     tiny,
     flood,
     dribble,

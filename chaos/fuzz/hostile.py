@@ -12,6 +12,7 @@ from chaos.fuzz import requests
 from chaos.fuzz.bytes import alter
 from chaos.fuzz.requests import FUNCTIONS, HONEST, IMPORTED, SESSIONS, VICTIMS
 from chaos.fuzz.snapshots import mutate_snapshot
+from chaos.fuzz.structure import REQUESTS, make_message, mutate_message
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from tests.integration.client import sgd
@@ -183,9 +184,34 @@ def hostile_import(random: Random) -> HostileCall:
     return HostileCall("snapshots", SESSIONS + "ImportSnapshot", [m.SerializeToString() for m in messages])
 
 
+MAY_WAIT = frozenset(SESSIONS + name for name in ("Step", "StepStream", "PullParameters", "WatchSession")) | {
+    "/optserve.v1.WorkerService/AcquireShards"
+}
+"""Methods that may wait for other workers, or for a later step, as long as the caller does."""
+
+
+def mutate_structure(random: Random) -> HostileCall:
+    """A readable request of any method whose fields have any values of their types."""
+    method = random.choice([*REQUESTS])
+    names = tuple(f"sessions/{name}" for name in VICTIMS) + VICTIMS
+    messages = []
+    for _ in range(random.choice([1, 1, 2, 6]) if method in STREAMED else 1):
+        if method in HONEST and random.random() < 0.7:
+            message = HONEST[method](random)
+            mutate_message(random, message, names)
+        else:
+            message = make_message(random, REQUESTS[method], names)
+        messages.append(message.SerializeToString())
+    return HostileCall("structure", method, messages)
+
+
+STREAMED = frozenset(SESSIONS + name for name in ("StepStream", "PushParameters", "ImportSnapshot"))
+"""Methods that take several messages."""
+
 KINDS: tuple[tuple[Callable[[Random], HostileCall], int], ...] = (
     (random_bytes, 15),
     (mutate, 25),
+    (mutate_structure, 60),
     (wrong_wire_types, 10),
     (invalid_text, 5),
     (absurd_shapes, 10),

@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +51,9 @@ _DESCRIPTORS_SHARE = 0.5
 _CONNECTIONS_SHARE = 0.25
 """The same for gRPC connections."""
 
+_PEER_CONNECTIONS = 1024
+"""gRPC connections of one peer, at most, unless a setting allows more."""
+
 _DATA_CONNECTIONS_SHARE = 0.125
 """The same for data connections; what is left is for files and the pages for operators."""
 
@@ -67,9 +69,7 @@ _LAST_WORK_S = 0.5
 _log = logging.getLogger("optserve_server")
 
 
-def build_server(
-    settings: Settings, backend: Backend, executor: ThreadPoolExecutor, tracer: Tracer | None = None
-) -> Server:
+def build_server(settings: Settings, backend: Backend, tracer: Tracer | None = None) -> Server:
     """A server that is not listening yet.
 
     Raises:
@@ -83,7 +83,8 @@ def build_server(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
         max_calls_per_connection=settings.max_calls_per_connection,
-        max_connections=_max_connections(settings),
+        max_connections=(most := _max_connections(settings)),
+        max_connections_per_peer=settings.max_connections_per_peer or min(most // 2, _PEER_CONNECTIONS),
         max_data_connections=int(_descriptor_limit() * _DATA_CONNECTIONS_SHARE),
         handshake_seconds=settings.handshake_seconds,
         connection_idle_seconds=settings.connection_idle_seconds,
@@ -94,7 +95,8 @@ def build_server(
         max_shared_memory_descriptors=_shared_memory_descriptor_limit(settings),
         shared_memory_idle_seconds=settings.shared_memory_idle_seconds,
     )
-    return Server(namespaces, executor, _load_identities(settings, namespaces), conditions, recovered, tracer)
+    identities = _load_identities(settings, namespaces)
+    return Server(namespaces, settings.threads, identities, conditions, recovered, tracer)
 
 
 async def serve(settings: Settings) -> None:
@@ -111,9 +113,8 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select_backend(settings.backend)
-    executor = ThreadPoolExecutor(settings.threads, thread_name_prefix="step")
     tracer = _make_tracer(settings)
-    server = build_server(settings, backend, executor, tracer)
+    server = build_server(settings, backend, tracer)
     pages = HttpServer(_make_pages(server, settings))
     metrics_port = await _start_http_server(pages, settings)
     port = await server.start(listening)
@@ -148,7 +149,7 @@ async def _end_busy_process() -> None:
 def _list_worker_threads() -> list[str]:
     """Names of the threads of the pools that are still at work; idle ones have ended by themselves."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith(("step", "create"))]
+    return [name for name in names if name.startswith(("step", "create", "storage"))]
 
 
 def _make_tracer(settings: Settings) -> OpenTelemetryTracer | None:

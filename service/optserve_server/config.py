@@ -137,6 +137,13 @@ class Settings(BaseSettings):
         le=2**31 - 1,
         description="gRPC connections at once; 0 is a quarter of RLIMIT_NOFILE",
     )
+    max_connections_per_peer: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="gRPC connections of one IPv4 address or IPv6 /64 at once; 0 is half of max_connections,"
+        " at most 1024",
+    )
     handshake_seconds: Seconds = Field(
         10.0, gt=0, description="seconds within which a new connection must be ready for calls"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from optserve.v1 import session_service_pb2 as pb
 from optserve.v1 import tensor_pb2
 from tests.integration.client import Client, expect_refusal, plan_message, step_messages
+from tests.integration.test_operations import samples
 from tests.support.server import running_server
 
 TENSORS = 20_000
@@ -60,6 +61,22 @@ def test_a_request_of_too_many_tensors_is_refused_before_it_is_decoded() -> None
         assert time.monotonic() - began < 5
     assert (told.reason, told.fields) == ("LIMIT_EXCEEDED", ["parameters"])
     assert told.metadata == {"limit": "max_tensors", "value": "100000"}
+
+
+def test_a_plan_of_a_million_names_does_not_hold_the_loop() -> None:
+    """Neither its names nor as many fields of a message of a stream."""
+    plan = pb.StepPlan(session="sessions/s", tensors=["a"] * 1_000_000)
+    messages = {
+        "LIMIT_EXCEEDED": pb.StepStreamRequest(plan=plan).SerializeToString(),
+        "MALFORMED_MESSAGE": pb.StepStreamRequest(plan=pb.StepPlan()).SerializeToString() * 1_000_000,
+    }
+    with running_server(metrics_port=0) as server, Client(server.address) as client:
+        stream = client.channel.stream_stream("/optserve.v1.SessionService/StepStream")
+        for reason, message in messages.items():
+            with expect_refusal() as told:
+                list(stream(iter([message]), timeout=60))
+            assert told.reason == reason
+        assert samples(server)["optserve_event_loop_lag_seconds", ""] < 0.5
 
 
 def test_the_loops_lag_is_in_the_metrics() -> None:

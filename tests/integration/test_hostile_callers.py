@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -57,19 +58,21 @@ def honest_steps(server: RunningServer) -> Iterator[list[float]]:
         stepping.result(30)
 
 
-def send_resets(address: str, count: int) -> bool:
-    """Begins and cancels calls as fast as it can; returns whether the connection is still open."""
+def send_reset_calls(connection: Http2, first: int, count: int = 50) -> bool:
+    """Begins and cancels calls; returns whether the connection is still open."""
+    reset = CANCEL.to_bytes(4, "big")
+    streams = range(1 + 2 * first, 1 + 2 * (first + count), 2)
+    with contextlib.suppress(OSError):
+        connection.send(b"".join(call_headers(n, STEP) + frame(RST_STREAM, 0, n, reset) for n in streams))
+    return connection.is_open()
+
+
+def send_resets(address: str, count: int) -> None:
+    """Begins and cancels calls as fast as it can."""
     with Http2(address) as connection:
-        try:
-            for first in range(0, count, 50):
-                streams = range(1 + 2 * first, 1 + 2 * (first + 50), 2)
-                reset = CANCEL.to_bytes(4, "big")
-                connection.send(
-                    b"".join(call_headers(n, STEP) + frame(RST_STREAM, 0, n, reset) for n in streams)
-                )
-        except OSError:
-            return False
-        return connection.is_open()
+        for first in range(0, count, 50):
+            if not send_reset_calls(connection, first):
+                return
 
 
 def test_calls_that_are_reset_at_once_stop_no_steps() -> None:
@@ -198,9 +201,60 @@ def test_connections_are_limited() -> None:
             assert later.get(name).step == 1
 
 
+ATTACKER = "127.0.0.2"
+
+
+def is_dropped(address: str) -> bool:
+    """Whether the server's host drops a new connection of the attacker."""
+    try:
+        Http2(address, source=ATTACKER, seconds=0.5).close()
+    except TimeoutError:
+        return True
+    return False
+
+
+def test_a_peer_that_resets_calls_is_disconnected_and_cannot_come_back() -> None:
+    numbers = itertools.count(0, 50)
+    with (
+        running_server(metrics_port=0) as server,
+        Http2(server.address) as neighbour,
+        Http2(server.address, source=ATTACKER) as attacker,
+    ):
+        wait_until(lambda: not send_reset_calls(attacker, next(numbers)))
+        wait_until(lambda: is_dropped(server.address))
+        assert neighbour.is_open()
+        with Client(server.address) as client:
+            assert client.step(client.create(VALUES).name, VALUES).result.step == 1
+        found = samples(server)
+        assert found["optserve_blocked_peers", ""] == 1
+        assert found["optserve_connections_closed_total", "limit=resets"] >= 1
+        (line,) = [line for line in server.log() if line["message"] == "new connections of peers are dropped"]
+        assert line["peers"] == {ATTACKER: "resets"}
+
+
+def test_connections_of_a_peer_are_limited() -> None:
+    """Its oldest stay, and further ones are dropped until it has fewer."""
+    with running_server(max_connections_per_peer=10, metrics_port=0) as server:
+        first = [Http2(server.address, source=ATTACKER) for _ in range(8)]
+        wait_until(lambda: samples(server)["optserve_connections", "kind=grpc"] == 8)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(TimeoutError):
+                for _ in range(40):
+                    stack.enter_context(Http2(server.address, source=ATTACKER, seconds=0.5))
+            wait_until(lambda: samples(server)["optserve_connections", "kind=grpc"] == 10)
+            assert all(connection.is_open() for connection in first)
+            assert is_dropped(server.address)
+            with Client(server.address) as client:
+                assert client.step(client.create(VALUES).name, VALUES).result.step == 1
+            for connection in first:
+                connection.close()
+        wait_until(lambda: not is_dropped(server.address))
+
+
 def test_connections_leave_descriptors_for_the_journal_and_the_pages(tmp_path: Path) -> None:
     """More idle connections than the process may open files; segments of the journal are small."""
     flags = {"data_dir": tmp_path, "journal_bytes": "1MiB", "metrics_port": 0}
+    flags["max_connections_per_peer"] = LIMIT
     with (
         running_server(module="tests.integration.few_descriptors_server", **flags) as server,
         Client(server.address) as client,

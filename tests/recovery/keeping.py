@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,9 +96,12 @@ async def house(
     """Recovers what is there, and ends as a server does after SIGTERM."""
     namespaces = Namespaces(backend, Limits(durability=DurabilityMode.JOURNAL, durable=True))
     durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode_answer, policy, disk).run()
-    with ThreadPoolExecutor(2) as threads:
-        yield House(namespaces, durability_manager, Execution(threads, durability_manager, lambda: TIME))
+    execution = Execution(2, durability_manager, lambda: TIME)
+    try:
+        yield House(namespaces, durability_manager, execution)
         await durability_manager.close(10)
+    finally:
+        execution.close()
 
 
 def bits(session: Session) -> dict[str, bytes]:

@@ -7,7 +7,6 @@ import errno
 import json
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,15 +73,14 @@ class Serving:
 async def serving(root: Path, disk: FailingDisk) -> AsyncIterator[Serving]:
     namespaces = Namespaces(BACKEND, Limits(durability=DurabilityMode.JOURNAL, durable=True))
     durability_manager = Recovery(root, namespaces, SPEC_TEXT, encode_answer, disk=disk).run()
-    with ThreadPoolExecutor(2) as threads:
-        server = Server(namespaces, threads, durability_manager=durability_manager)
-        pages = HttpServer(make_operator_pages(server))
-        metrics_port = await pages.start("127.0.0.1", 0)
-        port = await server.start(Listening("127.0.0.1", 0, None, None))
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Serving(SessionServiceStub(channel), health_pb2_grpc.HealthStub(channel), metrics_port)
-        await server.stop(1)
-        await pages.stop()
+    server = Server(namespaces, durability_manager=durability_manager)
+    pages = HttpServer(make_operator_pages(server))
+    metrics_port = await pages.start("127.0.0.1", 0)
+    port = await server.start(Listening("127.0.0.1", 0, None, None))
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Serving(SessionServiceStub(channel), health_pb2_grpc.HealthStub(channel), metrics_port)
+    await server.stop(1)
+    await pages.stop()
 
 
 @pytest.mark.parametrize(

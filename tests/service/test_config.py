@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -144,8 +143,8 @@ def test_variables_of_clients_are_ignored(loaded: Load) -> None:
 @pytest.mark.parametrize("durability", ["journal", "snapshot"])
 def test_durability_needs_a_data_directory(durability: str, loaded: Load) -> None:
     settings = loaded(["--durability", durability], {})
-    with ThreadPoolExecutor(1) as executor, pytest.raises(ConfigError) as caught:
-        build_server(settings, NumpyBackend(), executor)
+    with pytest.raises(ConfigError) as caught:
+        build_server(settings, NumpyBackend())
     assert str(caught.value) == (
         f"durability is {durability!r}, which needs data_dir; set data_dir, or durability to 'ephemeral'"
     )

@@ -50,11 +50,17 @@ class Http2:
     Args:
         address: of the server.
         speaks: whether it greets the server; a silent one only connects.
+        source: address to connect from; the system's choice if it is empty.
+        seconds: to wait for the connection.
     """
 
-    def __init__(self, address: str, *, speaks: bool = True) -> None:
+    def __init__(
+        self, address: str, *, speaks: bool = True, source: str = "", seconds: float = SECONDS
+    ) -> None:
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=SECONDS)
+        bound = (source, 0) if source else None
+        self.socket = socket.create_connection((host, int(port)), seconds, bound)
+        self.socket.settimeout(SECONDS)
         self._received = bytearray()
         self._initial = 65535
         self._window = 65535

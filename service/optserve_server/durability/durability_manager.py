@@ -18,6 +18,8 @@ from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, fo
 from optserve_server.durability.disk_state import DiskState
 from optserve_server.durability.snapshot_codec import encode_snapshot
 from optserve_server.errors import DomainError
+from optserve_server.resources.fair_queue import Flow
+from optserve_server.resources.fair_threads import FairThreads
 from optserve_server.sessions.namespaces import Namespace
 from optserve_server.sessions.request_ledger import AnsweredRequest
 from optserve_server.sessions.session import Session
@@ -77,6 +79,9 @@ class RecoveryCounts:
     seconds: float = 0.0
 
 
+STORAGE_THREADS = 2
+"""Threads for access to the disk of one namespace; there is one more for the others."""
+
 ANSWERS_PER_SNAPSHOT = 64
 """Answered requests that a session's snapshot holds, beside its steps."""
 
@@ -118,7 +123,7 @@ class DurabilityManager:
         self.disk_state = DiskState(catalog.disk, catalog.root)
         self._durable_positions = catalog.positions
         self._policy = policy
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="storage")
+        self._threads = FairThreads(STORAGE_THREADS, "storage")
         self._watched: dict[int, SessionDurability[Session]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outcomes: deque[tuple[asyncio.Future[None], OSError | None]] = deque()
@@ -185,11 +190,16 @@ class DurabilityManager:
             with self.disk_state.convert_errors():
                 number, step = durability.number, durability.session.step
                 await self.in_thread(
-                    lambda: self._begin_snapshot(durability, number, is_kept=False).move_into_place()
+                    lambda: self._begin_snapshot(durability, number, is_kept=False).move_into_place(),
+                    durability.session.budget,
                 )
                 self._note_saved(durability, number, step)
         record = partial(change.encode_record, self.codec)
-        payload = record() if durability.session.is_small else await self.in_thread(record)
+        payload = (
+            record()
+            if durability.session.is_small
+            else await self.in_thread(record, durability.session.budget)
+        )
         payload = add_time(payload, durability.session.changed_at)
         with self.disk_state.convert_errors():
             return await self._append_durably(durability, payload)
@@ -225,14 +235,15 @@ class DurabilityManager:
                 async with durability.session.lock:
                     durability.session.check_open()
                     number, step = durability.number, durability.session.step
+                    flow = durability.session.budget
                     file = await self.in_thread(
-                        lambda: self._begin_snapshot(durability, number, is_kept=asked is not None)
+                        lambda: self._begin_snapshot(durability, number, is_kept=asked is not None), flow
                     )
                 owner = durability.folder.owner
                 made = SnapshotFile(file.path, owner, number, step, asked is not None)
-                await self.in_thread(lambda: self._finish_snapshot(durability, file, made, asked))
+                await self.in_thread(lambda: self._finish_snapshot(durability, file, made, asked), flow)
             self._note_saved(durability, number, step)
-            await self.in_thread(lambda: self._delete_old_files(durability))
+            await self.in_thread(lambda: self._delete_old_files(durability), flow)
             return made
 
     def save_soon(self, durability: SessionDurability[Session]) -> None:
@@ -260,7 +271,7 @@ class DurabilityManager:
             self.directory_log.commit(ChangeKind.DROP, folder.session_id, moves, answered)
 
         with self.disk_state.convert_errors():
-            await self.in_thread(work)
+            await self.in_thread(work, durability.session.budget)
 
     def delete_session(self, durability: SessionDurability[Session], request: Request) -> None:
         """Deletes a session's files, asked to by ``request``; blocks until that is durable.
@@ -337,13 +348,22 @@ class DurabilityManager:
                 await self._save_quietly(durability)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - time.monotonic()))
-        self._threads.shutdown()
+        # Threads may be waiting for the disk.
+        closer = ThreadPoolExecutor(1, thread_name_prefix="storage-close")
+        closing = asyncio.get_running_loop().run_in_executor(closer, self._close_files)
+        closer.shutdown(wait=False)
+        await asyncio.wait({closing}, timeout=max(0.1, deadline - time.monotonic()))
+        if not closing.done():
+            _log.warning("the disk was at work until the end")
+
+    def _close_files(self) -> None:
+        self._threads.close(wait=True)
         self.journal.close()
         self.catalog.close()
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Runs ``work`` beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def in_thread(self, work: Callable[[], T], flow: Flow | None = None) -> T:
+        """Runs ``work`` beside the event loop, in its namespace's turn: that of ``flow``."""
+        return await asyncio.wrap_future(self._threads.submit(flow, work))
 
     def _start_background_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -360,7 +380,8 @@ class DurabilityManager:
             if len(self._outcomes) == 1:  # of those before it, the loop knows already
                 loop.call_soon_threadsafe(self._resolve_outcomes)
 
-        record = Record(durability.folder.owner, durability.number + 1, pieces, on_durable)
+        flow = durability.session.budget
+        record = Record(durability.folder.owner, durability.number + 1, pieces, on_durable, flow)
         self.journal.append(record)
         await durable
         return record.length

@@ -230,6 +230,18 @@ class ServerCollector(Collector):
         connections.add_metric(["grpc"], descriptors.connections)
         connections.add_metric(["data"], self._server.data_connections.count)
         yield connections
+        limits = self._server.peer_limits
+        closed = CounterMetricFamily(
+            "optserve_connections_closed",
+            "gRPC connections that were closed because their peer exceeded a limit.",
+            labels=["limit"],
+        )
+        for limit, count in limits.closed.items():
+            closed.add_metric([limit], count)
+        yield closed
+        yield GaugeMetricFamily(
+            "optserve_blocked_peers", "Peers whose new connections are dropped.", limits.blocked_count
+        )
         yield GaugeMetricFamily("optserve_ready", "Whether calls are taken.", int(self._server.ready))
         backend = self._server.namespaces.backend
         info = GaugeMetricFamily("optserve_build_info", "Always 1.", labels=["version", "backend", "device"])

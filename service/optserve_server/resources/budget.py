@@ -65,6 +65,10 @@ class Budget:
         limits: by the names in `COUNTED`; 0 means no limit.
         parent: a budget that everything counts against as well.
         namespace: whose quota this is; None for the server's own limits.
+
+    Attributes:
+        refused: reservations that were rejected.
+        weight: share of threads, event loop and journal beside those of other namespaces.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Budget:
     ) -> None:
         self.limits = dict(limits)
         self.refused = 0
+        self.weight = 1.0
         self._parent = parent
         self._namespace = namespace
         self._held = dict.fromkeys(Kind, 0)

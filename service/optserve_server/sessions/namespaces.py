@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,17 +17,19 @@ DEFAULT = ""
 EVERY = "*"
 """What a quota is filed under that holds for each namespace without one of its own."""
 
-MAX_CREATIONS = 2
-"""Sessions of a namespace that are made at once; the threads for that are more than for one namespace."""
-
 
 @dataclass(frozen=True)
 class Quota:
-    """Quota of a namespace; 0 means no limit. Bytes are those of sessions and of calls in flight."""
+    """Quota of a namespace; 0 means no limit. Bytes are those of sessions and of calls in flight.
+
+    Attributes:
+        weight: share of threads, event loop and journal beside those of other namespaces, at least 1.
+    """
 
     max_sessions: int = 0
     max_bytes: int = 0
     max_requests_in_flight: int = 0
+    weight: int = 1
 
 
 class Namespace:
@@ -41,7 +42,6 @@ class Namespace:
 
     Attributes:
         requests: the requests that it got answered.
-        creating: held by each of its sessions that are being made, of which there are few at once.
         creation_locks: held while the session of an id is being made.
     """
 
@@ -50,7 +50,6 @@ class Namespace:
         self.store = store
         self.budget = budget
         self.requests = RequestLedger()
-        self.creating = asyncio.Semaphore(MAX_CREATIONS)
         self.creation_locks = KeyedLocks()
 
 
@@ -73,7 +72,8 @@ class Namespaces:
     def __getitem__(self, name: str) -> Namespace:
         namespace = self._known.get(name)
         if namespace is None:
-            budget = Budget(self._quota_limits(name), self.budget, name)
+            budget = Budget({}, self.budget, name)
+            self._apply_quota(name, budget)
             namespace = Namespace(name, Store(self.backend, self.limits, budget), budget)
             self._known[name] = namespace
         return namespace
@@ -85,11 +85,12 @@ class Namespaces:
         """Replaces all quotas. What exceeds a new one stays, and nothing is added to it."""
         self._quotas = dict(quotas)
         for namespace in self:
-            namespace.budget.limits = self._quota_limits(namespace.name)
+            self._apply_quota(namespace.name, namespace.budget)
 
-    def _quota_limits(self, name: str) -> dict[str, int]:
+    def _apply_quota(self, name: str, budget: Budget) -> None:
         quota = self._quotas.get(name) or self._quotas.get(EVERY) or Quota()
-        return {
+        budget.weight = float(quota.weight)
+        budget.limits = {
             "max_sessions": quota.max_sessions,
             "max_bytes": quota.max_bytes,
             "max_requests_in_flight": quota.max_requests_in_flight,

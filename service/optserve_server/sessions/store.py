@@ -85,6 +85,7 @@ class Store:
         parameters: Sequence[ParameterInit],
         seed: int = 0,
         keep: Callable[[Session], object] = lambda _: None,
+        check: Callable[[], None] | None = None,
     ) -> Session:
         """Makes a session; with an empty id the store chooses one.
 
@@ -94,6 +95,7 @@ class Store:
             parameters: its parameters.
             seed: of their initializers.
             keep: called with the session before anybody finds it; there is none if it raises.
+            check: called before each tensor is initialized; there is no session if it raises.
 
         Raises:
             DomainError: SESSION_EXISTS, LIMIT_EXCEEDED, QUOTA_EXCEEDED, FIELD_REQUIRED (no
@@ -108,7 +110,7 @@ class Store:
         pending = [p.name for p in parameters if p.source is None]
         session = Session(session_id, spec, layout, self.backend, seed, pending, self.budget)
         drawing = Charge(self.budget, Kind.IN_FLIGHT, _count_drawn_bytes(parameters))
-        session.assign_parameters(session.stage_arrays(_make_initial_values(parameters, seed)))
+        session.assign_parameters(session.stage_arrays(_make_initial_values(parameters, seed, check)))
         drawing.lower_to(0)
         self.add(session, keep)
         return session
@@ -302,9 +304,13 @@ def _count_drawn_bytes(parameters: Sequence[ParameterInit]) -> int:
     return sum(math.prod(p.shape) * 8 for p in drawn)
 
 
-def _make_initial_values(parameters: Sequence[ParameterInit], seed: int) -> list[NamedArray]:
+def _make_initial_values(
+    parameters: Sequence[ParameterInit], seed: int, check: Callable[[], None] | None
+) -> list[NamedArray]:
     values = []
     for index, parameter in enumerate(parameters):
+        if check is not None:
+            check()
         source = parameter.source
         if isinstance(source, Initializer):
             # A stream of its own for each name, so that neither order nor neighbours matter.

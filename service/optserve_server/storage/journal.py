@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from optserve_server.resources.fair_queue import FairQueue, Flow
 from optserve_server.storage.directory_format import FORMAT
 from optserve_server.storage.durable_positions import DurablePositions, segment_owner
 from optserve_server.storage.failpoints import hit_failpoint, is_armed
@@ -48,6 +49,9 @@ number is another one.
 
 _SPARES = 4
 
+GROUP_BYTES = 4 << 20
+"""Bytes from which on no more records are added to a group, so that others wait for no more than these."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,12 +65,14 @@ class Record:
         pieces: the payload; must not change before `done` is called.
         done: called from the writer's thread with None when the record is durable, or with the
             error if it could not be written; then it is not in the journal.
+        flow: which shares the journal's bandwidth with others by weight.
     """
 
     owner: int
     number: int
     pieces: Sequence[Piece]
     done: Callable[[OSError | None], None]
+    flow: Flow | None = None
 
     @property
     def length(self) -> int:
@@ -140,7 +146,7 @@ class Journal:
             _log.warning("no segment of the journal can be begun: %s", error)
             self._current = Segment(number, self._path(number), 0, {})
         self.syncs, self.records, self.sync_seconds = 0, 0, 0.0
-        self._queue: list[Record] = []
+        self._queue: FairQueue[Record] = FairQueue()
         self._closing = False
         self._turn = threading.Condition()
         self._releasing = threading.Lock()
@@ -162,7 +168,7 @@ class Journal:
         with self._turn:
             if self._closing:
                 raise OSError("the journal is closed")
-            self._queue.append(record)
+            self._queue.push(record.flow, record)
             self._turn.notify()
 
     def append_and_wait(self, owner: int, number: int, pieces: Sequence[Piece]) -> None:
@@ -236,11 +242,22 @@ class Journal:
             with self._turn:
                 while not self._queue and not self._closing:
                     self._turn.wait()
-                group, self._queue = self._queue, []
+                group = self._take_group()
             if not group:
                 return
             self._commit_group(group)
             group = []  # what it held may be large, and the next one may be long in coming
+
+    def _take_group(self) -> list[Record]:
+        """The records that wait, in fair order; when they are many bytes, those that come first."""
+        group, byte_count = list[Record](), 0
+        while byte_count < GROUP_BYTES and (taken := self._queue.pop()) is not None:
+            flow, record = taken
+            length = HEADER_BYTES + record.length
+            self._queue.charge(flow, length)
+            byte_count += length
+            group.append(record)
+        return group
 
     def _commit_group(self, group: list[Record]) -> None:
         """Syncs a group; if that fails, as many of its records as can be."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import grpc
@@ -38,24 +37,23 @@ class Full(NumpyBackend):
 
 
 async def _step_on(backend: NumpyBackend) -> tuple[Refusal, dict[str, Any], str]:
-    with ThreadPoolExecutor(1) as executor:
-        server = Server(Namespaces(backend), executor)
-        port = await server.start(Listening())
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = SessionServiceStub(channel)
-            values = {"w": np.ones(2, np.float32)}
-            request = pb.CreateSessionRequest(spec=sgd(), session_id="s")
-            request.parameters.add(name="w", value=tensor(values["w"]))
-            await stub.CreateSession(request)
-            with pytest.raises(grpc.RpcError) as caught:
-                await stub.Step(
-                    pb.StepRequest(name="sessions/s", gradients=name_arrays(values)),
-                    metadata=(("x-request-id", "broken-1"),),
-                )
-            trailing = dict(caught.value.trailing_metadata())
-            described = str(trailing) + str(caught.value.details())
-            told = refusal(caught.value)
-        await server.stop(1)
+    server = Server(Namespaces(backend))
+    port = await server.start(Listening())
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = SessionServiceStub(channel)
+        values = {"w": np.ones(2, np.float32)}
+        request = pb.CreateSessionRequest(spec=sgd(), session_id="s")
+        request.parameters.add(name="w", value=tensor(values["w"]))
+        await stub.CreateSession(request)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.Step(
+                pb.StepRequest(name="sessions/s", gradients=name_arrays(values)),
+                metadata=(("x-request-id", "broken-1"),),
+            )
+        trailing = dict(caught.value.trailing_metadata())
+        described = str(trailing) + str(caught.value.details())
+        told = refusal(caught.value)
+    await server.stop(1)
     return told, trailing, described
 
 
@@ -83,16 +81,15 @@ def test_no_memory_is_a_limit_and_no_defect() -> None:
 async def _send_malformed() -> list[Refusal]:
     """What every method says to bytes that are no message."""
     told = []
-    with ThreadPoolExecutor(1) as executor:
-        server = Server(Namespaces(NumpyBackend()), executor)
-        port = await server.start(Listening())
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            for name in (method.name for method in SERVICE.methods):
-                call = channel.stream_stream(f"/{SERVICE.full_name}/{name}")(iter([b"\xff\xff\xff"]))
-                with pytest.raises(grpc.RpcError) as caught:
-                    await call.read()
-                told.append(refusal(caught.value))
-        await server.stop(1)
+    server = Server(Namespaces(NumpyBackend()))
+    port = await server.start(Listening())
+    async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for name in (method.name for method in SERVICE.methods):
+            call = channel.stream_stream(f"/{SERVICE.full_name}/{name}")(iter([b"\xff\xff\xff"]))
+            with pytest.raises(grpc.RpcError) as caught:
+                await call.read()
+            told.append(refusal(caught.value))
+    await server.stop(1)
     return told
 
 

@@ -6,15 +6,18 @@ import errno
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from optserve_server.resources.budget import Budget
 from optserve_server.storage.damage import DamagedError
 from optserve_server.storage.files import BLOCK
+from optserve_server.storage.journal import GROUP_BYTES, Record
 from optserve_server.storage.records import HEADER_BYTES
 from tests.service.storage.journals import Writer, holes, payloads, writing
-from tests.support.disks import FailingDisk, FullDisk, SlowDisk
+from tests.support.disks import FailingDisk, FullDisk, GatedDisk, SlowDisk
 
 
 def test_records_come_back_in_order_by_owner(tmp_path: Path) -> None:
@@ -33,6 +36,35 @@ def test_records_of_several_blocks(tmp_path: Path) -> None:
         assert writer.append(7, 1, b"head", large) is None
         assert writer.append(7, 2, b"next") is None
     assert payloads(tmp_path, 7) == [b"head" + large, b"next"]
+
+
+def test_a_short_record_waits_for_few_bytes_of_another_flow(tmp_path: Path) -> None:
+    """One flow's records are many groups; the next group begins with the other's, though it came last."""
+    disk = GatedDisk()
+    large, small, order = Budget({}), Budget({}), list[str]()
+    done = threading.Semaphore(0)
+
+    def note(name: str) -> Callable[[OSError | None], None]:
+        def on_durable(error: OSError | None) -> None:
+            assert error is None
+            order.append(name)
+            done.release()
+
+        return on_durable
+
+    with writing(tmp_path, disk) as writer:
+        disk.gated = True
+        writer.journal.append(Record(7, 1, [b"first"], note("first"), large))
+        assert disk.reached.wait(10)
+        for owner in range(8, 28):
+            writer.journal.append(Record(owner, 1, [bytes(GROUP_BYTES // 4)], note("large"), large))
+        writer.journal.append(Record(28, 1, [b"small"], note("small"), small))
+        disk.opened.set()
+        for _ in range(22):
+            assert done.acquire(timeout=20)
+    assert order.index("small") <= 2
+    assert order.count("large") == 20
+    assert payloads(tmp_path, 27) == [bytes(GROUP_BYTES // 4)]
 
 
 def test_a_run_continues_the_last_one_in_a_new_segment(tmp_path: Path) -> None:

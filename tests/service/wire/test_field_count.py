@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason
-from optserve_server.wire.fields.field_count import check_field_count
+from optserve_server.wire.fields.field_count import NUMBERS_PER_ELEMENT, check_field_count
 from tests.integration.client import sgd
 
 CREATE = pb.CreateSessionRequest.DESCRIPTOR
+
+
+def nest(of: tuple[int, bytes]) -> bytes:
+    """A field with a message in it."""
+    number, inner = of
+    return bytes([number << 3 | 2, len(inner) & 0x7F]) + inner
 
 
 def request_of(count: int) -> bytes:
@@ -34,6 +43,48 @@ def test_unknown_fields_count_as_well() -> None:
     with pytest.raises(DomainError) as caught:
         check_field_count(bytes([0xFA, 0x01, 0x00]) * 6, CREATE, 5)  # field 31, empty
     assert caught.value.field is None
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["parameters.name", "parameters.upload.shape", "spec.groups", "spec.groups.tensors", "spec.groups.name"],
+)
+def test_elements_are_counted_wherever_they_are(field: str) -> None:
+    """In all messages together: each has few."""
+    request = pb.CreateSessionRequest()
+    for number in range(10):
+        parameter, group = request.parameters.add(), request.spec.groups.add()
+        if field == "parameters.name":
+            parameter.name = "w"
+        elif field == "parameters.upload.shape":
+            parameter.upload.shape.extend([1, 300] * NUMBERS_PER_ELEMENT)
+        elif field == "spec.groups.tensors":
+            group.tensors.extend(["a", "b"])
+        elif field == "spec.groups.name":
+            group.name = f"g{number}"
+    data = request.SerializeToString()
+    most = {"parameters.upload.shape": 20, "spec.groups.tensors": 20}.get(field, 10)
+    check_field_count(data, CREATE, most)
+    with pytest.raises(DomainError) as caught:
+        check_field_count(data, CREATE, most - 1)
+    assert caught.value.field in (field, "parameters", "spec.groups")
+
+
+def test_a_million_elements_deep_within_are_refused_without_being_decoded() -> None:
+    request = pb.CreateSessionRequest()
+    request.spec.groups.add().tensors.extend(["a"] * 1_000_000)
+    data = request.SerializeToString()
+    began = time.monotonic()
+    with pytest.raises(DomainError) as caught:
+        check_field_count(data, CREATE, 100_000)
+    assert caught.value.field == "spec.groups.tensors"
+    assert time.monotonic() - began < 2
+
+
+@given(st.recursive(st.binary(max_size=8), lambda inner: st.tuples(st.integers(1, 15), inner).map(nest)))
+def test_nested_bytes_pass_or_are_refused(data: bytes) -> None:
+    with contextlib.suppress(DomainError):
+        check_field_count(data, CREATE, 2)
 
 
 @given(st.binary(max_size=60))

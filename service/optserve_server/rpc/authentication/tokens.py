@@ -12,6 +12,7 @@ The file is TOML::
     max_sessions = 10
     max_bytes = 4294967296
     max_requests_in_flight = 32
+    weight = 2                          # share beside those of other namespaces
 
 A token is 256 random bits, so a plain hash of it cannot be searched for.
 """
@@ -165,6 +166,8 @@ def _parse_quota(name: str, table: Mapping[str, Any]) -> Quota:
     for key, value in table.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"{key} of namespace {name} is {value!r}, but must be a whole number")
+    if table.get("weight") == 0:
+        raise ValueError(f"weight of namespace {name} is 0, but must be at least 1")
     return Quota(**table)
 
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import contextvars
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
 from optserve_server.errors import DomainError
 from optserve_server.resources.budget import Charge
+from optserve_server.resources.fair_queue import Flow
 from optserve_server.rpc.authentication.identity import Caller
 from optserve_server.sessions.namespaces import Namespace
 from optserve_server.state.session_state import MANY_TENSORS
@@ -37,6 +39,7 @@ class Call:
         arriving: whether its only request is being received.
         charge: the memory of its request, where it is one message.
         is_answer_long: whether encoding its answer takes too long for the event loop.
+        has_ended: whether it was answered, or its client has left.
         code: how it ended: OK, CANCELLED or a reason.
         begun: when it began, by the performance counter in nanoseconds.
     """
@@ -53,6 +56,7 @@ class Call:
     arriving: bool = False
     charge: Charge | None = None
     is_answer_long: bool = False
+    has_ended: bool = False
     code: str = "CANCELLED"
     begun: int = field(default_factory=time.perf_counter_ns)
 
@@ -87,6 +91,23 @@ def current_namespace() -> Namespace:
     assert call is not None  # handlers run within the interceptor
     assert call.caller is not None
     return call.caller.namespace
+
+
+def current_flow() -> Flow | None:
+    """What the running call shares resources as; None if there is no call."""
+    call = current.get()
+    return None if call is None or call.caller is None else call.caller.namespace.budget
+
+
+def make_left_check() -> Callable[[], None]:
+    """A function, for any thread, that raises CancelledError once the client of the running call has left."""
+    call = current.get()
+
+    def check() -> None:
+        if call is not None and call.has_ended:
+            raise CancelledError
+
+    return check
 
 
 def note_answer_size(count: int) -> None:

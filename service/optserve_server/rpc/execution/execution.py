@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter_ns, time
 from typing import TypeVar
 
 from optserve_server.durability.durability_manager import DurabilityManager
+from optserve_server.resources.fair_queue import Flow
+from optserve_server.resources.fair_threads import FairThreads
+from optserve_server.rpc.context import calls
+from optserve_server.rpc.context.loop_turns import LoopTurns
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
 from optserve_server.sessions.session import Session
@@ -24,6 +27,9 @@ from optserve_server.storage import failpoints
 CREATOR_THREADS = 8
 """Sessions of all namespaces that are made at once."""
 
+MAX_CREATIONS = 2
+"""The same of one namespace."""
+
 T = TypeVar("T")
 P = TypeVar("P", bound=Checked)
 
@@ -32,22 +38,24 @@ class Execution:
     """Runs work on sessions: short work on the event loop, long work in threads.
 
     Args:
-        executor: threads for long work.
+        threads: for long work of one namespace; there is one more for the others.
         durability_manager: makes sessions durable; None if all are held in memory alone.
         clock: the time, Unix time in seconds.
 
     Attributes:
         meters: durations of the phases of a step.
+        turns: turns of the event loop.
     """
 
     def __init__(
         self,
-        executor: Executor,
+        threads: int,
         durability_manager: DurabilityManager | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
-        self._executor = executor
-        self._creators = ThreadPoolExecutor(CREATOR_THREADS, thread_name_prefix="create")
+        self._threads = FairThreads(threads, "step")
+        self._creators = FairThreads(MAX_CREATIONS, "create", CREATOR_THREADS)
+        self.turns = LoopTurns()
         self._durability_manager = durability_manager
         self._clock = clock
         self.meters = Meters()
@@ -78,10 +86,11 @@ class Execution:
             begun, session.changed_at = perf_counter_ns(), self._clock()
             inline = session.is_small or change.is_brief
             prepare = partial(change.prepare, session)
-            prepared = prepare() if inline else await self.in_thread(prepare)
+            flow = session.budget
+            prepared = prepare() if inline else await self.in_thread(prepare, flow)
             durability, durability_manager = session.durability, self._durability_manager
             if durability_manager is None or durability is None or not prepared.has_changes:
-                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
+                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared), flow)
             else:
                 recording = perf_counter_ns()
                 try:
@@ -92,7 +101,7 @@ class Execution:
                 recorded = perf_counter_ns()
                 if failpoints.armed:
                     failpoints.hit_failpoint("before-apply")
-                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared))
+                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared), flow)
                 if failpoints.armed:
                     failpoints.hit_failpoint("after-apply")
                 durability_manager.count_change(durability, change.kind, byte_count)
@@ -113,22 +122,39 @@ class Execution:
         asked = perf_counter_ns()
         async with session.lock:
             begun = perf_counter_ns()
-            done = work() if session.is_small else await self.in_thread(work)
+            done = work() if session.is_small else await self.in_thread(work, session.budget)
         self.meters.record_work(begun - asked, perf_counter_ns() - begun)
         return done
 
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Runs ``work`` beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    async def in_thread(self, work: Callable[[], T], flow: Flow | None = None) -> T:
+        """Runs ``work`` beside the event loop, in its namespace's turn.
 
-    async def create(self, work: Callable[[], T]) -> T:
-        """Runs ``work`` that makes a session, which may take minutes, where it delays no other work."""
-        return await asyncio.get_running_loop().run_in_executor(self._creators, work)
+        Args:
+            work: what is run.
+            flow: whose work it is; the running call's if None.
+        """
+        return await asyncio.wrap_future(self._threads.submit(flow or calls.current_flow(), work))
+
+    async def create(self, work: Callable[[], T], check: Callable[[], None] | None = None) -> T:
+        """Runs ``work`` that makes a session, which may take minutes, where it delays no other work.
+
+        Args:
+            work: what is run.
+            check: called before; what it raises is raised instead.
+        """
+
+        def check_and_work() -> T:
+            if check is not None:
+                check()
+            return work()
+
+        with calls.suspend_idle_timeout():
+            return await asyncio.wrap_future(self._creators.submit(calls.current_flow(), check_and_work))
 
     def close(self) -> None:
         """Begins no more work in threads; what runs is not waited for."""
-        for executor in (self._creators, self._executor):
-            executor.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._creators, self._threads):
+            threads.close()
 
     async def run_or_offload(self, count: int, work: Callable[[], T]) -> T:
         """Runs ``work`` that does something for each of ``count`` tensors: for many of them in a thread."""

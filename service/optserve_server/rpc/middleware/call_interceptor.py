@@ -17,10 +17,13 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from optserve._codec.framing import Encoded, Framing
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import Charge, Kind
+from optserve_server.resources.fair_queue import Flow
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.calls import REQUEST_ID_KEY, Call
+from optserve_server.rpc.context.loop_turns import LoopTurns
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.middleware.admission import Admission
 from optserve_server.rpc.middleware.log_limiter import LogLimiter
@@ -83,13 +86,22 @@ class CallInterceptor(aio.ServerInterceptor):
     Args:
         admission: admits calls.
         meters: count calls and bytes.
+        turns: of the event loop.
         tracer: traces calls; None to trace none.
         max_tensors: elements of one field of a request; 0 for no limit.
+        on_cancelled: called with the peer and the age in seconds of each call that its client has cancelled.
     """
 
     def __init__(
-        self, admission: Admission, meters: Meters, tracer: Tracer | None = None, max_tensors: int = 0
+        self,
+        admission: Admission,
+        meters: Meters,
+        turns: LoopTurns,
+        tracer: Tracer | None = None,
+        max_tensors: int = 0,
+        on_cancelled: Callable[[str, float], None] | None = None,
     ) -> None:
+        self._on_cancelled, self._turns = on_cancelled, turns
         self._admission, self._meters, self._tracer = admission, meters, tracer
         self._max_tensors = max_tensors
         self._log_limiter = LogLimiter()
@@ -205,7 +217,10 @@ class CallInterceptor(aio.ServerInterceptor):
         while (data := await context.read()) is not aio.EOF:
             call.heard = time.monotonic()
             self._meters.bytes_received += len(data)
-            yield parse_message(data, decode)
+            assert call.caller is not None  # no method of the health service has such requests
+            if self._turns.alone is not call.caller.namespace.budget:
+                await self._wait_for_turn(call.caller.namespace.budget, len(data))
+            yield await parse_framed(data, decode, self._max_tensors)
 
     async def _receive_only(self, call: Call, context: Context, decode: Codec) -> Any:
         """Receives the only request of a call; its bytes count as in flight until the call ends."""
@@ -218,19 +233,18 @@ class CallInterceptor(aio.ServerInterceptor):
         if call.caller is not None:  # a health check has no namespace that it could count against
             budget = call.caller.namespace.budget
             call.charge = Charge(budget, Kind.IN_FLIGHT, COPIES_PER_UNARY_REQUEST * len(data))
+            if self._turns.alone is not budget:
+                await self._wait_for_turn(budget, len(data))
         elif len(data) > MAX_HEALTH_REQUEST_BYTES:
             raise _health_request_error(len(data))
         if len(data) > LONG_REQUEST_BYTES:
-            return await asyncio.to_thread(self._parse_long, data, decode)
+            return await asyncio.to_thread(_parse_long, data, decode, self._max_tensors)
         return parse_message(data, decode)
 
-    def _parse_long(self, data: bytes, decode: Codec) -> Any:
-        # Of the classes that the contract's code is generated for, and of framing's codecs.
-        message = getattr(decode, "__self__", None)
-        descriptor = getattr(message, "DESCRIPTOR", None)
-        if descriptor is not None:
-            check_field_count(data, descriptor, self._max_tensors)
-        return parse_message(data, decode)
+    async def _wait_for_turn(self, flow: Flow, byte_count: int) -> None:
+        turn = self._turns.take(flow, byte_count)
+        if turn is not None:
+            await turn
 
     async def _abort_call(self, call: Call, context: Context, error: BaseException) -> None:
         """Ends a call by the status of an error; returns if gRPC ends the call itself."""
@@ -265,9 +279,12 @@ class CallInterceptor(aio.ServerInterceptor):
 
     def _end_call(self, call: Call, context: Context, level: int) -> None:
         """Counts and logs the end of a call; ``level`` is that of a success."""
+        call.has_ended = True
         self._admission.release_call(call)
         nanoseconds = time.perf_counter_ns() - call.begun
         self._meters.end_call(call.method, call.code, nanoseconds)
+        if call.code == "CANCELLED" and self._on_cancelled is not None:
+            self._on_cancelled(context.peer(), nanoseconds / 1e9)
         if self._tracer is not None:
             self._tracer.record_call(call, context.invocation_metadata(), nanoseconds)
         level = level if call.code == "OK" else logging.INFO
@@ -291,7 +308,33 @@ def _request_id_from(metadata: object) -> str:
     return f"{_PROCESS_ID}-{next(_numbers):x}"
 
 
-def parse_message(data: bytes, decode: Codec) -> Any:
+async def parse_framed(data: Encoded, decode: Codec, max_tensors: int) -> Any:
+    """A message of a stream; one that takes long to decode, which a chunk does not, is decoded in a thread.
+
+    Raises:
+        DomainError: MALFORMED_MESSAGE or LIMIT_EXCEEDED.
+    """
+    framing = getattr(decode, "__self__", None)
+    is_long = (
+        len(data) > LONG_REQUEST_BYTES
+        and isinstance(framing, Framing)
+        and parse_message(data, framing.head_byte_count) > LONG_REQUEST_BYTES
+    )
+    if is_long:
+        return await asyncio.to_thread(_parse_long, bytes(data), decode, max_tensors)
+    return parse_message(data, decode)
+
+
+def _parse_long(data: bytes, decode: Codec, max_tensors: int) -> Any:
+    # The class of generated code, or a framing.
+    owner = getattr(decode, "__self__", None)
+    descriptor: Any = owner.descriptor if isinstance(owner, Framing) else getattr(owner, "DESCRIPTOR", None)
+    if descriptor is not None:
+        check_field_count(data, descriptor, max_tensors)
+    return parse_message(data, decode)
+
+
+def parse_message(data: Encoded, decode: Codec) -> Any:
     """A message.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,6 +46,7 @@ from optserve_server.rpc.services.worker_service import WorkerService
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.transport.data_connections import DataConnections
 from optserve_server.rpc.transport.listening import Listening
+from optserve_server.rpc.transport.peer_limits import PeerLimits
 from optserve_server.rpc.transport.tls import Certificates
 from optserve_server.sessions.leases import Expired, find_expired
 from optserve_server.sessions.namespaces import Namespaces
@@ -88,6 +88,7 @@ class Conditions:
         max_calls_per_connection: calls at once on one connection. Further ones wait in the client, and gRPC
             drops a connection whose cancelled calls pile up to this number.
         max_connections: gRPC connections beyond which new ones are closed; 0 for no limit.
+        max_connections_per_peer: the same of one peer; 0 for no limit.
         max_data_connections: data connections beyond which no more are offered; 0 for no limit.
         handshake_seconds: within which a new connection has to be ready for calls.
         connection_idle_seconds: how long a connection may have no call; 0 for no limit.
@@ -102,6 +103,7 @@ class Conditions:
     max_concurrent_rpcs: int = 2000
     max_calls_per_connection: int = 1000
     max_connections: int = 0
+    max_connections_per_peer: int = 0
     max_data_connections: int = 0
     handshake_seconds: float = 10.0
     connection_idle_seconds: float = 0.0
@@ -132,7 +134,7 @@ class Server:
 
     Args:
         namespaces: the sessions.
-        executor: threads for long work.
+        threads: for long work of one namespace; there is one more for the others.
         identities: who may call; anybody when None.
         conditions: on what conditions.
         durability_manager: makes sessions durable; None if all are held in memory alone.
@@ -142,7 +144,7 @@ class Server:
     def __init__(
         self,
         namespaces: Namespaces,
-        executor: Executor,
+        threads: int = 2,
         identities: Identities | None = None,
         conditions: Conditions | None = None,
         durability_manager: DurabilityManager | None = None,
@@ -154,14 +156,25 @@ class Server:
         self._health = HealthService(("", *SERVICES))
         self.identities = identities or Identities(namespaces)
         self._admission = Admission(self.identities, self._drain, conditions.stream_idle_seconds)
-        self._execution = execution = Execution(executor, self.durability_manager)
+        self._execution = execution = Execution(threads, self.durability_manager)
         self.namespaces, self.meters = namespaces, execution.meters
         self._lease_seconds = conditions.session_lease_seconds
         limits = namespaces.limits
         max_message_bytes = limits.max_message_bytes
         self._arrivals = Arrivals(max_message_bytes, namespaces.budget)
+        self.peer_limits = PeerLimits(conditions.max_connections_per_peer)
+        count_cancelled = self.peer_limits.count_cancelled
         self._server = aio.server(
-            interceptors=[CallInterceptor(self._admission, self.meters, tracer, limits.max_tensors)],
+            interceptors=[
+                CallInterceptor(
+                    self._admission,
+                    self.meters,
+                    execution.turns,
+                    tracer,
+                    limits.max_tensors,
+                    count_cancelled,
+                )
+            ],
             options=_options(conditions, max_message_bytes),
             maximum_concurrent_rpcs=conditions.max_concurrent_rpcs,
         )
@@ -277,6 +290,8 @@ class Server:
         listening.open_data(self.data_connections, bound)
         self._sharing.start()
         await self._server.start()
+        if listening.host is not None:
+            self.peer_limits.start(bound)
         self._health.set_status(("", *SERVICES), serving=True)
         self._coordination.schedule_timers(
             s for namespace in self.namespaces for s in namespace.store.list_sessions()
@@ -284,6 +299,7 @@ class Server:
         self._looking = [
             asyncio.create_task(self._run_periodic_tasks()),
             asyncio.create_task(self.loop_lag.measure()),
+            asyncio.create_task(self.peer_limits.run()),
             asyncio.create_task(self._arrivals.run(self._admission.list_calls)),
         ]
         return bound
@@ -299,6 +315,7 @@ class Server:
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
+        self.peer_limits.close()
         await self._sharing.stop()
         await self.data_connections.stop()
         self._execution.close()

@@ -226,7 +226,7 @@ class SessionService(SessionServiceServicer):
 
     def StepStream(self, requests: object, context: Context) -> Awaitable[None]:  # type: ignore[override]
         limits, execution = self._limits, self._execution
-        messages = StreamMessages(context, self._data, execution.meters, limits.max_message_bytes)
+        messages = StreamMessages(context, self._data, execution.meters, limits)
         common = execution, self._drain, limits.chunk_bytes, self._sharing
         stream = StepStream(self.find_session, *common, messages, self._coordination)
         return stream.serve()  # awaited by the interceptor: one coroutine less to resume for each message
@@ -304,7 +304,9 @@ class SessionService(SessionServiceServicer):
             keep = self._make_persist_callback(ChangeKind.FORK, asked)
             session_id = self._session_store.choose_id(check_session_id(request.session_id))
             async with _creation(session_id):
-                return await self._snapshots.fork(self._session_store, source, request, session_id, keep)
+                return await self._snapshots.fork(
+                    self._session_store, source, request, session_id, keep, _make_left_check(asked)
+                )
 
         return cast(pb.ForkSessionResponse, await self._answer_once(request, act))
 
@@ -327,7 +329,9 @@ class SessionService(SessionServiceServicer):
         async def act() -> Message:
             session_id = self._session_store.choose_id(check_session_id(header.session_id))
             async with _creation(session_id):
-                return await self._snapshots.import_snapshot(self._session_store, session_id, data, keep)
+                return await self._snapshots.import_snapshot(
+                    self._session_store, session_id, data, keep, _make_left_check(asked)
+                )
 
         answer = await answer_once(calls.current_namespace().requests, asked, act)
         return cast(pb.ImportSnapshotResponse, answer)
@@ -358,9 +362,10 @@ class SessionService(SessionServiceServicer):
         session_id = self._session_store.choose_id(check_session_id(request.session_id))
         keep = self._make_persist_callback(ChangeKind.CREATE, asked)
         spec, parameters = await self._execution.in_thread(partial(_decode_create_request, request))
-        work = partial(self._session_store.create, session_id, spec, parameters, request.seed, keep)
+        check = _make_left_check(asked)
+        work = partial(self._session_store.create, session_id, spec, parameters, request.seed, keep, check)
         async with _creation(session_id):
-            session = await self._execution.create(work)
+            session = await self._execution.create(work, check)
         call = calls.current.get()
         if call is not None:
             call.session = session.id
@@ -391,7 +396,7 @@ class SessionService(SessionServiceServicer):
         if self._durability_manager is not None and store.is_damaged(session_id):
             name = folder_name(calls.current_namespace().name, session_id)
             await self._durability_manager.in_thread(
-                partial(self._durability_manager.delete_quarantined, name, asked)
+                partial(self._durability_manager.delete_quarantined, name, asked), store.budget
             )
             store.remove_damaged(session_id)
             return pb.DeleteSessionResponse()
@@ -407,20 +412,26 @@ class SessionService(SessionServiceServicer):
                 return
             if self._durability_manager is not None and session.durability is not None:
                 await self._durability_manager.in_thread(
-                    partial(self._durability_manager.delete_session, session.durability, asked)
+                    partial(self._durability_manager.delete_session, session.durability, asked), store.budget
                 )
             store.delete(session.id)
 
 
 @contextlib.asynccontextmanager
 async def _creation(session_id: str) -> AsyncIterator[None]:
-    """Makes a session of the running call's namespace: one of each id, and few at once."""
-    namespace = calls.current_namespace()
-    async with contextlib.AsyncExitStack() as stack:
-        with calls.suspend_idle_timeout():
-            await stack.enter_async_context(namespace.creation_locks[session_id])
-            await stack.enter_async_context(namespace.creating)
+    """Makes a session of the running call's namespace, one of each id at once."""
+    lock = calls.current_namespace().creation_locks[session_id]
+    with calls.suspend_idle_timeout():
+        await lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _make_left_check(asked: Request) -> Callable[[], None] | None:
+    """What ends long work whose client has left; None if a repeat of the request may ask for its result."""
+    return None if asked.key else calls.make_left_check()
 
 
 def _decode_create_request(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:

@@ -83,7 +83,9 @@ class Snapshots:
         """A session's snapshots."""
         if session.durability is None or self._durability_manager is None:
             return pb.ListSnapshotsResponse()
-        files = await self._durability_manager.in_thread(partial(_index_by_step, session.durability))
+        files = await self._durability_manager.in_thread(
+            partial(_index_by_step, session.durability), session.budget
+        )
         return pb.ListSnapshotsResponse(snapshots=[snapshot_to(session.id, f) for f in files.values()])
 
     async def delete(self, session: Session, step: int, asked: Request) -> Message:
@@ -101,7 +103,7 @@ class Snapshots:
         durability_manager, _ = self._require_durability(session)
         file = self._find_file(session, step)
         expected = request.expected_step if request.HasField("expected_step") else None
-        contents = await durability_manager.in_thread(partial(self._read_snapshot, file))
+        contents = await durability_manager.in_thread(partial(self._read_snapshot, file), session.budget)
         change: RestoreChange | PushChange
         if request.weights_only:
             staging = await self._execution.in_thread(partial(_stage_parameters, session, contents))
@@ -117,6 +119,7 @@ class Snapshots:
         request: pb.ForkSessionRequest,
         new_id: str,
         keep: Callable[[Session], object],
+        check: Callable[[], None] | None,
     ) -> Message:
         """Makes a session that begins as another one is or was."""
         store.choose_id(new_id)  # another call may have been quicker
@@ -128,7 +131,7 @@ class Snapshots:
             )
         else:
             file = self._find_file(source, step)
-            made = await self._execution.create(partial(self._load_session, store, file, new_id))
+            made = await self._execution.create(partial(self._load_session, store, file, new_id), check)
         return await self._add_session(store, made, ChangeKind.FORK, keep)
 
     async def export(
@@ -142,9 +145,9 @@ class Snapshots:
         else:
             assert self._durability_manager is not None  # without one there is no file
             file = self._find_file(session, step)
-            await self._durability_manager.in_thread(partial(self._read_snapshot, file))
+            await self._durability_manager.in_thread(partial(self._read_snapshot, file), session.budget)
             read = partial(self._durability_manager.catalog.disk.read, file.path)
-            data = np.frombuffer(await self._durability_manager.in_thread(read), np.uint8)
+            data = np.frombuffer(await self._durability_manager.in_thread(read, session.budget), np.uint8)
             of_step = file.step
         header = pb.SnapshotHeader(step=of_step, byte_count=data.size)
         chunks = split_chunks(data, chunk_bytes)
@@ -158,10 +161,11 @@ class Snapshots:
         new_id: str,
         data: npt.NDArray[np.uint8],
         keep: Callable[[Session], object],
+        check: Callable[[], None] | None,
     ) -> Message:
         """Creates a session from uploaded bytes."""
         store.choose_id(new_id)  # another call may have been quicker
-        made = await self._execution.create(partial(self._decode_import, store, data, new_id))
+        made = await self._execution.create(partial(self._decode_import, store, data, new_id), check)
         return await self._add_session(store, made, ChangeKind.IMPORT, keep)
 
     async def _add_session(

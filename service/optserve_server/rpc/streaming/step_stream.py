@@ -14,13 +14,14 @@ from optserve_server.coordination.contribution import Contribution
 from optserve_server.coordination.uploads import NOTHING
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.programs.step_programs import GRADIENT, REPLY
+from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.drain import Drain
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.streaming.memory_sharing import MemorySharing
 from optserve_server.rpc.streaming.step_answers import StepAnswers
 from optserve_server.rpc.streaming.stream_messages import Chunk, StreamMessages
-from optserve_server.rpc.transport.data_connection import Message
+from optserve_server.rpc.transport.data_connection import Message, ReceivedMessage
 from optserve_server.sessions.session import Session
 from optserve_server.shared_memory.regions import Region
 from optserve_server.state.session_state import session_deleted_error
@@ -62,6 +63,7 @@ class StepStream:
         self._coordination = coordination
         self._find, self._sharing = find, sharing
         self._execution, self._messages, self._drain = execution, messages, drain
+        self._turns, self._flow = execution.turns, calls.current_namespace().budget
         self._stated: pb.StepPlan | None = None
         self._plan: StepPlan[Session] | None = None
         self._deleted = False
@@ -78,6 +80,8 @@ class StepStream:
             with drain.make_interruptible() as wait:
                 while (message := await messages.read()) is not aio.EOF:
                     wait.is_idle = False
+                    if self._turns.alone is not self._flow:
+                        await self._wait_for_turn(message)
                     answer = await self._serve_message(message)
                     if answer:
                         begun = perf_counter_ns()
@@ -98,6 +102,12 @@ class StepStream:
             self._answers.close()
             messages.close()
             self._drop_plan()
+
+    async def _wait_for_turn(self, message: Message) -> None:
+        size = message.size if isinstance(message, ReceivedMessage) else len(message)
+        turn = self._turns.take(self._flow, size)
+        if turn is not None:
+            await turn
 
     async def _serve_message(self, message: Message) -> Sequence[Pieces]:
         """Serves a plan, a step or a request for a data connection.
@@ -270,6 +280,8 @@ class StepStream:
             message = await self._messages.read()
             if message is aio.EOF:
                 raise filler.truncation_error()
+            if self._turns.alone is not self._flow:
+                await self._wait_for_turn(message)
             request, chunk = await self._messages.decode_message(message)
             for field in ("step", "plan", "data_connection"):
                 if request.HasField(field):

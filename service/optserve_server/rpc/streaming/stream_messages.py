@@ -15,9 +15,10 @@ from optserve.v1 import session_service_pb2 as pb
 from optserve_server.errors import DomainError, Reason
 from optserve_server.rpc.context import calls
 from optserve_server.rpc.context.meters import Meters
-from optserve_server.rpc.middleware.call_interceptor import UNREADABLE
+from optserve_server.rpc.middleware.call_interceptor import LONG_REQUEST_BYTES, UNREADABLE, parse_framed
 from optserve_server.rpc.transport.data_connection import DataConnection, Message, ReceivedMessage
 from optserve_server.rpc.transport.data_connections import CLAIM_TIMEOUT_S, DataConnections, Offer
+from optserve_server.sessions.store import Limits
 
 Context = aio.ServicerContext[Any, Any]
 Chunk = ChunkView | ChunkAhead
@@ -32,7 +33,7 @@ class StreamMessages:
         context: the call.
         data: where a data connection may be made.
         meters: count its bytes.
-        max_message_bytes: the longest message that comes over one.
+        limits: of messages.
 
     Attributes:
         read: receives the next message, or EOF; a long one may be a `ReceivedMessage`.
@@ -40,16 +41,15 @@ class StreamMessages:
         copies: whether `write_pieces` copies the pieces before it waits.
     """
 
-    def __init__(
-        self, context: Context, data: DataConnections, meters: Meters, max_message_bytes: int
-    ) -> None:
+    def __init__(self, context: Context, data: DataConnections, meters: Meters, limits: Limits) -> None:
         self.read: Callable[[], Awaitable[Any]] = context.read
         self.write_pieces: Callable[[Sequence[Any]], Awaitable[None]] = self._write_to_call
         call = calls.current.get()
         assert call is not None  # handlers run within the interceptor
         self._call = call
         self._context, self._data = context, data
-        self._meters, self._max_message_bytes = meters, max_message_bytes
+        self._meters, self._max_tensors = meters, limits.max_tensors
+        self._max_message_bytes = limits.max_message_bytes
         self.copies = True
         self._connection: DataConnection | None = None
         self._offer: Offer | None = None
@@ -102,7 +102,14 @@ class StreamMessages:
             elif self._connection is None:
                 self._meters.bytes_received += len(message)
             sized = None if chunk_bytes is None else REQUESTS.split_sized(message, chunk_bytes)
-            return sized or REQUESTS.split(message)
+            if sized is not None:
+                return sized
+            if len(message) > LONG_REQUEST_BYTES:
+                parsed: tuple[pb.StepStreamRequest, Chunk | None] = await parse_framed(
+                    message, REQUESTS.split, self._max_tensors
+                )
+                return parsed
+            return REQUESTS.split(message)
         except (DecodeError, ValueError) as error:
             raise DomainError(Reason.MALFORMED_MESSAGE, UNREADABLE) from error
 

@@ -24,6 +24,9 @@ CLAIM_TIMEOUT_S = 10.0
 MAX_UNAUTHENTICATED_CONNECTIONS = 256
 """How many connections may be without a ticket at once."""
 
+MAX_UNAUTHENTICATED_OF_PEER = 128
+"""The same of one peer."""
+
 LINGER_SECONDS = 60.0
 """How long a client that is still sending may take to notice that its stream has ended."""
 
@@ -65,7 +68,10 @@ class DataConnections:
         self._port = self._server_port = 0
         self._claims: dict[bytes, asyncio.Future[socket.socket]] = {}
         self._accept_loop = AcceptLoop(
-            self._match_ticket, "a client could not make its data connection", MAX_UNAUTHENTICATED_CONNECTIONS
+            self._match_ticket,
+            "a client could not make its data connection",
+            MAX_UNAUTHENTICATED_CONNECTIONS,
+            MAX_UNAUTHENTICATED_OF_PEER,
         )
 
     @property

@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
+from functools import cache
 
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from optserve_server.errors import DomainError, Reason
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
+MAX_DEPTH = 100
+"""Messages within messages that protobuf decodes; deeper ones are rejected when they are decoded."""
+
+NUMBERS_PER_ELEMENT = 8
+"""Numbers of a repeated field, such as a shape's, for each element that the limit allows."""
+
+_NOT_ENDS = bytes(range(0x80, 0x100))
+"""Bytes of varints that are not their last."""
+
+_BYTES_OF_NUMBERS = {
+    FieldDescriptor.CPPTYPE_DOUBLE: 8,
+    FieldDescriptor.CPPTYPE_FLOAT: 4,
+}
+_OF_FIXED_LENGTH = {
+    FieldDescriptor.TYPE_FIXED64: 8,
+    FieldDescriptor.TYPE_SFIXED64: 8,
+    FieldDescriptor.TYPE_FIXED32: 4,
+    FieldDescriptor.TYPE_SFIXED32: 4,
+}
+
+
+class _Field:
+    """A field of a type: what it holds. It is counted in all messages of its type together.
+
+    Attributes:
+        name: its name; empty if the type has none of that number.
+        type: of the messages that it holds; None if it holds none.
+        is_packed: whether it may hold several numbers in a sequence of bytes.
+        width: bytes of one of these; 0 if they are varints.
+    """
+
+    __slots__ = ("is_packed", "name", "type", "width")
+
+    def __init__(self, known: FieldDescriptor | None) -> None:
+        self.name = "" if known is None else known.name
+        self.type = None if known is None else known.message_type
+        self.is_packed = known is not None and known.is_packed
+        self.width = (
+            0
+            if known is None
+            else _OF_FIXED_LENGTH.get(known.type) or _BYTES_OF_NUMBERS.get(known.cpp_type, 0)
+        )
+
+
+@cache
+def _fields_of(message: Descriptor) -> Mapping[int, _Field]:
+    """The fields of a type by number."""
+    return {number: _Field(known) for number, known in message.fields_by_number.items()}
+
+
+_UNKNOWN = _Field(None)
+
 
 def check_field_count(data: bytes, message: Descriptor, limit: int) -> None:
-    """Checks how often each field of a message occurs, without decoding what is in them.
+    """Checks how often each field occurs in a message and in all messages within it, without decoding them.
 
     A million tensors take seconds to decode, and most of that holds the interpreter. Bytes that cannot
     be read pass; decoding them says what is wrong.
@@ -20,38 +73,87 @@ def check_field_count(data: bytes, message: Descriptor, limit: int) -> None:
     Args:
         data: the encoded message.
         message: its type.
-        limit: how often a field may occur; 0 for no limit.
+        limit: how often a field may occur; numbers of repeated fields may be `NUMBERS_PER_ELEMENT` times as
+            many. 0 for no limit.
 
     Raises:
         DomainError: LIMIT_EXCEEDED.
     """
-    counts: Counter[int] = Counter()
-    at, end = 0, len(data)
-    while limit and at < end:
-        try:
-            tag, at = _decode_varint(data, at)
-            kind = tag & 7
+    if not limit:
+        return
+    counts, numbers = dict[_Field, int](), dict[_Field, int]()
+    path = list[str]()
+    ends, tables = [len(data)], [_fields_of(message)]
+    at, end, fields = 0, len(data), tables[0]
+    try:
+        while True:
+            if at >= end:
+                ends.pop()
+                tables.pop()
+                if not ends:
+                    return
+                path.pop()
+                end, fields = ends[-1], tables[-1]
+                continue
+            tag = data[at]
+            at += 1
+            if tag >= 0x80:
+                tag, at = _decode_varint(data, at - 1)
+            kind, number = tag & 7, tag >> 3
+            field = fields.get(number, _UNKNOWN)
             if kind == _LENGTH:
-                length, at = _decode_varint(data, at)
-                at += length
+                length = data[at]
+                at += 1
+                if length >= 0x80:
+                    length, at = _decode_varint(data, at - 1)
+                stop = at + length
+                if stop > end:
+                    return
+                counts[field] = count = counts.get(field, 0) + 1
+                if count > limit:
+                    raise _too_many_error(path, field, limit, limit)
+                if field.type is not None and length:
+                    if len(ends) > MAX_DEPTH:
+                        return
+                    end, fields = stop, _fields_of(field.type)
+                    ends.append(end)
+                    tables.append(fields)
+                    path.append(field.name)
+                    continue
+                if not field.is_packed:
+                    at = stop
+                    continue
+                count = length // field.width if field.width else _count_varints(data[at:stop])
+                at = stop
             elif kind == _VARINT:
-                _, at = _decode_varint(data, at)
+                count = 1
+                while data[at] >= 0x80:
+                    at += 1
+                at += 1
             elif kind in (_FIXED32, _FIXED64):
+                count = 1
                 at += 4 if kind == _FIXED32 else 8
             else:
                 return
-        except IndexError:
-            return
-        number = tag >> 3
-        counts[number] += 1
-        if counts[number] > limit:
-            known = message.fields_by_number.get(number)
-            raise DomainError(
-                Reason.LIMIT_EXCEEDED,
-                f"the request has more elements than the server's max_tensors, {limit}",
-                field=None if known is None else known.name,
-                metadata={"limit": "max_tensors", "value": limit},
-            )
+            numbers[field] = count = numbers.get(field, 0) + count
+            if count > limit * NUMBERS_PER_ELEMENT:
+                raise _too_many_error(path, field, limit, limit * NUMBERS_PER_ELEMENT)
+    except IndexError:
+        return
+
+
+def _count_varints(data: bytes) -> int:
+    return len(data.translate(None, _NOT_ENDS))
+
+
+def _too_many_error(path: list[str], field: _Field, limit: int, most: int) -> DomainError:
+    name = ".".join([*path, field.name]) if field.name else None
+    return DomainError(
+        Reason.LIMIT_EXCEEDED,
+        f"the request has more than {most} elements {name or 'of an unknown field'}; max_tensors is {limit}",
+        field=name,
+        metadata={"limit": "max_tensors", "value": limit},
+    )
 
 
 def _decode_varint(data: bytes, at: int) -> tuple[int, int]:

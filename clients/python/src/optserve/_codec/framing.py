@@ -28,6 +28,9 @@ Encoded = bytes | bytearray | memoryview
 Field = tuple[int, int, int, int]
 """A field's tag, and where it, its content and the next field start."""
 
+MAX_FIELDS = 1024
+"""Fields of a framed message, and of a chunk, whose types have few; more only take time to read."""
+
 OFFSET_TAG = Chunk.BYTE_OFFSET_FIELD_NUMBER << 3 | VARINT
 DATA_TAG = Chunk.DATA_FIELD_NUMBER << 3 | LENGTH
 
@@ -112,7 +115,7 @@ class Framing(Generic[M]):
     """
 
     def __init__(self, kind: type[M]) -> None:
-        self._kind = kind
+        self._kind, self.descriptor = kind, kind.DESCRIPTOR
         self._tag = kind.DESCRIPTOR.fields_by_name["chunk"].number << 3 | LENGTH
 
     def encode(self, framed: Framed[M]) -> bytes:
@@ -145,6 +148,15 @@ class Framing(Generic[M]):
             DecodeError: it holds none.
         """
         return Framed(*self.split(received))
+
+    def head_byte_count(self, received: Encoded) -> int:
+        """Bytes of a message's fields but for the chunk, which are those that take time to decode.
+
+        Raises:
+            DecodeError: it is no message.
+        """
+        others, _, _ = self._locate_fields(received, len(received))
+        return sum(stop - start for _, start, _, stop in others)
 
     def split(self, received: Encoded) -> tuple[M, ChunkView | None]:
         """The message that ``received`` holds and its chunk; see `decode`."""
@@ -209,8 +221,11 @@ class Framing(Generic[M]):
     def _locate_fields(self, received: Encoded, end: int) -> tuple[list[Field], tuple[int, int] | None, int]:
         """Fields but for the chunk, where the chunk's bytes are, and what offset it states."""
         others: list[Field] = []
-        offset, data, start = 0, None, 0
+        offset, data, start, count = 0, None, 0, 0
         while start < end:
+            count += 1
+            if count > MAX_FIELDS:
+                raise DecodeError("the message has too many fields")
             # Nearly every field has a tag of one byte and a length; others take the general way.
             tag, inner = received[start], start + 1
             if tag & 0x87 == LENGTH and tag > 0x7 and inner < end:
@@ -240,7 +255,9 @@ def _locate_chunk_data(
         length, inner = read_varint(received, start + 1, end)
         if inner + length == end:  # of a first chunk, this is all
             return offset, (inner, end)
-    for tag, _, inner, stop in iterate_fields(received, start, end):
+    for count, (tag, _, inner, stop) in enumerate(iterate_fields(received, start, end)):
+        if count >= MAX_FIELDS:
+            raise DecodeError("the chunk has too many fields")
         if tag == DATA_TAG:
             data = inner, stop
         elif tag == OFFSET_TAG:

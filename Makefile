@@ -115,6 +115,11 @@ test-install: ## Install server and client with pip in a new environment, and ru
 	build/install/bin/python -m pip --disable-pip-version-check install --quiet ./clients/python '.[numba,uvloop]'
 	build/install/bin/python -m tests.support.pages README.md
 
+.PHONY: test-adapters
+test-adapters: $(FRAMEWORKS_VENV)/.made ## Test the adapters for frameworks beside the frameworks' own optimizers (ARGS="-k keras")
+	$(FRAMEWORKS_PY) -m tools.docstrings optserve
+	$(FRAMEWORKS_PY) -m pytest --numprocesses=2 --dist=worksteal -m "not slow" tests/adapters $(ARGS)
+
 .PHONY: workers-frameworks
 workers-frameworks: $(FRAMEWORKS_VENV)/.made ## Train with torch DDP and with four workers of a session, and compare
 	$(FRAMEWORKS_PY) -m tests.integration.ddp

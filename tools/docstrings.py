@@ -2,7 +2,8 @@
 
     python -m tools.docstrings optserve optserve_server
 
-A member that overrides a documented one needs none; that is what ruff's D102 cannot see.
+A member that overrides a documented one needs none; that is what ruff's D102 cannot see. An adapter for a
+framework that is not installed is left to ``make test-adapters``.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from importlib.util import find_spec
 from types import ModuleType
+
+FRAMEWORKS = ("torch", "optax", "keras")
 
 
 def modules_of(package: ModuleType) -> list[str]:
     """Names of the package's modules, without generated stubs and commands."""
-    found = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
-    return [name for name in found if not name.startswith("optserve.v1.") and not name.endswith("__main__")]
+    found = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".", lambda _: None)]
+    left_out = ["optserve.v1.", *(f"optserve.{name}" for name in FRAMEWORKS if find_spec(name) is None)]
+    return [name for name in found if not name.startswith(tuple(left_out)) and not name.endswith("__main__")]
 
 
 def own_members(owner: object, module: str) -> list[tuple[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,6 +197,26 @@ def test_a_session_moves_to_a_server_that_keeps_nothing(kept: Client, client: Cl
     assert back.spec.durability.mode == DurabilityMode.DURABILITY_MODE_JOURNAL
     assert kept.step(back.name, gradient(5)).result.durable_step == 5
     client.sessions.DeleteSession(pb.DeleteSessionRequest(name=made.name), timeout=20)
+
+
+def test_a_file_that_another_program_has_changed_needs_no_checksums(kept: Client) -> None:
+    data = export(kept)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = safetensors.numpy.load(data)
+    del tensors["checksums"]
+    tensors["slot/m/w"] = np.full_like(tensors["slot/m/w"], 7)
+    made = receive(
+        kept, safetensors.numpy.save(tensors, header["__metadata__"]), session_id="changed"
+    ).session
+    assert made.step == 3
+    after = safetensors.numpy.load(export(kept, made.name))
+    assert after.keys() == {*tensors, "checksums"}
+    for name, value in tensors.items():
+        assert after[name].tobytes() == value.tobytes()
+    del tensors["slot/m/w"]
+    with expect_refusal() as told:
+        receive(kept, safetensors.numpy.save(tensors, header["__metadata__"]))
+    assert told.reason == "SNAPSHOT_MALFORMED"
 
 
 def test_bytes_that_are_no_snapshot(kept: Client) -> None:

@@ -37,12 +37,12 @@ def advance_counters(
     Args:
         counters: the counters before it.
         carried: what the rule hands on from the step, for each counter.
-        members: names of the tensors of each group.
+        members: names of the tensors of each group that has any.
         covered: names of the tensors that had a gradient.
     """
     found: list[StepCounter] = []
     for counter, after in zip(counters, carried, strict=True):
-        mine = frozenset(members[counter.group]) if counter.tensors is None else counter.tensors
+        mine = frozenset(members.get(counter.group, ())) if counter.tensors is None else counter.tensors
         moving = mine.intersection(covered)
         if moving:
             found.append(StepCounter(counter.group, counter.count + 1, after, moving))

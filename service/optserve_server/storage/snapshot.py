@@ -104,8 +104,12 @@ def write_snapshot(
     put(b"".join(digests))
 
 
-def read_snapshot(data: memoryview) -> Contents:
+def read_snapshot(data: memoryview, *, needs_checksums: bool = True) -> Contents:
     """Reads a snapshot.
+
+    Args:
+        data: the file.
+        needs_checksums: whether a file without checksums, as other programs write them, is damaged.
 
     Raises:
         DamagedError: it is not what `write_snapshot` wrote.
@@ -116,7 +120,9 @@ def read_snapshot(data: memoryview) -> Contents:
         if not all(isinstance(text, str) for text in metadata.values()):
             raise DamagedError("its metadata is not text")
         spans = sorted((e["data_offsets"], name) for name, e in entries.items() if name != CHECKSUMS)
-        digests = _read_digests(data, start, entries[CHECKSUMS]["data_offsets"], len(spans))
+        digests: Sequence[bytes | None] = [None] * (len(spans) + 1)
+        if needs_checksums or CHECKSUMS in entries:
+            digests = _read_digests(data, start, entries[CHECKSUMS]["data_offsets"], len(spans))
         _verify_digest(digests[0], header, "the header")
         tensors, position = {}, 0
         for digest, ((begin, end), name) in zip(digests[1:], spans, strict=True):
@@ -165,6 +171,6 @@ def _read_digests(data: memoryview, start: int, span: Sequence[int], count: int)
     return [table[i : i + _DIGEST] for i in range(0, len(table), _DIGEST)]
 
 
-def _verify_digest(digest: bytes, piece: Piece, what: str) -> None:
-    if xxhash.xxh3_128_digest(piece) != digest:
+def _verify_digest(digest: bytes | None, piece: Piece, what: str) -> None:
+    if digest is not None and xxhash.xxh3_128_digest(piece) != digest:
         raise DamagedError(f"{what} is damaged")

@@ -17,7 +17,7 @@ from optserve_server.optimizers.adam import Adam
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import Store
 from optserve_server.spec.override import Override
-from optserve_server.spec.session_spec import StepCounting
+from optserve_server.spec.session_spec import ParameterGroup, StepCounting
 from optserve_server.storage.snapshot import Contents
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 from tests.service.sessions.support import parameters, session_of, spec_of, step
@@ -101,6 +101,16 @@ def test_counts_survive_a_snapshot() -> None:
         run(one, range(3, len(SEEN)))
     for name, value in parameters(session).items():
         np.testing.assert_array_equal(parameters(other)[name], value)
+
+
+def test_the_default_group_may_have_no_tensors() -> None:
+    groups = tuple(ParameterGroup(name=name, tensors=tuple(name)) for name in ("ab", "cd"))
+    spec = spec_of(torch_adam(), step_counting=StepCounting.PER_TENSOR, groups=groups)
+    session = session_of(spec, START)
+    run(session, range(len(SEEN)))
+    for name, value in parameters(session).items():
+        mine = [gradient(number, name) for number, names in enumerate(SEEN) if name in names]
+        np.testing.assert_allclose(value, adam(START[name], mine), rtol=1e-14)
 
 
 def test_tensors_that_are_even_again_share_a_clock() -> None:

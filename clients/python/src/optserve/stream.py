@@ -90,6 +90,11 @@ class StepStream:
             self._gradients = zeros if region is None else region.gradients
         return self._gradients
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether `gradients` are in memory shared with the server."""
+        return bool(self.gradients) and self._region is not None
+
     def submit(
         self,
         gradients: AnyGradients,

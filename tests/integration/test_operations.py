@@ -92,7 +92,7 @@ def test_metrics_count_steps_bytes_calls_and_memory(observed: RunningServer) -> 
         found = samples(observed)
         assert found["optserve_steps_total", "outcome=APPLIED"] == 5
         assert found["optserve_held_sessions", ""] == 1
-        assert found["optserve_held_resident_bytes", ""] < 1000
+        assert found["optserve_held_resident_bytes", ""] < 20_000
 
 
 def test_members_have_metrics(observed: RunningServer) -> None:

@@ -40,7 +40,12 @@ def test_defaults_hold_where_nothing_is_stated(loaded: Load) -> None:
 def test_every_setting_is_a_flag_a_variable_and_a_key(name: str, loaded: Load, tmp_path: Path) -> None:
     default = Settings.model_fields[name].default
     stated = {"host": "::1", "backend": "numpy", "log_level": "error", "max_tensor_rank": "7"}
-    stated |= {"durability": "snapshot", "journal_bytes": "8388608", "allow_unauthenticated": "no"}
+    stated |= {
+        "durability": "snapshot",
+        "journal_bytes": "8388608",
+        "allow_unauthenticated": "no",
+        "dashboard": "no",
+    }
     text = stated.get(name, "70000" if name.startswith("max_") else "7")
     if isinstance(default, bool):
         text = "no" if default else "yes"

@@ -123,7 +123,8 @@ class StepStream:
             return await self._serve_step(request, chunk, begun)
         if request.HasField("plan"):
             _check_only_field(request, chunk, "plan")
-            return await self._serve_plan(request.plan)
+            await self._serve_plan(request.plan)
+            return NO_MESSAGES
         if request.HasField("data_connection"):
             _check_only_field(request, chunk, "data_connection")
             await self._answers.wait_until_sent()
@@ -135,7 +136,7 @@ class StepStream:
         text = "a message between two steps must have a plan, a step or a data_connection"
         raise DomainError(Reason.STREAM_PROTOCOL, text, field="step")
 
-    async def _serve_plan(self, message: pb.StepPlan) -> Sequence[Pieces]:
+    async def _serve_plan(self, message: pb.StepPlan) -> None:
         await self._answers.wait_until_sent()
         self._drop_plan()
         self._stated, self._deleted = message, False
@@ -145,7 +146,8 @@ class StepStream:
             reply = "" if plan.parameters is None else GRADIENT if plan.writes_in_place else REPLY
             await self._execution.in_thread(partial(plan.session.compile_kernels, plan.dtype, reply))
         count = len(plan.session.layout.entries)
-        return ((await self._execution.run_or_offload(count, partial(steps.plan_answer_to, plan)),),)
+        answer = await self._execution.run_or_offload(count, partial(steps.plan_answer_to, plan))
+        await self._messages.write_pieces((answer,))
 
     async def _resolve_plan(self, message: pb.StepPlan) -> StepPlan[Session]:
         """Checks a plan against its session and keeps it.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -39,8 +41,8 @@ def summarize(info: SessionInfo) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> None:
     """Shows the sessions; Ctrl-C is the way to end it, and no error."""
-    with contextlib.suppress(KeyboardInterrupt), open_client(options) as client:
-        states = itertools.islice(_list_repeatedly(client, options.interval), options.count)
+    with _catch_interrupt() as interrupted, open_client(options) as client:
+        states = itertools.islice(_list_repeatedly(client, options.interval, interrupted), options.count)
         if options.json or not sys.stdout.isatty():
             for sessions in states:
                 print_json({"sessions": sessions}, indent=None)
@@ -53,15 +55,28 @@ def run(options: argparse.Namespace) -> None:
                 screen.update(make_table(sessions, COLUMNS, title), refresh=True)
 
 
-def _list_repeatedly(client: Client, interval: float) -> Iterator[list[dict[str, Any]]]:
+@contextlib.contextmanager
+def _catch_interrupt() -> Iterator[threading.Event]:
+    """Yields an event that Ctrl-C sets; KeyboardInterrupt may be raised where Python ignores it."""
+    interrupted = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _list_repeatedly(
+    client: Client, interval: float, interrupted: threading.Event
+) -> Iterator[list[dict[str, Any]]]:
     """The sessions with their steps per second since the list before, which is 0 at first."""
     steps: Mapping[str, int] = {}
     listed = time.monotonic()
-    while True:
+    while not interrupted.is_set():
         sessions, now = [summarize(info) for info in client.sessions()], time.monotonic()
         for session in sessions:
             taken = max(0, session["step"] - steps.get(session["name"], session["step"]))
             session["steps_per_second"] = round(taken / max(now - listed, 1e-9), 1)
         yield sorted(sessions, key=lambda session: (-session["steps_per_second"], session["name"]))
         steps, listed = {session["name"]: session["step"] for session in sessions}, now
-        time.sleep(interval)
+        interrupted.wait(interval)

@@ -116,8 +116,8 @@ test-install: ## Install server and client with pip in a new environment, and ru
 	build/install/bin/python -m tests.support.pages README.md
 
 .PHONY: test-adapters
-test-adapters: $(FRAMEWORKS_VENV)/.made ## Test the adapters for frameworks beside the frameworks' own optimizers (ARGS="-k keras")
-	$(FRAMEWORKS_PY) -m tools.docstrings optserve
+test-adapters: $(FRAMEWORKS_VENV)/.made ## Test the adapters for frameworks beside the frameworks' own optimizers (ARGS="-k adam")
+	$(FRAMEWORKS_PY) -m tools.docstrings optserve.torch
 	$(FRAMEWORKS_PY) -m pytest --numprocesses=2 --dist=worksteal -m "not slow" tests/adapters $(ARGS)
 
 .PHONY: workers-frameworks

@@ -91,6 +91,8 @@ class Model:
             assert facts[0][name] == facts[1][name], name
         assert found.metadata["spec"] == expected.metadata["spec"]
         for name, array in expected.tensors.items():
+            if name.startswith("history/"):
+                continue  # it has the times of the steps
             assert found.tensors[name].tobytes() == array.tobytes(), f"{name} differs"
 
     def _stage(self, arrays: Arrays) -> Staging:

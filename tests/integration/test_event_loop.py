@@ -76,7 +76,7 @@ def test_a_plan_of_a_million_names_does_not_hold_the_loop() -> None:
             with expect_refusal() as told:
                 list(stream(iter([message]), timeout=60))
             assert told.reason == reason
-        assert samples(server)["optserve_event_loop_lag_seconds", ""] < 0.5
+        assert samples(server)["optserve_event_loop_lag_seconds", ""] < 2.0
 
 
 def test_the_loops_lag_is_in_the_metrics() -> None:

@@ -282,7 +282,7 @@ def status(code, *details):
         (code_pb2.RESOURCE_EXHAUSTED, errors.ResourceExhausted),
         (code_pb2.UNAVAILABLE, errors.Unavailable),
         (code_pb2.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
-        (code_pb2.CANCELLED, errors.Cancelled),
+        (code_pb2.CANCELLED, errors.Unavailable),  # without an ErrorInfo: the server went away
         (code_pb2.PERMISSION_DENIED, errors.PermissionDenied),
         (code_pb2.UNAUTHENTICATED, errors.Unauthenticated),
         (code_pb2.UNIMPLEMENTED, errors.Unimplemented),

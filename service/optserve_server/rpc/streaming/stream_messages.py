@@ -101,9 +101,10 @@ class StreamMessages:
                 message = await message.receive_whole()
             elif self._connection is None:
                 self._meters.bytes_received += len(message)
-            sized = None if chunk_bytes is None else REQUESTS.split_sized(message, chunk_bytes)
-            if sized is not None:
-                return sized
+            if chunk_bytes is not None and len(message) - chunk_bytes <= LONG_REQUEST_BYTES:
+                sized = REQUESTS.split_sized(message, chunk_bytes)
+                if sized is not None:
+                    return sized
             if len(message) > LONG_REQUEST_BYTES:
                 parsed: tuple[pb.StepStreamRequest, Chunk | None] = await parse_framed(
                     message, REQUESTS.split, self._max_tensors

@@ -247,7 +247,7 @@ test-client-cpp: $(VENV)/.test cpp-found cpp-checks-found ## Check, build and te
 	clang-tidy --quiet --config-file=$(CPP)/.clang-tidy --extra-arg=-Wno-unknown-warning-option -p $(CPP_BUILD) \
 	    $(CPP_BUILD)/CMakeFiles/optserve.dir/Unity/unity_0_cxx.cxx
 	$(CPP)/test/installed.sh $(CPP_BUILD)
-	ctest --test-dir $(CPP_BUILD) --output-on-failure --repeat until-pass:2 # a recovery hangs now and then under load
+	ctest --test-dir $(CPP_BUILD) --output-on-failure
 	(cat $(CPP)/Doxyfile; echo "OUTPUT_DIRECTORY = $(CPP_BUILD)/docs") | doxygen -
 
 .PHONY: driver-cpp

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 import optserve
 from demo import curves, digits, iris
+from demo.interrupts import Interrupted, catch_interrupts
 from demo.server import running_server
 
 WANTED_ACCURACY = 0.96
@@ -53,14 +53,13 @@ def report_digits(outcome: digits.Outcome, wanted: float) -> bool:
 def main() -> int:
     """The exit code: 0, 1 if the accuracy is too low, 130 or 143 if it was interrupted."""
     options = arguments()
-    # Ends the demo as Ctrl-C does, through every `finally`, so that the server goes too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    catch_interrupts()
     try:
         with running_server(options.out / "server.log") as address:
             return 0 if run(address, options) else 1
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         print("\ninterrupted", file=sys.stderr)
-        return 130
+        return interrupted.status
 
 
 if __name__ == "__main__":

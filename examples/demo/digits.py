@@ -9,6 +9,7 @@ import numpy as np
 
 import optserve
 from demo.data import Array, Examples, digits
+from demo.interrupts import check_interrupts
 from demo.progress import epoch_bar
 from optserve import Initialized, initializers, optimizers
 
@@ -42,6 +43,7 @@ def train(client: optserve.Client, epochs: int) -> Outcome:
                 weights = session.step(gradients(weights, batch), pull=True).parameters
             progress.set_postfix_str(f"accuracy {accuracy(weights, test):.1%}", refresh=False)
             progress.update()
+            check_interrupts()
     outcome = Outcome(accuracy(weights, test), session.step_number, time.perf_counter() - begun)
     session.delete()
     return outcome

@@ -14,6 +14,7 @@ import numpy as np
 import optserve
 from demo.curves import Curves
 from demo.data import SPECIES, Array, Examples, iris
+from demo.interrupts import check_interrupts
 from demo.progress import epoch_bar
 from optserve import Initialized, activations, initializers, losses, optimizers
 
@@ -57,6 +58,7 @@ def train_one(client: optserve.Client, name: str, train: Examples, test: Example
             curves.add(float(np.mean(batch_losses)), accuracy(weights, test))
             progress.set_postfix_str(curves.newest(), refresh=False)
             progress.update()
+            check_interrupts()
     curves.steps_per_second = session.step_number / (time.perf_counter() - begun)
     session.delete()
     return curves

@@ -152,7 +152,9 @@ struct Proxy::Link {
   }
 };
 
-Proxy::Proxy(std::string upstream) : listener_(socket(AF_INET, SOCK_STREAM, 0)), upstream_(std::move(upstream)) {
+// A server that is started meanwhile must not inherit a connection: it would stay open when the proxy closes it.
+Proxy::Proxy(std::string upstream)
+    : listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), upstream_(std::move(upstream)) {
   sockaddr_in address = loopback(0);
   socklen_t size = sizeof address;
   if (bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(listener_, SOMAXCONN) != 0 ||
@@ -174,11 +176,11 @@ Proxy::~Proxy() {
 
 void Proxy::accept() {
   while (!is_closed_) {
-    const int client = ::accept(listener_, nullptr, nullptr);
+    const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
     if (client < 0) continue;
     const std::lock_guard lock(mutex_);
     const sockaddr_in address = loopback(std::stoi(upstream_.substr(upstream_.rfind(':') + 1)));
-    const int server = socket(AF_INET, SOCK_STREAM, 0);
+    const int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
       close(client);
       close(server);

@@ -131,7 +131,7 @@ class DataConnection:
             return aio.EOF
         compressed, length = PREFIX.unpack_from(self._buffer, self._start)
         if compressed or length > self._max_message_bytes:
-            raise self._refusal(compressed, length)
+            raise self._head_error(compressed, length)
         self._meters.bytes_received += length
         self._unturned += MESSAGE + length
         size = PREFIX_BYTES + (length if length <= SHORT else HEAD)
@@ -268,7 +268,7 @@ class DataConnection:
         finally:
             self._loop.remove_writer(self._socket.fileno())
 
-    def _refusal(self, compressed: bool, length: int) -> DomainError:
+    def _head_error(self, compressed: bool, length: int) -> DomainError:
         if compressed:
             return DomainError(Reason.MALFORMED_MESSAGE, "no message of a data connection is compressed")
         return DomainError(

@@ -226,7 +226,8 @@ type SessionServiceClient interface {
 	ExportSnapshot(ctx context.Context, in *ExportSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSnapshotResponse], error)
 	// Creates a session from what ExportSnapshot of this or another server sent.
 	// The first message carries the header; chunks follow until the bytes are
-	// complete.
+	// complete. The tensor "checksums" MAY be missing, as in a file that another
+	// program has written.
 	//
 	// INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
 	// choose another session_id. FAILED_PRECONDITION: this request_id was used
@@ -674,7 +675,8 @@ type SessionServiceServer interface {
 	ExportSnapshot(*ExportSnapshotRequest, grpc.ServerStreamingServer[ExportSnapshotResponse]) error
 	// Creates a session from what ExportSnapshot of this or another server sent.
 	// The first message carries the header; chunks follow until the bytes are
-	// complete.
+	// complete. The tensor "checksums" MAY be missing, as in a file that another
+	// program has written.
 	//
 	// INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
 	// choose another session_id. FAILED_PRECONDITION: this request_id was used

@@ -31,6 +31,9 @@ SESSION_KEY = "optserve"
 UPLOAD_POLL_S = 0.05
 """Seconds between two looks at a session whose parameters another worker uploads."""
 
+UPLOAD_TIMEOUT_S = 600.0
+"""Seconds after which that worker is taken for lost."""
+
 
 class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch is optional
     """A `torch.optim.Optimizer` whose rule and state are those of a session.
@@ -129,6 +132,7 @@ class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch i
 
         Raises:
             RuntimeError: this process is not the one of the process group that steps.
+        TimeoutError: the worker that created the session has not uploaded its parameters.
             OptserveError: an error of the server, or it could not be reached.
         """
         if not self._is_stepping:
@@ -331,7 +335,12 @@ class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch i
             except errors.AlreadyExists:
                 pass
         session = self._client.session(self._session_id)
+        ends = time.monotonic() + UPLOAD_TIMEOUT_S
         while not session.get().ready:
+            if time.monotonic() > ends:
+                raise TimeoutError(
+                    f"the parameters of {session.name} were not uploaded within {UPLOAD_TIMEOUT_S:g} s"
+                )
             time.sleep(UPLOAD_POLL_S)
         return session
 

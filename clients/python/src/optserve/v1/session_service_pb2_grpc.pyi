@@ -232,7 +232,8 @@ class SessionServiceStub:
     ImportSnapshot: _grpc.StreamUnaryMultiCallable[_session_service_pb2.ImportSnapshotRequest, _session_service_pb2.ImportSnapshotResponse]
     """Creates a session from what ExportSnapshot of this or another server sent.
     The first message carries the header; chunks follow until the bytes are
-    complete.
+    complete. The tensor "checksums" MAY be missing, as in a file that another
+    program has written.
 
     INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
     choose another session_id. FAILED_PRECONDITION: this request_id was used
@@ -455,7 +456,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ImportSnapshot: _aio.StreamUnaryMultiCallable[_session_service_pb2.ImportSnapshotRequest, _session_service_pb2.ImportSnapshotResponse]  # type: ignore[assignment]
     """Creates a session from what ExportSnapshot of this or another server sent.
     The first message carries the header; chunks follow until the bytes are
-    complete.
+    complete. The tensor "checksums" MAY be missing, as in a file that another
+    program has written.
 
     INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
     choose another session_id. FAILED_PRECONDITION: this request_id was used
@@ -789,7 +791,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_service_pb2.ImportSnapshotResponse, _abc.Awaitable[_session_service_pb2.ImportSnapshotResponse]]:
         """Creates a session from what ExportSnapshot of this or another server sent.
         The first message carries the header; chunks follow until the bytes are
-        complete.
+        complete. The tensor "checksums" MAY be missing, as in a file that another
+        program has written.
 
         INVALID_ARGUMENT: the bytes are not a complete snapshot. ALREADY_EXISTS:
         choose another session_id. FAILED_PRECONDITION: this request_id was used

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
 
 import optserve
 from tests.support.server import RunningServer, run_to_end, running_server
@@ -83,7 +83,11 @@ def wait_for_points(page: Page, name: str, count: int) -> None:
 def test_a_session_appears_and_its_curves_grow(page: Page, tmp_path: Path) -> None:
     with running_server(metrics_port=0, data_dir=tmp_path) as server:
         received: dict[str, int] = {}
-        page.on("response", lambda answer: received.setdefault(answer.url, len(answer.body())))
+
+        def on_response(response: Response) -> None:
+            received.setdefault(response.url, len(response.body()))
+
+        page.on("response", on_response)
         page.goto(url(server))
         expect(page.locator("#no-sessions")).to_be_visible()
         with optserve.connect(server.address) as client:

@@ -63,6 +63,17 @@ from typing import Any
 VECTORS = Path(__file__).parent / "vectors"
 FAMILIES = ("optimizers", "schedules", "losses", "activations", "gradient", "layers", "metrics")
 
+ONE_OF_EACH = {
+    "optimizers-momentum",
+    "schedules-cosine",
+    "losses-huber",
+    "activations-softmax",
+    "gradient-by_global_norm",
+    "layers-lstm",
+    "metrics-early_stopping",
+}
+"""A file of each family, for `make test`, in which one runner of three computes the whole corpus."""
+
 SOURCES = ("keras", "torch", "optax", "flower", "torchvision", "lecture", "paper")
 
 EXACT = {"float64": 1e-12, "float32": 1e-6}

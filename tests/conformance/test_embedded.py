@@ -1,4 +1,4 @@
-"""The whole corpus on the service's own code and each executor, without a server."""
+"""The corpus on the service's own code and each executor, without a server."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from tests.conformance.embedded import Embedded
 from tests.conformance.table import Column, fill
 
 FILES = corpus.files()
-COMPILED = ("optimizers", "gradient", "losses-custom")
-"""Those for which Numba compiles many programs; tests/executors holds those to NumPy's bits."""
-FAST = {"optimizers-momentum", "optimizers-ftrl", "optimizers-muon", "gradient-by_global_norm"}
-"""Of those, what is not slow."""
 
 
 def pairs() -> list[Any]:
@@ -24,8 +20,9 @@ def pairs() -> list[Any]:
     found = []
     for backend in ("numpy", "numba", "cupy"):
         for name, file in FILES.items():
-            slow = backend == "numba" and name.startswith(COMPILED) and name not in FAST
-            marks = [pytest.mark.gpu] if backend == "cupy" else [pytest.mark.slow] if slow else []
+            marks = [pytest.mark.gpu] if backend == "cupy" else []
+            if name not in corpus.ONE_OF_EACH:
+                marks.append(pytest.mark.slow)
             found.append(pytest.param(backend, file, id=f"{backend}-{name}", marks=marks))
     return found
 

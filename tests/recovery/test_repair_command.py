@@ -13,6 +13,7 @@ from chaos.damage import KINDS, make_directory
 from optserve_server.__main__ import main
 from tests.recovery.keeping import bits, house, run
 from tests.recovery.test_evidence import STEPS, State, Used, remove_last_segment, remove_positions, used
+from tests.support.tiers import slow_unless
 
 __all__ = ["used"]
 
@@ -136,7 +137,7 @@ def test_a_deleted_session_does_not_come_back(used: Used, capsys: pytest.Capture
     assert used.live() == used.states
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_unless((0).__eq__, range(3)))
 def test_any_damage_is_repaired_or_refused(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

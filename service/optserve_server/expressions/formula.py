@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +22,7 @@ MAX_NODES = 256
 MAX_EXPONENT = 16
 """The greatest magnitude of an exponent."""
 
-FUNCTIONS: Mapping[str, int] = {
+FUNCTIONS: dict[str, int] = {
     "where": 3,
     "maximum": 2,
     "minimum": 2,
@@ -55,8 +57,25 @@ COMPARISONS: Mapping[type[ast.cmpop], Binary] = {
 }
 
 
+@dataclass(frozen=True)
+class Function:
+    """A function that some expressions have beside `FUNCTIONS`.
+
+    Attributes:
+        arity: how many arguments it takes.
+        compute: the function of arrays or numbers.
+    """
+
+    arity: int
+    compute: Callable[..., Any]
+
+
 def evaluate_formula(
-    text: str, ops: Ops, variables: Mapping[str, Value], numbers: Mapping[str, float]
+    text: str,
+    ops: Ops,
+    variables: Mapping[str, Value],
+    numbers: Mapping[str, float],
+    more_functions: Mapping[str, Function] = MappingProxyType({}),
 ) -> Value:
     """The value of an expression.
 
@@ -67,6 +86,7 @@ def evaluate_formula(
         ops: what its functions are.
         variables: what its variables are, by name.
         numbers: named numbers.
+        more_functions: functions beside `FUNCTIONS`, by name. A ``power`` among them takes any exponent.
 
     Returns:
         A value as ``ops`` makes them, or a float if no variable is involved.
@@ -76,10 +96,9 @@ def evaluate_formula(
             ``position``, as in "1:12", line and column, both counted from 1, the latter in
             characters, and ``text``, the offending text, shortened.
     """
-    check_tokens(text, {*FUNCTIONS, *variables, *numbers})
-    return _Reader(text, ops, {**variables, **{n: float(x) for n, x in numbers.items()}}).evaluate_node(
-        _parse_expression(text)
-    )
+    check_tokens(text, {*FUNCTIONS, *more_functions, *variables, *numbers})
+    names = {**variables, **{n: float(x) for n, x in numbers.items()}}
+    return _Reader(text, ops, names, more_functions).evaluate_node(_parse_expression(text))
 
 
 def _parse_expression(text: str) -> ast.expr:
@@ -98,8 +117,11 @@ def _parse_expression(text: str) -> ast.expr:
 class _Reader:
     """Evaluates a syntax tree; rejects every node that is not listed."""
 
-    def __init__(self, text: str, ops: Ops, names: Mapping[str, Value]) -> None:
-        self._text, self._ops, self._names = text, ops, names
+    def __init__(
+        self, text: str, ops: Ops, names: Mapping[str, Value], more_functions: Mapping[str, Function]
+    ) -> None:
+        self._text, self._ops, self._names, self._more_functions = text, ops, names, more_functions
+        self._arities = FUNCTIONS | {name: function.arity for name, function in more_functions.items()}
         self._nodes = 0
         self._depth = 0
 
@@ -130,7 +152,7 @@ class _Reader:
             case ast.BinOp() if type(node.op) in OPERATORS:
                 a, b = self.evaluate_node(node.left), self.evaluate_node(node.right)
                 return self._apply_function(node, OPERATORS[type(node.op)], a, b)
-            case ast.Call(func=ast.Name(id=name), keywords=[]) if name in FUNCTIONS:
+            case ast.Call(func=ast.Name(id=name), keywords=[]) if name in self._arities:
                 return self._evaluate_call(node, name)
             case ast.Name(id=name):
                 raise self._node_error(node, f"{name} is a function and needs its arguments")
@@ -140,15 +162,19 @@ class _Reader:
 
     def _evaluate_call(self, node: ast.Call, name: str) -> Value:
         arguments = node.args
-        if len(arguments) != FUNCTIONS[name]:
-            wanted = "1 argument" if FUNCTIONS[name] == 1 else f"{FUNCTIONS[name]} arguments"
+        arity = self._arities[name]
+        if len(arguments) != arity:
+            wanted = "1 argument" if arity == 1 else f"{arity} arguments"
             raise self._node_error(node, f"{name} takes {wanted}, not {len(arguments)}")
         if name == "where":
             return self._evaluate_where(*arguments)
         if name == "power":
             return self._evaluate_power(node, *arguments)
         values = [self.evaluate_node(argument) for argument in arguments]
-        function = getattr(NumpyOps() if _are_constants(values) else self._ops, name)
+        if name in self._more_functions:
+            function = self._more_functions[name].compute
+        else:
+            function = getattr(NumpyOps() if _are_constants(values) else self._ops, name)
         return self._apply_function(node, function, *values)
 
     def _evaluate_where(self, condition: ast.expr, a: ast.expr, b: ast.expr) -> Value:
@@ -167,6 +193,8 @@ class _Reader:
 
     def _evaluate_power(self, node: ast.expr, base: ast.expr, exponent: ast.expr) -> Value:
         x, n = self.evaluate_node(base), self.evaluate_node(exponent)
+        if "power" in self._more_functions:
+            return self._apply_function(node, self._more_functions["power"].compute, x, n)
         if not (isinstance(n, float) and n.is_integer() and abs(n) <= MAX_EXPONENT):
             what = f"an exponent is a whole number from -{MAX_EXPONENT} to {MAX_EXPONENT}"
             raise self._node_error(exponent, what)

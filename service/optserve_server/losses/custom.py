@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import keyword
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,8 +15,9 @@ from optserve_server.arrays.interpreter import interpret_program
 from optserve_server.arrays.kernel import Kernel
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.program import Load, Program, Scalar
-from optserve_server.errors import DomainError, Reason, out_of_range_error, within
+from optserve_server.errors import within
 from optserve_server.expressions.formula import FUNCTIONS
+from optserve_server.expressions.named_numbers import check_named_numbers
 from optserve_server.hyperparameters import NamedNumbers, hyper
 from optserve_server.losses.base import Evaluated, Floats, Loss, Reduction, apply_weights
 from optserve_server.losses.custom_programs import (
@@ -32,14 +30,8 @@ from optserve_server.losses.custom_programs import (
     compile_programs,
 )
 
-MAX_CONSTANTS = 32
-"""Named numbers of a formula."""
-
 KEPT_KERNELS = 128
 """Kernels of callers' own formulas that are kept."""
-
-NAME = re.compile("[A-Za-z_][A-Za-z0-9_]{0,31}")
-"""What a number may be called."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ class Custom(Loss):
                 OUT_OF_RANGE with the field ``constants``.
         """
         with within("constants"):
-            _check_constants(self.constants)
+            check_named_numbers(self.constants, {*FUNCTIONS, *VARIABLES})
         _ = self.programs  # raises what is wrong with the expression
 
     @property
@@ -134,18 +126,3 @@ def _interpret_program(
 def _mean_over_last_axis(values: Floats) -> npt.NDArray[np.float64]:
     """The mean over the last axis, summed in float64."""
     return np.asarray(np.sum(values, axis=-1, dtype=np.float64) / max(values.shape[-1], 1))
-
-
-def _check_constants(constants: NamedNumbers) -> None:
-    if len(constants) > MAX_CONSTANTS:
-        allowed = f"at most {MAX_CONSTANTS}"
-        text = f"there are {len(constants)} constants, but may be {allowed}"
-        raise out_of_range_error(None, len(constants), allowed, text)
-    for name, number in constants:
-        if not NAME.fullmatch(name) or keyword.iskeyword(name):
-            raise DomainError(Reason.MALFORMED_NAME, f"{name[:40]!a} cannot be the name of a constant")
-        if name in FUNCTIONS or name in VARIABLES:
-            raise DomainError(Reason.MALFORMED_NAME, f"{name} means something else in an expression")
-        if not math.isfinite(number):
-            text = f"{name} is {number}, but must be finite"
-            raise out_of_range_error(f"[{name}]", number, "finite", text)

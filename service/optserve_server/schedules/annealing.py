@@ -17,7 +17,7 @@ class Annealing(StrEnum):
     SQUARE_ROOT = "SQUARE_ROOT"
 
 
-def anneal_rate(form: Annealing, first: float, last: float, fraction: Rates) -> Rates:
+def anneal_rate(form: Annealing, first: float | Rates, last: float | Rates, fraction: Rates) -> Rates:
     """The rate at a fraction of the way, which is clipped to [0, 1]."""
     fraction = np.clip(fraction, 0, 1)
     if form is Annealing.COSINE:

@@ -13,7 +13,7 @@ from optserve_server.schedules.base import Rates, Schedule, Steps
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """lr*((1 - alpha)*(1 + cos(pi*s/steps))/2 + alpha), and lr*alpha afterwards.
+    """lr*((1 - alpha)*((1 + cos(pi*s/steps))/2)^exponent + alpha), and lr*alpha afterwards.
 
     With `periodic` the formula holds afterwards as well, so that the rate rises again and
     has a period of 2*steps (PyTorch's CosineAnnealingLR).
@@ -28,6 +28,7 @@ class Cosine(Schedule):
     warmup_steps: float = hyper(0.0, ge=0)
     warmup_target: float = hyper(0.0, ge=0)
     periodic: bool = hyper(False, torch=True)
+    exponent: float = hyper(1.0, gt=0)
 
     def validate(self) -> None:
         if bool(self.warmup_steps) != bool(self.warmup_target):
@@ -41,7 +42,10 @@ class Cosine(Schedule):
             fraction = np.mod(np.maximum(after, 0), 2 * self.decay_steps) / self.decay_steps
         else:
             fraction = np.clip(after / self.decay_steps, 0, 1)
-        part: Rates = (1 - self.alpha) * 0.5 * (1 + np.cos(np.pi * fraction)) + self.alpha
+        wave = 0.5 * (1 + np.cos(np.pi * fraction))
+        if self.exponent != 1:
+            wave = np.power(wave, self.exponent)
+        part: Rates = (1 - self.alpha) * wave + self.alpha
         if not self.warmup_steps:
             return self.initial_learning_rate * part
         slope = (self.warmup_target - self.initial_learning_rate) / self.warmup_steps

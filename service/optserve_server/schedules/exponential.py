@@ -13,7 +13,7 @@ from optserve_server.schedules.decay_periods import count_decay_periods
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """lr*rate^(s/steps); a staircase floors the exponent.
+    """lr*rate^(s/steps); a staircase floors the exponent. An end rate bounds it unless 0.
 
     Infinite where a decay rate above 1 leaves the range of float64.
     """
@@ -22,9 +22,14 @@ class Exponential(Schedule):
     decay_steps: float = hyper(gt=0)
     decay_rate: float = hyper(gt=0)
     staircase: bool = hyper(False)
+    end_learning_rate: float = hyper(0.0, ge=0)
 
     def curve(self, steps: Steps) -> Rates:
         if not self.initial_learning_rate:
-            return np.zeros(len(steps))
+            return np.zeros(len(steps))  # not a zero times infinity
         factors = np.power(self.decay_rate, count_decay_periods(steps, self.decay_steps, self.staircase))
-        return self.initial_learning_rate * factors
+        rates: Rates = self.initial_learning_rate * factors
+        if not self.end_learning_rate:
+            return rates
+        limit = np.maximum if self.decay_rate < 1 else np.minimum
+        return limit(rates, self.end_learning_rate)

@@ -12,9 +12,18 @@ def progress(step: int, decay_steps: float, staircase: bool) -> float:
 
 
 def exponential(
-    step: int, *, initial: float, decay_steps: float, decay_rate: float, staircase: bool
+    step: int,
+    *,
+    initial: float,
+    decay_steps: float,
+    decay_rate: float,
+    staircase: bool,
+    end: float | None = None,
 ) -> float:
-    return initial * math.pow(decay_rate, progress(step, decay_steps, staircase))
+    rate = initial * math.pow(decay_rate, progress(step, decay_steps, staircase))
+    if end is None:
+        return rate
+    return max(rate, end) if decay_rate < 1 else min(rate, end)
 
 
 def inverse_time(
@@ -51,12 +60,13 @@ def cosine(
     warmup: float = 0.0,
     target: float = 0.0,
     periodic: bool = False,
+    exponent: float = 1.0,
 ) -> float:
     if step < warmup:
         return initial + (target - initial) * step / warmup
     gone = step - warmup
     gone = math.fmod(gone, 2 * decay_steps) if periodic else min(gone, decay_steps)
-    part = 0.5 * (1 + math.cos(math.pi * gone / decay_steps))
+    part = math.pow(0.5 * (1 + math.cos(math.pi * gone / decay_steps)), exponent)
     return (target if warmup else initial) * ((1 - alpha) * part + alpha)
 
 
@@ -162,3 +172,26 @@ def join(step: int, *, parts: Sequence[Scalar], boundaries: Sequence[int]) -> fl
 
 def legacy_decay(step: int, *, inner: Scalar, decay: float) -> float:
     return inner(step) / (1 + decay * step)
+
+
+def cyclic(
+    step: int, *, base: float, top: float, up: float, down: float, form: str, gamma: float = 1.0
+) -> float:
+    number, place = 0, float(step)
+    while place >= up + down:
+        number, place = number + 1, place - (up + down)
+    part = place / up if place <= up else 1 - (place - up) / down
+    height = {"TRIANGULAR": 1.0, "TRIANGULAR2": 0.5**number, "EXP_RANGE": gamma**step}[form]
+    return base + (top - base) * part * height
+
+
+def multiply(step: int, *, parts: Sequence[Scalar]) -> float:
+    return math.prod(part(step) for part in parts)
+
+
+def interpolate(step: int, *, boundaries: Sequence[int], values: Sequence[float], form: str) -> float:
+    corners = list(zip([0, *boundaries], values, strict=True))
+    for (start, a), (end, b) in itertools.pairwise(corners):
+        if start <= step < end:
+            return between(form, a, b, (step - start) / (end - start))
+    return values[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -297,6 +298,96 @@ def combine() -> list[Row]:
     ]  # fmt: skip
 
 
+def triangles() -> list[Row]:
+    fields = {"base_learning_rate": 0.02, "max_learning_rate": 0.1}
+    plain = {"base": 0.02, "top": 0.1}
+
+    def case(name: str, form: str, mode: str, up: int, down: int | None, **own: float) -> Row:
+        stated = {"step_size_up": float(up), **own} | ({"step_size_down": float(down)} if down else {})
+        scheduler = walk(lr_scheduler.CyclicLR, 0.1, base_lr=0.02, max_lr=0.1, step_size_up=up,
+                         step_size_down=down, mode=mode, cycle_momentum=False, **own)  # fmt: skip
+        return row("cyclic", name, fields | stated | {"form": f"CYCLIC_FORM_{form}"}, scheduler,
+                   of(oracle.cyclic, up=up, down=down or up, form=form, **plain, **own))  # fmt: skip
+
+    return [
+        row("cyclic", "torch_defaults", fields,
+            walk(lr_scheduler.CyclicLR, 0.1, base_lr=0.02, max_lr=0.1, cycle_momentum=False),
+            of(oracle.cyclic, up=2000, down=2000, form="TRIANGULAR", **plain)),
+        case("torch", "TRIANGULAR", "triangular", 5, 8),
+        case("torch_halved", "TRIANGULAR2", "triangular2", 7, None),
+        case("torch_exponential", "EXP_RANGE", "exp_range", 4, 12, gamma=0.99),
+    ]  # fmt: skip
+
+
+def bound_rates() -> list[Row]:
+    """What optax has beside the others: an end of an exponential, and a power of a cosine."""
+    fields = {"initial_learning_rate": 0.1, "decay_steps": 7.0}
+    knobs = {"initial": 0.1, "decay_steps": 7.0}
+
+    def exponential(name: str, rate: float, end: float, stairs: bool) -> Row:
+        stated = fields | {"decay_rate": rate, "end_learning_rate": end, "staircase": stairs}
+        schedule = optax.exponential_decay(0.1, 7, rate, staircase=stairs, end_value=end)
+        return row("exponential", name, stated, call(schedule),
+                   of(oracle.exponential, decay_rate=rate, staircase=stairs, end=end, **knobs))  # fmt: skip
+
+    return [
+        exponential("optax_end", 0.5, 0.02, False),
+        exponential("optax_stairs_up", 1.5, 0.4, True),
+        row("cosine", "optax_exponent", fields | {"alpha": 0.125, "exponent": 1.5},
+            call(optax.cosine_decay_schedule(0.1, 7, 0.125, exponent=1.5)),
+            of(oracle.cosine, alpha=0.125, exponent=1.5, **knobs)),
+    ]  # fmt: skip
+
+
+def formulas() -> list[Row]:
+    def case(name: str, text: str, factor: Rate, **constants: float) -> Row:
+        fields = {"expression": text} | ({"constants": constants} if constants else {})
+        return row("expression", name, fields, walk(lr_scheduler.LambdaLR, 0.5, lr_lambda=factor),
+                   lambda step: 0.5 * factor(step))  # fmt: skip
+
+    return [
+        case("torch", "0.5*0.95**floor(step/30)", lambda s: math.pow(0.95, s // 30)),
+        case("torch_branches", "RATE*where(step < 4, (step + 1)/4, power(step/4 + 0.25, -0.5))",
+             lambda s: (s + 1) / 4 if s < 4 else math.pow(s / 4 + 0.25, -0.5), RATE=0.5),
+        case("torch_waves", "0.25*(1 + cos(PI*mod(step, 20)/20))",
+             lambda s: 0.5 * (1 + math.cos(math.pi * (s % 20) / 20)), PI=math.pi),
+    ]  # fmt: skip
+
+
+def products() -> list[Row]:
+    stairs = spec("step_decay", initial_learning_rate=0.1, step_size=7, gamma=0.5)
+    late = spec("piecewise_constant", boundaries=[5], values=[0.25, 1.0])
+    decay = spec("exponential", initial_learning_rate=1.0, decay_steps=1.0, decay_rate=0.99)
+
+    def chain(optimizer: Any) -> Any:
+        return lr_scheduler.ChainedScheduler([
+            lr_scheduler.StepLR(optimizer, 7, 0.5),
+            lr_scheduler.ConstantLR(optimizer, 0.25, 5),
+            lr_scheduler.ExponentialLR(optimizer, 0.99),
+        ])  # fmt: skip
+
+    return [
+        row("product", "torch", {"schedules": [stairs, late, decay]}, walk(chain, 0.1),
+            of(oracle.multiply, parts=[
+                of(oracle.step_decay, initial=0.1, size=7, gamma=0.5),
+                of(oracle.piecewise_constant, boundaries=[5], values=[0.25, 1.0], side="AFTER"),
+                of(oracle.exponential, initial=1.0, decay_steps=1.0, decay_rate=0.99, staircase=False),
+            ])),
+    ]  # fmt: skip
+
+
+def interpolations() -> list[Row]:
+    values = [0.1, 0.05, 0.2, 0.02]
+    knobs = {"boundaries": [4, 9, 21], "values": values}
+
+    def case(name: str, kind: str, **stated: str) -> Row:
+        schedule = optax.piecewise_interpolate_schedule(kind, 0.1, {4: 0.5, 9: 4.0, 21: 0.1})
+        return row("piecewise_interpolation", name, knobs | stated,
+                   call(schedule), of(oracle.interpolate, form=kind.upper(), **knobs))  # fmt: skip
+
+    return [case("optax", "linear"), case("optax_cosine", "cosine", annealing="ANNEALING_COSINE")]
+
+
 def product(*factors: Any) -> Rate:
     """Schedules multiplied."""
 
@@ -312,6 +403,7 @@ def product(*factors: Any) -> Rate:
 def rows() -> list[Row]:
     """Every case."""
     parts: Sequence[Callable[[], list[Row]]] = (
-        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combine,
+        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combine, triangles, bound_rates,
+        formulas, products, interpolations,
     )  # fmt: skip
     return [row for part in parts for row in part()]

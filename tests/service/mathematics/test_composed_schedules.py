@@ -16,12 +16,16 @@ from optserve_server.schedules.base import Schedule
 from optserve_server.schedules.constant import Constant
 from optserve_server.schedules.cosine import Cosine
 from optserve_server.schedules.cosine_restarts import CosineRestarts
+from optserve_server.schedules.cyclic import Cyclic, CyclicForm
 from optserve_server.schedules.exponential import Exponential
+from optserve_server.schedules.expression import Expression
 from optserve_server.schedules.join import Join
 from optserve_server.schedules.legacy_decay import LegacyDecay
 from optserve_server.schedules.multi_step_decay import MultiStepDecay
 from optserve_server.schedules.one_cycle import OneCycle
+from optserve_server.schedules.piecewise_interpolation import PiecewiseInterpolation
 from optserve_server.schedules.polynomial import Polynomial
+from optserve_server.schedules.product import Product
 from optserve_server.schedules.rsqrt import Rsqrt
 from optserve_server.schedules.warmup import Warmup
 from optserve_server.schedules.warmup_stable_decay import WarmupStableDecay
@@ -184,3 +188,86 @@ def test_schedules_hold_only_so_many(allowed: Any, refused: Any) -> None:
 
 def wide(parts: int) -> Schedule:
     return Join(schedules=(flat(1.0),) * parts, boundaries=tuple(range(1, parts)))
+
+
+def test_an_end_bounds_an_exponential_from_its_side() -> None:
+    options = {"initial_learning_rate": 1.0, "decay_steps": 1.0}
+    assert rates(Exponential(**options, decay_rate=0.5, end_learning_rate=0.2), 0, 1, 3) == [1.0, 0.5, 0.2]
+    assert rates(Exponential(**options, decay_rate=2.0, end_learning_rate=3.0), 0, 1, 3) == [1.0, 2.0, 3.0]
+    assert rates(Exponential(**options, decay_rate=2.0), 3) == [8.0]
+
+
+def test_a_cosine_to_a_power() -> None:
+    schedule = Cosine(initial_learning_rate=1.0, decay_steps=2.0, alpha=0.5, exponent=2.0)
+    assert rates(schedule, 0, 1, 2) == pytest.approx([1.0, 0.625, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("form", "second"),
+    [(CyclicForm.TRIANGULAR, 1.0), (CyclicForm.TRIANGULAR2, 0.75), (CyclicForm.EXP_RANGE, None)],
+)
+def test_cycles_rise_and_fall(form: CyclicForm, second: float | None) -> None:
+    schedule = Cyclic(
+        base_learning_rate=0.5, max_learning_rate=1.0, step_size_up=2, step_size_down=4, form=form, gamma=0.5
+    )
+    top = 0.5 + 0.5 * 0.5**8 if second is None else second
+    assert rates(schedule, 0, 6, 8, 12) == [0.5, 0.5, top, 0.5]
+    assert np.isfinite(schedule.rates(np.array([2**60]))).all()
+
+
+def test_a_cycle_goes_up() -> None:
+    with pytest.raises(DomainError) as caught:
+        Cyclic(base_learning_rate=0.5, max_learning_rate=0.4)
+    assert (caught.value.reason, caught.value.field) == (Reason.CONFLICTING_FIELDS, "max_learning_rate")
+
+
+def test_products() -> None:
+    decay = Chosen(Exponential(initial_learning_rate=1.0, decay_steps=1.0, decay_rate=0.5))
+    assert rates(Product(schedules=(flat(3.0), decay)), 0, 2) == [3.0, 0.75]
+    with pytest.raises(DomainError) as caught:
+        Product(schedules=())
+    assert (caught.value.reason, caught.value.field) == (Reason.FIELD_REQUIRED, "schedules")
+
+
+@pytest.mark.parametrize(("form", "quarter"), [(Annealing.LINEAR, 1.5), (Annealing.SQUARE_ROOT, 2.0)])
+def test_values_are_reached_at_boundaries(form: Annealing, quarter: float) -> None:
+    schedule = PiecewiseInterpolation(boundaries=(4, 8), values=(1.0, 3.0, 0.5), annealing=form)
+    assert rates(schedule, 0, 1, 4, 8, 99) == [1.0, quarter, 3.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "field"),
+    [
+        ({"boundaries": (), "values": (1.0,)}, Reason.FIELD_REQUIRED, "boundaries"),
+        ({"boundaries": (0,), "values": (1.0, 2.0)}, Reason.OUT_OF_RANGE, "boundaries[0]"),
+        ({"boundaries": (2,), "values": (1.0,)}, Reason.CONFLICTING_FIELDS, "values"),
+        ({"boundaries": (2,), "values": (1.0, -1.0)}, Reason.OUT_OF_RANGE, "values[1]"),
+    ],
+)
+def test_what_cannot_be_interpolated(fields: dict[str, Any], reason: Reason, field: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        PiecewiseInterpolation(**fields)
+    assert (caught.value.reason, caught.value.field) == (reason, field)
+
+
+def test_a_formula_of_the_step() -> None:
+    schedule = Expression(expression="RATE*0.5**floor(step/3) + mod(step, 2)", constants=(("RATE", 2.0),))
+    assert rates(schedule, 0, 1, 2, 6) == [2.0, 3.0, 1.0 + 1.0, 0.5]
+    assert rates(Expression(expression="0.25"), 0, 9) == [0.25, 0.25]
+    assert rates(Expression(expression="(step + 1)**-0.5"), 3) == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "field"),
+    [
+        ({"expression": "y_pred"}, Reason.INVALID_EXPRESSION, "expression"),
+        ({"expression": "step +"}, Reason.INVALID_EXPRESSION, "expression"),
+        ({"expression": "cos(step, 1)"}, Reason.INVALID_EXPRESSION, "expression"),
+        ({"expression": "1", "constants": (("floor", 1.0),)}, Reason.MALFORMED_NAME, "constants"),
+        ({"expression": "1", "constants": (("A", math.inf),)}, Reason.OUT_OF_RANGE, "constants[A]"),
+    ],
+)
+def test_what_is_no_formula(fields: dict[str, Any], reason: Reason, field: str) -> None:
+    with pytest.raises(DomainError) as caught:
+        Expression(**fields)
+    assert (caught.value.reason, caught.value.field) == (reason, field)

@@ -15,9 +15,10 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Op, Program
 from optserve_server.errors import DomainError, Reason
+from optserve_server.expressions.named_numbers import MAX_CONSTANTS
 from optserve_server.losses import custom as custom_module
 from optserve_server.losses.base import Reduction, reduce_losses
-from optserve_server.losses.custom import MAX_CONSTANTS, Custom
+from optserve_server.losses.custom import Custom
 from optserve_server.losses.custom_programs import MAX_INSTRUCTIONS, compile_programs
 from optserve_server.losses.mean_squared_error import MeanSquaredError
 from tests.service.mathematics.differences import numeric_gradient

@@ -658,6 +658,19 @@ class OneCycleForm(IntEnum):
     """
 
 
+class CyclicForm(IntEnum):
+    """What the height of a cycle is multiplied by."""
+
+    TRIANGULAR = 1
+    """1."""
+
+    TRIANGULAR2 = 2
+    """2^-c in cycle number c, counted from 0."""
+
+    EXP_RANGE = 3
+    """gamma^s."""
+
+
 class StepCounting(IntEnum):
     """Which steps a rule counts, as in bias corrections.
 
@@ -982,6 +995,7 @@ _BY_NAME: dict[str, type[IntEnum]] = {
     "BoundarySide": BoundarySide,
     "Annealing": Annealing,
     "OneCycleForm": OneCycleForm,
+    "CyclicForm": CyclicForm,
     "StepCounting": StepCounting,
     "LateContribution": LateContribution,
     "Aggregation": Aggregation,

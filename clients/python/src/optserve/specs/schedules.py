@@ -6,11 +6,11 @@ Formulas, ranges and defaults are the server's declarations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from optserve.specs.base import ByConvention, Choice
-from optserve.specs.enums import Annealing, BoundarySide, Convention, OneCycleForm
+from optserve.specs.enums import Annealing, BoundarySide, Convention, CyclicForm, OneCycleForm
 from optserve.v1 import schedule_spec_pb2
 
 
@@ -32,7 +32,7 @@ class Schedule(Choice, message=schedule_spec_pb2.ScheduleSpec, oneof="schedule")
 class Exponential(Schedule, field="exponential"):
     """Exponential decay.
 
-    lr*rate^(s/steps); a staircase floors the exponent.
+    lr*rate^(s/steps); a staircase floors the exponent. An end rate bounds it unless 0.
 
     Infinite where a decay rate above 1 leaves the range of float64.
 
@@ -43,6 +43,8 @@ class Exponential(Schedule, field="exponential"):
         decay_rate: The factor. Required. Greater than 0.
         staircase: Whether the exponent is floored, so that the rate is a step function. Default:
             False.
+        end_learning_rate: The lowest rate for a decay_rate below 1, otherwise the highest; 0 for no
+            bound. At least 0. Default: 0.0.
     """
 
     initial_learning_rate: float
@@ -50,6 +52,7 @@ class Exponential(Schedule, field="exponential"):
     decay_rate: float
     _: KW_ONLY
     staircase: bool = False
+    end_learning_rate: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,7 @@ class Polynomial(Schedule, field="polynomial"):
 class Cosine(Schedule, field="cosine"):
     """Cosine decay (Loshchilov and Hutter, 2017, arXiv:1608.03983).
 
-    lr*((1 - alpha)*(1 + cos(pi*s/steps))/2 + alpha), and lr*alpha afterwards.
+    lr*((1 - alpha)*((1 + cos(pi*s/steps))/2)^exponent + alpha), and lr*alpha afterwards.
 
     With `periodic` the formula holds afterwards as well, so that the rate rises again and
     has a period of 2*steps (PyTorch's CosineAnnealingLR).
@@ -155,6 +158,7 @@ class Cosine(Schedule, field="cosine"):
             Default: 0.0.
         periodic: Whether the cosine continues after decay_steps: the rate is periodic with a period
             of 2*decay_steps. PyTorch. Default: False (KERAS, OPTAX, LECTURE), True (TORCH).
+        exponent: The power of the cosine. optax. Greater than 0. Default: 1.0.
     """
 
     initial_learning_rate: float
@@ -164,6 +168,7 @@ class Cosine(Schedule, field="cosine"):
     warmup_steps: float = 0.0
     warmup_target: float = 0.0
     periodic: ByConvention[bool] = None
+    exponent: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -370,3 +375,89 @@ class LegacyDecay(Schedule, field="legacy_decay"):
 
     schedule: Schedule
     decay: float
+
+
+@dataclass(frozen=True)
+class Cyclic(Schedule, field="cyclic"):
+    """Cyclical learning rates (Smith, 2017, arXiv:1506.01186), as in PyTorch's CyclicLR.
+
+    base + (max - base)*x*h: x rises from 0 to 1 in step_size_up steps and falls to 0 in step_size_down.
+
+    In cycle number c, counted from 0, the height h is by `form`
+
+        TRIANGULAR   1
+        TRIANGULAR2  2^-c
+        EXP_RANGE    gamma^s
+
+    Attributes:
+        base_learning_rate: The rate between two cycles. Required. At least 0.
+        max_learning_rate: The rate at the top of the first cycle, at least base_learning_rate.
+            Required. At least 0.
+        step_size_up: Steps of the way up. Greater than 0. Default: 2000.0.
+        step_size_down: Steps of the way down; 0 for as many as up. At least 0. Default: 0.0.
+        form: What the height of a cycle is multiplied by. Default: TRIANGULAR.
+        gamma: The factor of each step under EXP_RANGE. Greater than 0. Default: 1.0.
+    """
+
+    base_learning_rate: float
+    max_learning_rate: float
+    _: KW_ONLY
+    step_size_up: float = 2000.0
+    step_size_down: float = 0.0
+    form: CyclicForm = CyclicForm.TRIANGULAR
+    gamma: float = 1.0
+
+
+@dataclass(frozen=True)
+class ExpressionSchedule(Schedule, field="expression"):
+    """A formula of the caller's own, which stands for PyTorch's LambdaLR.
+
+    f(s), where f is the expression of the variable `step` that the caller sends.
+
+    Attributes:
+        expression: The formula, of at most 1024 characters. Required. Its variable is step, 0 on the
+            first update. It is written as that of Custom in loss_spec.proto, and has floor, cos and
+            mod(x, y) as well; exponents may be any number, and may depend on the step. It is computed in
+            float64. Example: "0.1*0.95**floor(step/30)".
+        constants: Named constants of the formula: at most 32, each finite, named in ASCII letters,
+            digits and underscores.
+    """
+
+    expression: str
+    _: KW_ONLY
+    constants: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product(Schedule, field="product"):
+    """Schedules multiplied, as PyTorch's ChainedScheduler multiplies the factors of its schedulers.
+
+    The product of schedules[i](s), from the first to the last.
+
+    PyTorch's ChainedScheduler multiplies so: one of the schedules holds the rate, and the others are
+    factors.
+
+    Attributes:
+        schedules: The schedules. At least one.
+    """
+
+    schedules: Sequence[Schedule] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiecewiseInterpolation(Schedule, field="piecewise_interpolation"):
+    """Rates interpolated between points, as optax' piecewise_interpolate_schedule.
+
+    From values[i] at boundaries[i - 1], or 0 for i = 0, to values[i + 1] at boundaries[i].
+
+    The last value holds from the last boundary on.
+
+    Attributes:
+        boundaries: Steps at which values are reached, at least 1 and increasing. At least one.
+        values: The values: one more than there are boundaries.
+        annealing: The interpolation. Default: LINEAR.
+    """
+
+    boundaries: Sequence[int] = ()
+    values: Sequence[float] = ()
+    annealing: Annealing = Annealing.LINEAR

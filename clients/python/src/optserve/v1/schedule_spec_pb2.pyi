@@ -100,6 +100,34 @@ ONE_CYCLE_FORM_STEP_COUNT: OneCycleForm.ValueType  # 2
 """A fraction f of the cycle ends at step floor(f*total_steps). optax."""
 Global___OneCycleForm: _TypeAlias = OneCycleForm  # noqa: Y015
 
+class _CyclicForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CyclicFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CyclicForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CYCLIC_FORM_UNSPECIFIED: _CyclicForm.ValueType  # 0
+    """Taken from the convention."""
+    CYCLIC_FORM_TRIANGULAR: _CyclicForm.ValueType  # 1
+    """1."""
+    CYCLIC_FORM_TRIANGULAR2: _CyclicForm.ValueType  # 2
+    """2^-c in cycle number c, counted from 0."""
+    CYCLIC_FORM_EXP_RANGE: _CyclicForm.ValueType  # 3
+    """gamma^s."""
+
+class CyclicForm(_CyclicForm, metaclass=_CyclicFormEnumTypeWrapper):
+    """What the height of a cycle is multiplied by."""
+
+CYCLIC_FORM_UNSPECIFIED: CyclicForm.ValueType  # 0
+"""Taken from the convention."""
+CYCLIC_FORM_TRIANGULAR: CyclicForm.ValueType  # 1
+"""1."""
+CYCLIC_FORM_TRIANGULAR2: CyclicForm.ValueType  # 2
+"""2^-c in cycle number c, counted from 0."""
+CYCLIC_FORM_EXP_RANGE: CyclicForm.ValueType  # 3
+"""gamma^s."""
+Global___CyclicForm: _TypeAlias = CyclicForm  # noqa: Y015
+
 @_typing.final
 class ScheduleSpec(_message.Message):
     """A learning rate as a function of the step s, where s is 0 on the first update.
@@ -125,6 +153,10 @@ class ScheduleSpec(_message.Message):
     WARMUP_FIELD_NUMBER: _builtins.int
     JOIN_FIELD_NUMBER: _builtins.int
     LEGACY_DECAY_FIELD_NUMBER: _builtins.int
+    CYCLIC_FIELD_NUMBER: _builtins.int
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    PIECEWISE_INTERPOLATION_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """The convention whose defaults fill the unset fields. That of the outer
     schedule if unset within another schedule.
@@ -189,6 +221,22 @@ class ScheduleSpec(_message.Message):
     def legacy_decay(self) -> Global___LegacyDecaySpec:
         """Another schedule, divided by 1 + decay*s."""
 
+    @_builtins.property
+    def cyclic(self) -> Global___CyclicSpec:
+        """Up and down again and again (Smith, 2017)."""
+
+    @_builtins.property
+    def expression(self) -> Global___ExpressionScheduleSpec:
+        """A formula of the caller's own."""
+
+    @_builtins.property
+    def product(self) -> Global___ProductSpec:
+        """Other schedules, multiplied."""
+
+    @_builtins.property
+    def piecewise_interpolation(self) -> Global___PiecewiseInterpolationSpec:
+        """Interpolation between values at boundaries."""
+
     def __init__(
         self,
         *,
@@ -208,12 +256,16 @@ class ScheduleSpec(_message.Message):
         warmup: Global___WarmupSpec | None = ...,
         join: Global___JoinSpec | None = ...,
         legacy_decay: Global___LegacyDecaySpec | None = ...,
+        cyclic: Global___CyclicSpec | None = ...,
+        expression: Global___ExpressionScheduleSpec | None = ...,
+        product: Global___ProductSpec | None = ...,
+        piecewise_interpolation: Global___PiecewiseInterpolationSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "cosine", b"cosine", "cosine_restarts", b"cosine_restarts", "exponential", b"exponential", "inverse_time", b"inverse_time", "join", b"join", "legacy_decay", b"legacy_decay", "multi_step_decay", b"multi_step_decay", "one_cycle", b"one_cycle", "piecewise_constant", b"piecewise_constant", "polynomial", b"polynomial", "rsqrt", b"rsqrt", "schedule", b"schedule", "step_decay", b"step_decay", "warmup", b"warmup", "warmup_stable_decay", b"warmup_stable_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "cosine", b"cosine", "cosine_restarts", b"cosine_restarts", "cyclic", b"cyclic", "exponential", b"exponential", "expression", b"expression", "inverse_time", b"inverse_time", "join", b"join", "legacy_decay", b"legacy_decay", "multi_step_decay", b"multi_step_decay", "one_cycle", b"one_cycle", "piecewise_constant", b"piecewise_constant", "piecewise_interpolation", b"piecewise_interpolation", "polynomial", b"polynomial", "product", b"product", "rsqrt", b"rsqrt", "schedule", b"schedule", "step_decay", b"step_decay", "warmup", b"warmup", "warmup_stable_decay", b"warmup_stable_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "convention", b"convention", "cosine", b"cosine", "cosine_restarts", b"cosine_restarts", "exponential", b"exponential", "inverse_time", b"inverse_time", "join", b"join", "legacy_decay", b"legacy_decay", "multi_step_decay", b"multi_step_decay", "one_cycle", b"one_cycle", "piecewise_constant", b"piecewise_constant", "polynomial", b"polynomial", "rsqrt", b"rsqrt", "schedule", b"schedule", "step_decay", b"step_decay", "warmup", b"warmup", "warmup_stable_decay", b"warmup_stable_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "convention", b"convention", "cosine", b"cosine", "cosine_restarts", b"cosine_restarts", "cyclic", b"cyclic", "exponential", b"exponential", "expression", b"expression", "inverse_time", b"inverse_time", "join", b"join", "legacy_decay", b"legacy_decay", "multi_step_decay", b"multi_step_decay", "one_cycle", b"one_cycle", "piecewise_constant", b"piecewise_constant", "piecewise_interpolation", b"piecewise_interpolation", "polynomial", b"polynomial", "product", b"product", "rsqrt", b"rsqrt", "schedule", b"schedule", "step_decay", b"step_decay", "warmup", b"warmup", "warmup_stable_decay", b"warmup_stable_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_schedule: _TypeAlias = _typing.Literal["exponential", "piecewise_constant", "inverse_time", "constant", "polynomial", "cosine", "cosine_restarts", "one_cycle", "step_decay", "multi_step_decay", "rsqrt", "warmup_stable_decay", "warmup", "join", "legacy_decay"]  # noqa: Y015
+    _WhichOneofReturnType_schedule: _TypeAlias = _typing.Literal["exponential", "piecewise_constant", "inverse_time", "constant", "polynomial", "cosine", "cosine_restarts", "one_cycle", "step_decay", "multi_step_decay", "rsqrt", "warmup_stable_decay", "warmup", "join", "legacy_decay", "cyclic", "expression", "product", "piecewise_interpolation"]  # noqa: Y015
     _WhichOneofArgType_schedule: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_schedule) -> _WhichOneofReturnType_schedule | None: ...
 
@@ -229,6 +281,7 @@ class ExponentialSpec(_message.Message):
     DECAY_STEPS_FIELD_NUMBER: _builtins.int
     DECAY_RATE_FIELD_NUMBER: _builtins.int
     STAIRCASE_FIELD_NUMBER: _builtins.int
+    END_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     initial_learning_rate: _builtins.float
     """The rate at step 0. Required."""
     decay_steps: _builtins.float
@@ -237,6 +290,10 @@ class ExponentialSpec(_message.Message):
     """The factor. Required."""
     staircase: _builtins.bool
     """Whether the exponent is floored, so that the rate is a step function."""
+    end_learning_rate: _builtins.float
+    """The lowest rate for a decay_rate below 1, otherwise the highest; 0 for no
+    bound.
+    """
     def __init__(
         self,
         *,
@@ -244,15 +301,18 @@ class ExponentialSpec(_message.Message):
         decay_steps: _builtins.float | None = ...,
         decay_rate: _builtins.float | None = ...,
         staircase: _builtins.bool | None = ...,
+        end_learning_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay_rate", b"_decay_rate", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_staircase", b"_staircase", "decay_rate", b"decay_rate", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "staircase", b"staircase"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decay_rate", b"_decay_rate", "_decay_steps", b"_decay_steps", "_end_learning_rate", b"_end_learning_rate", "_initial_learning_rate", b"_initial_learning_rate", "_staircase", b"_staircase", "decay_rate", b"decay_rate", "decay_steps", b"decay_steps", "end_learning_rate", b"end_learning_rate", "initial_learning_rate", b"initial_learning_rate", "staircase", b"staircase"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay_rate", b"_decay_rate", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_staircase", b"_staircase", "decay_rate", b"decay_rate", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "staircase", b"staircase"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay_rate", b"_decay_rate", "_decay_steps", b"_decay_steps", "_end_learning_rate", b"_end_learning_rate", "_initial_learning_rate", b"_initial_learning_rate", "_staircase", b"_staircase", "decay_rate", b"decay_rate", "decay_steps", b"decay_steps", "end_learning_rate", b"end_learning_rate", "initial_learning_rate", b"initial_learning_rate", "staircase", b"staircase"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decay_rate: _TypeAlias = _typing.Literal["decay_rate"]  # noqa: Y015
     _WhichOneofArgType__decay_rate: _TypeAlias = _typing.Literal["_decay_rate", b"_decay_rate"]  # noqa: Y015
     _WhichOneofReturnType__decay_steps: _TypeAlias = _typing.Literal["decay_steps"]  # noqa: Y015
     _WhichOneofArgType__decay_steps: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps"]  # noqa: Y015
+    _WhichOneofReturnType__end_learning_rate: _TypeAlias = _typing.Literal["end_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__end_learning_rate: _TypeAlias = _typing.Literal["_end_learning_rate", b"_end_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__staircase: _TypeAlias = _typing.Literal["staircase"]  # noqa: Y015
@@ -261,6 +321,8 @@ class ExponentialSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_rate) -> _WhichOneofReturnType__decay_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_steps) -> _WhichOneofReturnType__decay_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_learning_rate) -> _WhichOneofReturnType__end_learning_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
     @_typing.overload
@@ -436,7 +498,9 @@ Global___PolynomialSpec: _TypeAlias = PolynomialSpec  # noqa: Y015
 
 @_typing.final
 class CosineSpec(_message.Message):
-    """lr*((1 - alpha)*(1 + cos(pi*s/decay_steps))/2 + alpha), and lr*alpha afterwards."""
+    """lr*((1 - alpha)*((1 + cos(pi*s/decay_steps))/2)^exponent + alpha), and lr*alpha
+    afterwards.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -446,6 +510,7 @@ class CosineSpec(_message.Message):
     WARMUP_STEPS_FIELD_NUMBER: _builtins.int
     WARMUP_TARGET_FIELD_NUMBER: _builtins.int
     PERIODIC_FIELD_NUMBER: _builtins.int
+    EXPONENT_FIELD_NUMBER: _builtins.int
     initial_learning_rate: _builtins.float
     """The rate at step 0. Required."""
     decay_steps: _builtins.float
@@ -462,6 +527,8 @@ class CosineSpec(_message.Message):
     """Whether the cosine continues after decay_steps: the rate is periodic with
     a period of 2*decay_steps. PyTorch.
     """
+    exponent: _builtins.float
+    """The power of the cosine. optax."""
     def __init__(
         self,
         *,
@@ -471,15 +538,18 @@ class CosineSpec(_message.Message):
         warmup_steps: _builtins.float | None = ...,
         warmup_target: _builtins.float | None = ...,
         periodic: _builtins.bool | None = ...,
+        exponent: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_exponent", b"_exponent", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "exponent", b"exponent", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_decay_steps", b"_decay_steps", "_exponent", b"_exponent", "_initial_learning_rate", b"_initial_learning_rate", "_periodic", b"_periodic", "_warmup_steps", b"_warmup_steps", "_warmup_target", b"_warmup_target", "alpha", b"alpha", "decay_steps", b"decay_steps", "exponent", b"exponent", "initial_learning_rate", b"initial_learning_rate", "periodic", b"periodic", "warmup_steps", b"warmup_steps", "warmup_target", b"warmup_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
     _WhichOneofReturnType__decay_steps: _TypeAlias = _typing.Literal["decay_steps"]  # noqa: Y015
     _WhichOneofArgType__decay_steps: _TypeAlias = _typing.Literal["_decay_steps", b"_decay_steps"]  # noqa: Y015
+    _WhichOneofReturnType__exponent: _TypeAlias = _typing.Literal["exponent"]  # noqa: Y015
+    _WhichOneofArgType__exponent: _TypeAlias = _typing.Literal["_exponent", b"_exponent"]  # noqa: Y015
     _WhichOneofReturnType__initial_learning_rate: _TypeAlias = _typing.Literal["initial_learning_rate"]  # noqa: Y015
     _WhichOneofArgType__initial_learning_rate: _TypeAlias = _typing.Literal["_initial_learning_rate", b"_initial_learning_rate"]  # noqa: Y015
     _WhichOneofReturnType__periodic: _TypeAlias = _typing.Literal["periodic"]  # noqa: Y015
@@ -492,6 +562,8 @@ class CosineSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decay_steps) -> _WhichOneofReturnType__decay_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exponent) -> _WhichOneofReturnType__exponent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_learning_rate) -> _WhichOneofReturnType__initial_learning_rate | None: ...
     @_typing.overload
@@ -937,3 +1009,187 @@ class LegacyDecaySpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decay) -> _WhichOneofReturnType__decay | None: ...
 
 Global___LegacyDecaySpec: _TypeAlias = LegacyDecaySpec  # noqa: Y015
+
+@_typing.final
+class CyclicSpec(_message.Message):
+    """A line from base to max and back, again and again: PyTorch's CyclicLR."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    MAX_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    STEP_SIZE_UP_FIELD_NUMBER: _builtins.int
+    STEP_SIZE_DOWN_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    base_learning_rate: _builtins.float
+    """The rate between two cycles. Required."""
+    max_learning_rate: _builtins.float
+    """The rate at the top of the first cycle, at least base_learning_rate. Required."""
+    step_size_up: _builtins.float
+    """Steps of the way up."""
+    step_size_down: _builtins.float
+    """Steps of the way down; 0 for as many as up."""
+    form: Global___CyclicForm.ValueType
+    """What the height of a cycle is multiplied by."""
+    gamma: _builtins.float
+    """The factor of each step under EXP_RANGE."""
+    def __init__(
+        self,
+        *,
+        base_learning_rate: _builtins.float | None = ...,
+        max_learning_rate: _builtins.float | None = ...,
+        step_size_up: _builtins.float | None = ...,
+        step_size_down: _builtins.float | None = ...,
+        form: Global___CyclicForm.ValueType = ...,
+        gamma: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_base_learning_rate", b"_base_learning_rate", "_gamma", b"_gamma", "_max_learning_rate", b"_max_learning_rate", "_step_size_down", b"_step_size_down", "_step_size_up", b"_step_size_up", "base_learning_rate", b"base_learning_rate", "gamma", b"gamma", "max_learning_rate", b"max_learning_rate", "step_size_down", b"step_size_down", "step_size_up", b"step_size_up"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_base_learning_rate", b"_base_learning_rate", "_gamma", b"_gamma", "_max_learning_rate", b"_max_learning_rate", "_step_size_down", b"_step_size_down", "_step_size_up", b"_step_size_up", "base_learning_rate", b"base_learning_rate", "form", b"form", "gamma", b"gamma", "max_learning_rate", b"max_learning_rate", "step_size_down", b"step_size_down", "step_size_up", b"step_size_up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__base_learning_rate: _TypeAlias = _typing.Literal["base_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__base_learning_rate: _TypeAlias = _typing.Literal["_base_learning_rate", b"_base_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__max_learning_rate: _TypeAlias = _typing.Literal["max_learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__max_learning_rate: _TypeAlias = _typing.Literal["_max_learning_rate", b"_max_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__step_size_down: _TypeAlias = _typing.Literal["step_size_down"]  # noqa: Y015
+    _WhichOneofArgType__step_size_down: _TypeAlias = _typing.Literal["_step_size_down", b"_step_size_down"]  # noqa: Y015
+    _WhichOneofReturnType__step_size_up: _TypeAlias = _typing.Literal["step_size_up"]  # noqa: Y015
+    _WhichOneofArgType__step_size_up: _TypeAlias = _typing.Literal["_step_size_up", b"_step_size_up"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__base_learning_rate) -> _WhichOneofReturnType__base_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_learning_rate) -> _WhichOneofReturnType__max_learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size_down) -> _WhichOneofReturnType__step_size_down | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_size_up) -> _WhichOneofReturnType__step_size_up | None: ...
+
+Global___CyclicSpec: _TypeAlias = CyclicSpec  # noqa: Y015
+
+@_typing.final
+class ExpressionScheduleSpec(_message.Message):
+    """A formula of the step: PyTorch's LambdaLR with the rate included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ConstantsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    CONSTANTS_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    """The formula, of at most 1024 characters. Required.
+
+    Its variable is step, 0 on the first update. It is written as that of
+    CustomSpec in loss_spec.proto, and has floor, cos and mod(x, y) as well;
+    exponents may be any number, and may depend on the step. It is computed in
+    float64.
+
+    Example: "0.1*0.95**floor(step/30)".
+    """
+    @_builtins.property
+    def constants(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Named constants of the formula: at most 32, each finite, named in ASCII
+        letters, digits and underscores.
+        """
+
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str | None = ...,
+        constants: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expression", b"_expression", "expression", b"expression"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expression", b"_expression", "constants", b"constants", "expression", b"expression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expression: _TypeAlias = _typing.Literal["expression"]  # noqa: Y015
+    _WhichOneofArgType__expression: _TypeAlias = _typing.Literal["_expression", b"_expression"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expression) -> _WhichOneofReturnType__expression | None: ...
+
+Global___ExpressionScheduleSpec: _TypeAlias = ExpressionScheduleSpec  # noqa: Y015
+
+@_typing.final
+class ProductSpec(_message.Message):
+    """The product of schedules. PyTorch's ChainedScheduler multiplies so: one of the
+    schedules holds the rate, and the others are factors.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleSpec]:
+        """The schedules. At least one."""
+
+    def __init__(
+        self,
+        *,
+        schedules: _abc.Iterable[Global___ScheduleSpec] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schedules", b"schedules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProductSpec: _TypeAlias = ProductSpec  # noqa: Y015
+
+@_typing.final
+class PiecewiseInterpolationSpec(_message.Message):
+    """values[0] at step 0, values[i] at boundaries[i - 1], in between interpolated,
+    and the last value afterwards. optax multiplies: its scales are the ratios of
+    one value to the one before.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOUNDARIES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    ANNEALING_FIELD_NUMBER: _builtins.int
+    annealing: Global___Annealing.ValueType
+    """The interpolation."""
+    @_builtins.property
+    def boundaries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Steps at which values are reached, at least 1 and increasing. At least one."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The values: one more than there are boundaries."""
+
+    def __init__(
+        self,
+        *,
+        boundaries: _abc.Iterable[_builtins.int] | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        annealing: Global___Annealing.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annealing", b"annealing", "boundaries", b"boundaries", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PiecewiseInterpolationSpec: _TypeAlias = PiecewiseInterpolationSpec  # noqa: Y015

@@ -203,9 +203,11 @@ class NumbaPass(Pass):
         sums, firsts, totals = self._sums, self.blocks.firsts, np.empty((len(self._sums), 1))
         names, numbers = [r.name for r in self.program.reductions], totals.reshape(-1)
         end = self.blocks.block_at(self.size) if names else self.size
+        has_scalars = bool(self.program.scalars)
 
         def run(scalars: Mapping[str, float]) -> Mapping[str, float]:
-            pack(packed, 0, *pick(scalars))
+            if has_scalars:
+                pack(packed, 0, *pick(scalars))
             entry(0, end, table)
             if not names:
                 return NOTHING

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 class SessionLock(asyncio.Lock):
-    """Lock of a session, held by whoever waits for something while nothing else may touch the session.
+    """Lock of a session, held by what waits for something while nothing else may touch the session.
 
     Attributes:
         is_held: whether it is held. What waits for nothing need not take a lock that is free.

@@ -32,13 +32,13 @@ NORMS = {"b": 1.5, "a": 0.0}
 VALUES = Parameters({"w": np.ones(2, np.float32)}, step=3)
 
 
-def read(outcome=wire.STEP_OUTCOME_SKIPPED):
+def read_result(outcome=wire.STEP_OUTCOME_SKIPPED):
     norms = [wire.TensorNorm(name=name, norm=norm) for name, norm in NORMS.items()]
     message = wire.StepResult(**GIVEN, outcome=outcome, tensor_norms=norms)
     return optserve.StepResult.from_message(message, VALUES, "worker")
 
 
-def expected():
+def make_expected():
     outcome = optserve.StepOutcome.SKIPPED
     return optserve.StepResult(
         **GIVEN, outcome=outcome, tensor_norms=NORMS, worker="worker", parameters=VALUES
@@ -47,24 +47,24 @@ def expected():
 
 @pytest.mark.parametrize("field", dataclasses.fields(optserve.StepResult), ids=lambda field: field.name)
 def test_each_field_can_be_the_first_to_be_read(field):
-    found, right = getattr(read(), field.name), getattr(expected(), field.name)
+    found, right = getattr(read_result(), field.name), getattr(make_expected(), field.name)
     assert found == right
     assert type(found) is type(right)
 
 
 def test_a_result_is_what_one_with_the_same_values_is():
-    assert read() == expected()
-    assert repr(read()) == repr(expected())
-    assert copy.deepcopy(read()).tensor_norms == NORMS
-    assert pickle.loads(pickle.dumps(read())).gradient_norm == 2.0
-    assert dataclasses.replace(read(), step=4).step == 4
+    assert read_result() == make_expected()
+    assert repr(read_result()) == repr(make_expected())
+    assert copy.deepcopy(read_result()).tensor_norms == NORMS
+    assert pickle.loads(pickle.dumps(read_result())).gradient_norm == 2.0
+    assert dataclasses.replace(read_result(), step=4).step == 4
 
 
 def test_an_outcome_that_is_newer_than_the_client_is_none():
-    assert read(outcome=99).outcome is None
+    assert read_result(outcome=99).outcome is None
 
 
-@pytest.mark.parametrize("result", [read(), expected()], ids=["read", "made"])
+@pytest.mark.parametrize("result", [read_result(), make_expected()], ids=["read", "made"])
 def test_other_names_are_no_attributes(result):
     with pytest.raises(AttributeError, match="'StepResult' object has no attribute 'loss'"):
         result.loss  # noqa: B018

@@ -46,13 +46,14 @@ class Kernel:
         arrays = {"p": parameters.copy(), "g": gradient, **slots}
         self._arrays = {name: backend.from_host(array) for name, array in arrays.items()}
         self._bound = kernel.bind(self._arrays, len(parameters))
+        self._run = self._bound.make_single_segment_run()
         known = {**rule.compute_scalars(1, RATE), "guard_decay": 1 - RATE * rule.decoupled_weight_decay}
         self._scalars = {name: known[name] for name in program.scalars}
         self.backend = backend
 
     def __call__(self) -> None:
         """One step."""
-        self._bound.run_single_segment(self._scalars)
+        self._run(self._scalars)
 
     def parameters(self) -> Array:
         """A copy of the parameters."""

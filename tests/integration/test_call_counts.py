@@ -60,12 +60,12 @@ def unary(client: Client, name: str, steps: int) -> None:
 
 def test_a_small_streamed_step(tmp_path: Path) -> None:
     calls, files = calls_of_a_step(tmp_path, stream_steps)
-    assert calls <= 76
-    assert files <= 21
+    assert calls <= 70
+    assert files <= 20
 
 
 def test_a_small_unary_step(tmp_path: Path) -> None:
     calls, files = calls_of_a_step(tmp_path, unary)
-    # Eight of the files are asyncio's and gRPC's own.
-    assert calls <= 154
-    assert files <= 31
+    # Seven of the files are asyncio's and gRPC's own.
+    assert calls <= 148
+    assert files <= 28

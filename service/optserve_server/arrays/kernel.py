@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import types
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -41,6 +41,9 @@ class Segments:
 
 Sums: TypeAlias = dict[str, npt.NDArray[np.float64]]
 """For each of a program's reductions its float64 sums, one per segment."""
+
+SingleSegmentRun: TypeAlias = Callable[[Mapping[str, float]], Mapping[str, float]]
+"""Takes a program's scalars and returns its sums, by name."""
 
 NONE: Mapping[str, Any] = types.MappingProxyType({})
 """No arrays, or no numbers of segments."""
@@ -152,12 +155,12 @@ class BoundKernel:
         self._pass.release_arrays()
         return sums
 
-    def run_single_segment(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
-        """The same where every array was bound, to one segment, so that the sums are numbers.
+    def make_single_segment_run(self) -> SingleSegmentRun:
+        """The same as a function, where every array was bound, to one segment, so that sums are numbers.
 
-        What small steps are made of: no array is made or looked at.
+        What small steps are made of: no array is made or looked at. It must not outlive the kernel.
         """
-        return {name: float(sums[0]) for name, sums in self(scalars).items()}
+        return lambda scalars: {name: float(sums[0]) for name, sums in self(scalars).items()}
 
     def start_pass(
         self,

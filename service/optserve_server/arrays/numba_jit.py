@@ -19,7 +19,7 @@ from numba import types
 
 from optserve_server.arrays import numba_runtime, source_cache
 from optserve_server.arrays.backend import Backend
-from optserve_server.arrays.kernel import BoundKernel, HostArray, Kernel, Pass, Sums
+from optserve_server.arrays.kernel import BoundKernel, HostArray, Kernel, Pass, SingleSegmentRun, Sums
 from optserve_server.arrays.numba_source import CUT, numba_source, runtime_source
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
@@ -40,7 +40,6 @@ the processor; the file's text, and so its name, says what else the compiled cod
 """
 
 Compiled = Callable[..., None]
-SingleThreadRun = Callable[[Mapping[str, float]], Mapping[str, float]]
 
 NOTHING: Mapping[str, float] = {}
 
@@ -152,17 +151,14 @@ class NumbaBoundKernel(BoundKernel):
         self.table[7] = cut.block_count
         for name, array in self.arrays.items():
             self.table[CUT + names.index(name)] = array_address(array)
-        self._single_thread_run: SingleThreadRun | None = None
 
-    def run_single_segment(self, scalars: Mapping[str, float]) -> Mapping[str, float]:
-        """Runs the program; see `BoundKernel`."""
+    def make_single_segment_run(self) -> SingleSegmentRun:
+        """A function that runs the program; see `BoundKernel`."""
         if self.size >= SMALLEST_SPLIT:
-            return super().run_single_segment(scalars)
-        if self._single_thread_run is None:
-            made = self.kernel.make_pass(cast(BoundKernel, weakref.proxy(self)))
-            assert isinstance(made, NumbaPass)
-            self._single_thread_run = made.make_single_thread_run()
-        return self._single_thread_run(scalars)
+            return super().make_single_segment_run()
+        made = self.kernel.make_pass(self)
+        assert isinstance(made, NumbaPass)
+        return made.make_single_thread_run()
 
 
 class NumbaPass(Pass):
@@ -197,7 +193,7 @@ class NumbaPass(Pass):
         for row, name in enumerate(self.program.segment_scalars):
             self._runs[row] = of_segments[name]
 
-    def make_single_thread_run(self) -> SingleThreadRun:
+    def make_single_thread_run(self) -> SingleSegmentRun:
         """What runs the whole pass in the caller's thread, where every array was bound to one segment.
 
         Each name that it needs is looked up here, once.
@@ -207,9 +203,11 @@ class NumbaPass(Pass):
         sums, firsts, totals = self._sums, self.blocks.firsts, np.empty((len(self._sums), 1))
         names, numbers = [r.name for r in self.program.reductions], totals.reshape(-1)
         end = self.blocks.block_at(self.size) if names else self.size
+        has_scalars = bool(self.program.scalars)
 
         def run(scalars: Mapping[str, float]) -> Mapping[str, float]:
-            pack(packed, 0, *pick(scalars))
+            if has_scalars:
+                pack(packed, 0, *pick(scalars))
             entry(0, end, table)
             if not names:
                 return NOTHING

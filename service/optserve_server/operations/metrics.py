@@ -252,9 +252,10 @@ class ServerCollector(Collector):
 def cumulative_buckets(latency: Latency) -> tuple[list[tuple[str, float]], float]:
     """Cumulative buckets in seconds, and the sum."""
     buckets: list[tuple[str, float]] = []
-    below = sum(latency.counts[:FIRST_BUCKET])
+    counts, total = latency.count_new()
+    below = sum(counts[:FIRST_BUCKET])
     for length in range(FIRST_BUCKET, LAST_BUCKET + 1):
-        below += latency.counts[length]
+        below += counts[length]
         buckets.append((f"{2**length / 1e9:.9g}", below))
-    buckets.append(("+Inf", sum(latency.counts)))
-    return buckets, latency.total / 1e9
+    buckets.append(("+Inf", sum(counts)))
+    return buckets, total / 1e9

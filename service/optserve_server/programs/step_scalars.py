@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from optserve_server.optimizers.groupwise import GroupwiseRule
 from optserve_server.programs.effective_hyperparameters import EffectiveHyperparameters, depends_on_step_count
 from optserve_server.programs.step_counters import ScalarState, StepCounter, advance_counters
 from optserve_server.spec.override import Override
@@ -66,9 +67,11 @@ class SessionScalars:
             list(counters) if counters is not None else [self._make_counter(name) for name in self._groups]
         )
         by_tensor = spec.step_counting is StepCounting.PER_TENSOR
-        self._counts_by_tensor = by_tensor and any(
-            depends_on_step_count(spec.group_rule(g)) for g in self._groups.values()
-        )
+        counts = any(depends_on_step_count(spec.group_rule(g)) for g in self._groups.values())
+        self._counts_by_tensor = by_tensor and counts
+        groupwise = any(isinstance(rule, GroupwiseRule) for rule in plain.rules.values())
+        self._is_constant = not (varies or counts or groupwise)
+        self._ahead: tuple[int, float, StepScalars] | None = None
 
     def _make_counter(self, name: str) -> StepCounter:
         return StepCounter(name, 0, dict(self._spec.group_rule(self._groups[name]).initial_scalar_state()))
@@ -168,6 +171,14 @@ class SessionScalars:
             overrides: hyperparameters that have other values in this step.
         """
         guards = guards or self.compute_transform_scalars(step, 1.0)
+        is_plain = guards is self._transform_scalars and not overrides
+        if is_plain and self._ahead is not None:
+            known_step, reduction, numbers = self._ahead
+            if self._is_constant:
+                return numbers
+            self._ahead = None  # a step adds to them what it measures
+            if known_step == step and reduction == self.reduction:
+                return numbers
         chosen = self._plain if not overrides else self.effective_hyperparameters(overrides)
         constant = None if overrides else self._constant
         rates = constant or self._rates_by_group(step, chosen)
@@ -179,7 +190,15 @@ class SessionScalars:
             own = chosen.rules[name].compute_scalars(counter.count + 1, rate, **before)
             carried.append({key: own[key] for key in before} if before else before)
             scalars.append({**own, **guards[name], "guard_decay": 1 - rate * chosen.decays[name]})
-        return StepScalars(rates[""], scalars, carried)
+        numbers = StepScalars(rates[""], scalars, carried)
+        if is_plain and self._is_constant:
+            self._ahead = step, self.reduction, numbers
+        return numbers
+
+    def compute_ahead(self, step: int) -> None:
+        """Computes the numbers of a plain step that follows ``step`` earlier ones before it comes."""
+        if self._ahead is None and self._spec.weight_average is None:
+            self._ahead = step, self.reduction, self.compute_step_scalars(step)
 
     def _rates_by_group(self, step: int, chosen: EffectiveHyperparameters) -> Mapping[str, float]:
         """Each group's learning rate, by name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from optserve_server.coordination.data_progress import resolve_plan_update
 from optserve_server.errors import DomainError, Reason
 from optserve_server.resources.budget import UNBOUNDED, Budget
 from optserve_server.sessions.session_durability import SessionDurability
+from optserve_server.sessions.session_lock import SessionLock
 from optserve_server.shared_memory.live_parameters import LiveParameters
 from optserve_server.spec.session_spec import SessionSpec
 from optserve_server.state.layout import Layout
@@ -64,7 +64,7 @@ class Session(CoordinatedSession):
         super().__init__(session_id, spec, layout, backend, pending, budget)
         self.seed = seed
         self.created = datetime.now(UTC)
-        self.lock = asyncio.Lock()
+        self.lock = SessionLock()
         self.on_close: dict[object, Callable[[], object]] = {}
 
     @property
@@ -94,6 +94,15 @@ class Session(CoordinatedSession):
         """Makes the kernels of a stream's steps ready; see `Partition.compile_kernels`."""
         for partition in list(self.arenas.partitions.values()):
             partition.compile_kernels(wire, reply)
+
+    def prepare_next_step(self) -> None:
+        """Does what the next step would do first, and what the last one's answer need not wait for.
+
+        To be called when an answer is on its way; without a call, the next step does the same.
+        """
+        if self.is_small and not self.lock.is_held:
+            self.history.pack_steps()
+            self.scalars.compute_ahead(self.step)
 
     def take_step(self, staging: Staging, options: StepOptions) -> StepResult:
         """Takes one step, or changes nothing; see `Step.prepare` for its errors."""

@@ -35,8 +35,11 @@ class SharedSession(LiveSession, Protocol):
 
     budget: Budget
     closed: bool
-    lock: asyncio.Lock
     on_close: dict[object, Callable[[], object]]
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Held while its arrays are used."""
 
     def check_open(self) -> None:
         """Checks that it was neither deleted nor evicted."""

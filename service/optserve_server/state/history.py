@@ -158,14 +158,14 @@ class History:
         budget: what its memory counts against.
 
     Attributes:
-        steps: applied and skipped steps (`STEP_POINT`).
         metrics: reported values by name of the metric (`METRIC_POINT`), in the order of the first reports.
         workers: names of workers; the first is empty, for steps of no worker.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self.steps = Series(STEP_POINT, RECENT_STEPS, OLDER_STEPS, budget)
+        self._steps = Series(STEP_POINT, RECENT_STEPS, OLDER_STEPS, budget)
+        self._unpacked: deque[tuple[StepResult, float]] = deque()
         self.metrics: dict[str, Series] = {}
         self.workers: dict[str, int] = {"": 0}
         self._max_workers = MIN_WORKER_NAMES
@@ -177,25 +177,38 @@ class History:
             result: its result, APPLIED or SKIPPED.
             time: when it was taken, Unix time in seconds.
         """
-        worker = self.workers.get(result.worker)
-        if worker is None:
-            worker = self._add_worker(result.worker)
-        steps = self.steps
-        point = pack_step(
-            steps.count + 1,
-            time,
-            result.step,
-            result.learning_rate,
-            result.gradient_norm,
-            result.clipped_gradient_norm,
-            result.regularization_penalty,
-            result.non_finite_count,
-            result.staleness,
-            result.contributions,
-            result.outcome is StepOutcome.SKIPPED,
-            worker,
-        )
-        steps.append(point)
+        if self._unpacked:
+            self.pack_steps()
+        self._unpacked.append((result, time))
+
+    def pack_steps(self) -> None:
+        """Packs the step that was added last; else the next one does, or who reads the steps."""
+        while self._unpacked:
+            result, time = self._unpacked.popleft()
+            worker = self.workers.get(result.worker)
+            if worker is None:
+                worker = self._add_worker(result.worker)
+            point = pack_step(
+                self._steps.count + 1,
+                time,
+                result.step,
+                result.learning_rate,
+                result.gradient_norm,
+                result.clipped_gradient_norm,
+                result.regularization_penalty,
+                result.non_finite_count,
+                result.staleness,
+                result.contributions,
+                result.outcome is StepOutcome.SKIPPED,
+                worker,
+            )
+            self._steps.append(point)
+
+    @property
+    def steps(self) -> Series:
+        """Applied and skipped steps (`STEP_POINT`)."""
+        self.pack_steps()
+        return self._steps
 
     def check_names(self, names: Iterable[str]) -> None:
         """Checks that the values of these metrics can be added.
@@ -222,6 +235,7 @@ class History:
 
     def list_workers(self) -> list[str]:
         """Names of workers by the numbers that points have."""
+        self.pack_steps()
         return list(self.workers)
 
     def encode(self) -> tuple[dict[str, Any], list[npt.NDArray[np.uint8]]]:
@@ -269,14 +283,14 @@ class History:
     def _add_worker(self, name: str) -> int:
         """The number of a new worker; names that no stored point has make way for it."""
         if len(self.workers) >= self._max_workers:
-            points = self.steps.read_points()
+            points = self._steps.read_points()
             names = self.list_workers()
             used = np.unique(np.append(points["worker"], 0))
             self.workers = {names[i]: new for new, i in enumerate(used)}
             renumbered = points.copy()
             renumbered["worker"] = np.searchsorted(used, points["worker"])
-            count = self.steps.count
-            self.steps = Series(STEP_POINT, RECENT_STEPS, OLDER_STEPS, self._budget)
-            self.steps.restore(renumbered.view(np.uint8), count)
+            count = self._steps.count
+            self._steps = Series(STEP_POINT, RECENT_STEPS, OLDER_STEPS, self._budget)
+            self._steps.restore(renumbered.view(np.uint8), count)
             self._max_workers = max(MIN_WORKER_NAMES, 2 * len(self.workers))
         return self.workers.setdefault(name, len(self.workers))

@@ -276,22 +276,27 @@ class SessionState:
             scalars: the scalars of a step that was applied.
             covered: names of the tensors that had a gradient; None for all that can have one.
         """
+        outcome = result.outcome
         if scalars is not None:
             self.scalars.count_step(scalars, covered)
             self.accumulated = 0
             self.step += 1
-        elif result.outcome is StepOutcome.ACCUMULATED:
+        elif outcome is StepOutcome.ACCUMULATED:
             self.accumulated += 1
-        elif result.outcome is StepOutcome.SKIPPED:
+        elif outcome is StepOutcome.SKIPPED:
             self.skipped += 1
-        if result.worker and result.outcome is not VALIDATED:
-            self.step_deduplication.remember_result(result.worker, digest, result, self.list_member_names)
-        if result.outcome in OUTCOMES:
-            self.history.add_step(result, self.changed_at)
         activity = self.activity
         activity.used = time.monotonic()
-        activity.outcomes[result.outcome] += 1
-        if activity.watchers and result.outcome is not VALIDATED:
+        activity.outcomes[outcome] += 1
+        if outcome is VALIDATED:
+            return
+        if result.worker:
+            self.step_deduplication.remember_result(result.worker, digest, result, self.list_member_names)
+        if outcome in OUTCOMES:
+            self.history.add_step(result, self.changed_at)
+            if not self.is_small:  # a thread takes it, and others may read the history meanwhile
+                self.history.pack_steps()
+        if activity.watchers:
             activity.publish(result)
 
     def store_result(self, result: StepResult, digest: bytes) -> None:

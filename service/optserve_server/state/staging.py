@@ -114,6 +114,7 @@ class Staging:
     Attributes:
         tensors: what the buffer holds.
         buffer: the bytes (uint8), to be filled in place in any order.
+        data: the same as a view.
         sparse: the rows as they were sent, of the tensors that were sent so.
         plan: what a session worked out for it, to be used again; see `stepping.kernel_plan`.
         described: what records say of it, once one has; see `durability.change_records`.
@@ -132,6 +133,7 @@ class Staging:
         self.sparse = tuple(sparse)
         self.byte_count = sum(tensor.byte_count for tensor in tensors)
         self.buffer = allocate(self.byte_count)
+        self.data = self.buffer.data
         self.plan: object = None
         self.described = ""
         self._context: tuple[object, ...] | None = None
@@ -157,7 +159,7 @@ class Staging:
         elif stand_in:
             hasher = xxhash.xxh3_128(stand_in.to_bytes(8, "little"))
         else:
-            hasher = self._start_hash() if self.sparse else xxhash.xxh3_128(self.buffer.data)
+            hasher = self._start_hash() if self.sparse else xxhash.xxh3_128(self.data)
         if context != self._context:  # as a rule, equal in every step of a stream
             self._context, self._meaning = context, self._encoded_tensor_types + repr(context).encode()
         hasher.update(self._meaning)

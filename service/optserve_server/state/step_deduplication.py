@@ -45,7 +45,7 @@ class _Record:
     """The last sequence of one worker, and the results up to it."""
 
     last: int = 0
-    answered: deque[_Answered] = dataclasses.field(default_factory=deque)
+    answered: deque[_Answered] = dataclasses.field(default_factory=lambda: deque(maxlen=RESULTS_KEPT))
 
 
 class StepDeduplication:
@@ -143,7 +143,7 @@ class StepDeduplication:
 
     def _store(self, record: _Record, digest: bytes, result: StepResult) -> None:
         answered = record.answered
-        if len(answered) == RESULTS_KEPT:
+        if self._norm_count and len(answered) == RESULTS_KEPT:
             self._drop_oldest(record)
         if not result.tensor_norms:
             answered.append(_Answered(digest, result))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optserve_server.arrays.kernel import NONE, BoundKernel, Pass, Segments
+from optserve_server.arrays.kernel import NONE, BoundKernel, Pass, Segments, SingleSegmentRun
 from optserve_server.arrays.program import Program
 from optserve_server.optimizers.base import ElementwiseRule
 from optserve_server.optimizers.groupwise import GroupwiseRule
@@ -53,6 +53,7 @@ class RunKernels:
         self.group, self.counter = partition.group, counter
         self.direct = False
         self._bounds: dict[tuple[object, ...], BoundKernel] = {}
+        self._runs: dict[tuple[object, ...], SingleSegmentRun] = {}
 
     def enable_binding(self) -> None:
         """Lets kernels be bound to the gradient's bytes, if they are where the kernels run."""
@@ -82,12 +83,13 @@ class RunKernels:
             Its sums: numbers if the run is one segment and bound, else one for each segment.
         """
         if self.direct:
-            bound = self._bounds.get((text, shape, of_tensors is not None, reply))
-            if bound is None:
-                bound = self._get_bound(text, shape, of_tensors is not None, reply)
-            return (
-                bound.run_single_segment(scalars) if of_tensors is None else bound(scalars, NONE, of_tensors)
-            )
+            if of_tensors is not None:
+                return self._get_bound(text, shape, True, reply)(scalars, NONE, of_tensors)
+            run = self._runs.get((text, shape, reply))
+            if run is None:
+                run = self._get_bound(text, shape, False, reply).make_single_segment_run()
+                self._runs[text, shape, reply] = run
+            return run(scalars)
         program = text(self.partition.programs, *shape)
         cut = None if of_tensors is None else Segments(self.run.tensor_ends, of_tensors)
         return self.partition.run_program(program, self.run, scalars, cut, reply=reply, sent=sent)

@@ -35,7 +35,7 @@ def encode_step_record(
         facts, buffers = describe_gradient(staging)
         text = dumps(facts)
     else:
-        buffers = [staging.buffer.data] if staging.byte_count else []
+        buffers = [staging.data] if staging.byte_count else []
         if not staging.described:
             staging.described = dumps(describe_gradient(staging)[0])
         text = staging.described
@@ -66,7 +66,7 @@ def describe_gradient(staging: Staging) -> tuple[dict[str, Any], list[Piece]]:
         ],
     }
     if not sparse:
-        return facts, [staging.buffer.data] if staging.byte_count else []
+        return facts, [staging.data] if staging.byte_count else []
     buffers: list[Piece] = [staging.array(tensor).view(np.uint8).data for tensor in dense]
     for rows in staging.sparse:
         buffers += [rows.indices.tobytes(), rows.values.tobytes()]

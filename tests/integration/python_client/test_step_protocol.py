@@ -48,8 +48,10 @@ def step_of(plan, gradients=GRADIENTS):
 
 def take_sent(protocol):
     """Everything that is sent now, decoded: plans, and steps with their gradients."""
-    unsent = iter(protocol.take_unsent, None)
-    encoded = [b"".join(pieces) for messages, _ in unsent for pieces in messages]
+    encoded = []
+    while protocol.sent < len(protocol.waiting):
+        messages, _ = protocol.take_unsent()
+        encoded += [b"".join(pieces) for pieces in messages]
     return [wire.StepStreamRequest.FromString(message) for message in encoded]
 
 

@@ -34,9 +34,8 @@ class Watched:
         self._told()
         return self._watched(*arguments, **named)
 
-    def run_single_segment(self, *arguments: Any) -> Any:
-        self._told()
-        return self._watched.run_single_segment(*arguments)
+    def make_single_segment_run(self) -> Any:
+        return Watched(self._watched.make_single_segment_run(), self._told)
 
     def start_pass(self, *arguments: Any) -> Any:
         self._told()

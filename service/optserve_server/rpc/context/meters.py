@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 BUCKETS = 64
 """Latencies are counted by the length of their nanoseconds in bits: up to 2**63 ns, three centuries."""
@@ -12,20 +13,29 @@ class Latency:
     """Histogram of durations.
 
     Attributes:
-        counts: how many took less than 2**i and at least 2**(i-1) nanoseconds.
-        total: nanoseconds in all.
+        add_duration: counts one, in nanoseconds. It only appends, because every step adds several;
+            `count_new` sorts them in later.
     """
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("_counts", "_new", "_total", "add_duration")
 
     def __init__(self) -> None:
-        self.counts = [0] * BUCKETS
-        self.total = 0
+        self._counts = [0] * BUCKETS
+        self._total = 0
+        self._new: list[int] = []
+        self.add_duration = self._new.append
 
-    def add_duration(self, nanoseconds: int) -> None:
-        """Counts one."""
-        self.counts[nanoseconds.bit_length()] += 1
-        self.total += nanoseconds
+    def count_new(self) -> tuple[Sequence[int], int]:
+        """Counts what was added.
+
+        Returns:
+            How many took less than 2**i and at least 2**(i-1) nanoseconds; nanoseconds in all.
+        """
+        for length, count in Counter(map(int.bit_length, self._new)).items():
+            self._counts[length] += count
+        self._total += sum(self._new)
+        self._new.clear()
+        return self._counts, self._total
 
 
 class Meters:
@@ -55,13 +65,12 @@ class Meters:
         self.events_dropped = 0
         self.sessions_expired: defaultdict[str, int] = defaultdict(int)
 
-    def record_work(self, queued: int, worked: int) -> None:
-        """Counts work on a session: nanoseconds until its turn, and in its turn."""
-        queue, compute = self.queue, self.compute
-        queue.counts[queued.bit_length()] += 1
-        queue.total += queued
-        compute.counts[worked.bit_length()] += 1
-        compute.total += worked
+    def count_new(self) -> None:
+        """Counts the durations that were added; to be called now and then."""
+        for latency in (self.receive, self.queue, self.record, self.compute, self.respond):
+            latency.count_new()
+        for latency in self.calls.values():
+            latency.count_new()
 
     def end_call(self, method: str, code: str, nanoseconds: int) -> None:
         """Counts a call."""

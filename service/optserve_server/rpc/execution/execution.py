@@ -60,7 +60,7 @@ class Execution:
         self._clock = clock
         self.meters = Meters()
 
-    def commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> Awaitable[T]:
+    async def commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> T:
         """Makes a change while nothing else touches the session, to its end even if the caller leaves.
 
         Args:
@@ -75,41 +75,57 @@ class Execution:
             DomainError: what `Change.prepare` raises, STORAGE_FULL or STORAGE_UNAVAILABLE; nothing
                 was applied.
         """
-        return ShieldedCoroutine(self._commit_exclusively(session, change, apply))
+        inline = session.is_small or change.is_brief
+        if inline and session.durability is None and not session.lock.is_held:
+            # What waits for nothing cannot be interrupted, and nothing else runs meanwhile.
+            return await self._make_change(session, change, apply, perf_counter_ns())
+        return await ShieldedCoroutine(self._commit_exclusively(session, change, apply))
 
     async def _commit_exclusively(
         self, session: Session, change: Change[Session, P], apply: Callable[[P], T]
     ) -> T:
         asked = perf_counter_ns()
-        await session.lock.acquire()
-        try:
-            begun, session.changed_at = perf_counter_ns(), self._clock()
-            inline = session.is_small or change.is_brief
-            prepare = partial(change.prepare, session)
-            flow = session.budget
-            prepared = prepare() if inline else await self.in_thread(prepare, flow)
-            durability, durability_manager = session.durability, self._durability_manager
-            if durability_manager is None or durability is None or not prepared.has_changes:
-                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared), flow)
-            else:
-                recording = perf_counter_ns()
-                try:
-                    byte_count = await durability_manager.record_change(durability, change)
-                except BaseException:
-                    prepared.roll_back()
-                    raise
-                recorded = perf_counter_ns()
-                if failpoints.armed:
-                    failpoints.hit_failpoint("before-apply")
-                done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared), flow)
-                if failpoints.armed:
-                    failpoints.hit_failpoint("after-apply")
-                durability_manager.count_change(durability, change.kind, byte_count)
-                self.meters.record.add_duration(recorded - recording)
-                begun += recorded - recording
-        finally:
-            session.lock.release()
-        self.meters.record_work(begun - asked, perf_counter_ns() - begun)
+        async with session.lock:
+            return await self._make_change(session, change, apply, asked)
+
+    async def _make_change(
+        self, session: Session, change: Change[Session, P], apply: Callable[[P], T], asked: int
+    ) -> T:
+        """Checks, records and applies a change.
+
+        Args:
+            session: the session, which nothing else touches.
+            change: the change.
+            apply: as of `commit`.
+            asked: when its turn was asked for, by the performance counter in nanoseconds.
+        """
+        begun, session.changed_at = perf_counter_ns(), self._clock()
+        inline, flow = session.is_small or change.is_brief, session.budget
+        if inline:
+            prepared = change.prepare(session)
+        else:
+            prepared = await self.in_thread(partial(change.prepare, session), flow)
+        durability, durability_manager = session.durability, self._durability_manager
+        if durability_manager is None or durability is None or not prepared.has_changes:
+            done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared), flow)
+        else:
+            recording = perf_counter_ns()
+            try:
+                byte_count = await durability_manager.record_change(durability, change)
+            except BaseException:
+                prepared.roll_back()
+                raise
+            recorded = perf_counter_ns()
+            if failpoints.armed:
+                failpoints.hit_failpoint("before-apply")
+            done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared), flow)
+            if failpoints.armed:
+                failpoints.hit_failpoint("after-apply")
+            durability_manager.count_change(durability, change.kind, byte_count)
+            self.meters.record.add_duration(recorded - recording)
+            begun += recorded - recording
+        self.meters.queue.add_duration(begun - asked)
+        self.meters.compute.add_duration(perf_counter_ns() - begun)
         if failpoints.armed:
             failpoints.hit_failpoint("before-ack")
         return done
@@ -123,7 +139,8 @@ class Execution:
         async with session.lock:
             begun = perf_counter_ns()
             done = work() if session.is_small else await self.in_thread(work, session.budget)
-        self.meters.record_work(begun - asked, perf_counter_ns() - begun)
+        self.meters.queue.add_duration(begun - asked)
+        self.meters.compute.add_duration(perf_counter_ns() - begun)
         return done
 
     async def in_thread(self, work: Callable[[], T], flow: Flow | None = None) -> T:

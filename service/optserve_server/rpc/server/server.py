@@ -334,6 +334,7 @@ class Server:
             await asyncio.sleep(_SWEEP)
             try:
                 self._update_health()
+                self._execution.meters.count_new()
                 self._admission.end_expired_calls()
                 self.regions.drop_idle_regions()
                 if self.certificates is not None:

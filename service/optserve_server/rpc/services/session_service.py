@@ -259,7 +259,7 @@ class SessionService(SessionServiceServicer):
         header = push.header
         content = b""
         if header.request_id:
-            digest = partial(digest_request, header, push.staging.buffer.data)
+            digest = partial(digest_request, header, push.staging.data)
             content = await self._execution.in_thread(digest)
 
         asked = Request(header.request_id, content)

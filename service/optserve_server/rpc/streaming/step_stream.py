@@ -63,6 +63,7 @@ class StepStream:
         self._coordination = coordination
         self._find, self._sharing = find, sharing
         self._execution, self._messages, self._drain = execution, messages, drain
+        self._meters = execution.meters
         self._turns, self._flow = execution.turns, calls.current_namespace().budget
         self._stated: pb.StepPlan | None = None
         self._plan: StepPlan[Session] | None = None
@@ -88,6 +89,8 @@ class StepStream:
                         for pieces in answer:
                             await messages.write_pieces(pieces)
                         respond.add_duration(perf_counter_ns() - begun)
+                        if self._plan is not None:
+                            self._plan.session.prepare_next_step()
                     if failpoints.armed:
                         failpoints.hit_failpoint("after-ack")
                     wait.is_idle = True
@@ -211,7 +214,7 @@ class StepStream:
             step = await self._receive_step(plan, start, options, chunk)
             if self._answers.sending_task is not None:
                 await self._answers.wait_until_sent()
-            self._execution.meters.receive.add_duration(perf_counter_ns() - begun)
+            self._meters.receive.add_duration(perf_counter_ns() - begun)
             if plan.region is not None:
                 return await self._commit_shared_memory_step(plan, plan.region, step)
             return await self._commit_step(plan, step)
@@ -247,7 +250,7 @@ class StepStream:
                 text = "a step whose gradient is in shared memory must not have a chunk"
                 raise DomainError(Reason.STREAM_PROTOCOL, text, field="chunk")
         elif isinstance(chunk, ChunkView) and len(chunk.data) == byte_count and not chunk.byte_offset:
-            step.staging.buffer.data[:] = chunk.data
+            step.staging.data[:] = chunk.data
         elif byte_count or chunk is not None:
             session.admit_step(options)  # before more bytes are awaited
             await self._receive_resumable_gradient(session, Filler(step.staging.buffer), start, step, chunk)

@@ -129,16 +129,18 @@ class DataConnection:
             await self._yield_to_event_loop()
         if self._end - self._start < PREFIX_BYTES and not await self._receive_until_buffered(PREFIX_BYTES):
             return aio.EOF
-        compressed, length = PREFIX.unpack_from(self._buffer, self._start)
+        start = self._start
+        compressed, length = PREFIX.unpack_from(self._buffer, start)
         if compressed or length > self._max_message_bytes:
             raise self._head_error(compressed, length)
         self._meters.bytes_received += length
         self._unturned += MESSAGE + length
         size = PREFIX_BYTES + (length if length <= SHORT else HEAD)
-        if self._end - self._start < size:
+        if self._end - start < size:
             await self._receive_until_buffered(size)
-        begin, self._start = self._start + PREFIX_BYTES, self._start + size
-        message = self._buffer[begin : self._start]
+            start = self._start
+        self._start = stop = start + size
+        message = self._buffer[start + PREFIX_BYTES : stop]
         if length <= SHORT:
             return message
         return ReceivedMessage(bytearray(message), length, self._receive_exactly)

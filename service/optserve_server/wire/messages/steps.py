@@ -332,7 +332,7 @@ def encode_answer(result: StepResult, reply: Reply | None, chunk_bytes: int) -> 
     head = encode_answer_head(result, 0 if reply is None else reply.step)
     if reply is None or not reply.staging.byte_count:
         return ((head,),)
-    buffer = reply.staging.buffer.data
+    buffer = reply.staging.data
     if len(buffer) <= chunk_bytes:
         return (RESPONSES.contiguous_message_buffers(head, 0, buffer),)
     starts = range(0, len(buffer), chunk_bytes)

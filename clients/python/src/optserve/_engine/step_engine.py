@@ -383,8 +383,9 @@ class StepEngine:
         return self._channel
 
     def _send_unsent(self, channel: Channel) -> None:
-        while (unsent := self._protocol.take_unsent()) is not None:
-            channel.send(*unsent)
+        protocol = self._protocol
+        while protocol.sent < len(protocol.waiting):
+            channel.send(*protocol.take_unsent())
 
     def _read_oldest_result(self, channel: Channel) -> None:
         """Reads what is due, up to the answer to the oldest step."""

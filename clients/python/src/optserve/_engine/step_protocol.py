@@ -64,6 +64,7 @@ class StepProtocol:
         worker: name of the worker.
         epoch: the epoch of its membership; 0 for none.
         waiting: the steps that are not answered, in order.
+        sent: how many of them were sent.
         due: what the server's next messages answer, in order: plans and steps that were sent.
     """
 
@@ -97,7 +98,7 @@ class StepProtocol:
     @property
     def may_resume(self) -> bool:
         """Whether a plan alone was sent, whose answer may say that the oldest step has arrived in part."""
-        return not self._sent and bool(self.due) and self.waiting[0].upload_id in self._begun
+        return not self.sent and bool(self.due) and self.waiting[0].upload_id in self._begun
 
     @property
     def must_resend_gradient(self) -> bool:
@@ -108,21 +109,19 @@ class StepProtocol:
         """Forgets what was sent: the next stream begins with the oldest waiting step."""
         self.due.clear()
         self._plan: Plan | None = None
-        self._sent = 0
+        self.sent = 0
 
     def begin_stream(self) -> bytes:
         """Returns the message that begins a stream."""
         return self._announce_plan(self.waiting[0].plan)
 
-    def take_unsent(self) -> tuple[Iterable[Sequence[Any]], bool] | None:
-        """Takes the next waiting step that is still to be sent; it is due from now on.
+    def take_unsent(self) -> tuple[Iterable[Sequence[Any]], bool]:
+        """Takes the next of the waiting steps that are still to be sent; it is due from now on.
 
         Returns:
-            Its messages, each in pieces, and whether all before it is answered; None if all are sent.
+            Its messages, each in pieces, and whether all before it is answered.
         """
-        sent = self._sent
-        if sent == len(self.waiting):
-            return None
+        sent = self.sent
         step = self.waiting[sent]
         messages = step.messages()
         if step.plan is not self._plan:
@@ -130,7 +129,7 @@ class StepProtocol:
         self.due.append(step)
         if step.upload_id:
             self._begun = {step.upload_id}
-        self._sent = sent + 1
+        self.sent = sent + 1
         return messages, not sent
 
     def accept_plan(self, message: wire.StepPlanned) -> None:
@@ -145,7 +144,7 @@ class StepProtocol:
     def accept_result(self, result: StepResult) -> None:
         """Accepts the result of the oldest step."""
         self.due.popleft()
-        self._sent -= 1
+        self.sent -= 1
         step = self.waiting.popleft()
         if step.sequence == self._unknown_sequence:
             self._clear_unknown_outcome()

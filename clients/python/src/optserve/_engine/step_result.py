@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from optserve.parameters import Parameters
 from optserve.specs.enums import StepOutcome
@@ -12,8 +13,29 @@ from optserve.v1 import session_service_pb2 as wire
 OUTCOMES = {int(outcome): outcome for outcome in StepOutcome}
 
 
+class _Unread:
+    """Reads a message's fields when they are asked for: few are, and to read all of them takes long."""
+
+    __slots__ = ("_message",)
+    _message: wire.StepResult
+
+    if not TYPE_CHECKING:  # which knows the fields
+
+        def __getattr__(self, name: str) -> object:
+            """Called for what is not set: a field that was not asked for yet."""
+            if name not in StepResult.__dataclass_fields__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = getattr(self._message, name)
+            if name == "outcome":
+                value = OUTCOMES.get(value)
+            elif name == "tensor_norms":
+                value = {norm.name: norm.norm for norm in value}
+            setattr(self, name, value)
+            return value
+
+
 @dataclass(slots=True)
-class StepResult:
+class StepResult(_Unread):
     """Result of one step.
 
     Attributes:
@@ -63,22 +85,7 @@ class StepResult:
             values: the parameters that follow the step.
             worker: name of the worker, which a stream's answers leave out.
         """
-        return cls(
-            message.step,
-            OUTCOMES.get(message.outcome),
-            message.learning_rate,
-            message.gradient_norm,
-            message.clipped_gradient_norm,
-            message.non_finite_count,
-            message.staleness,
-            message.regularization_penalty,
-            message.durable_step,
-            message.accumulated,
-            message.replayed,
-            worker,
-            message.sequence,
-            {norm.name: norm.norm for norm in message.tensor_norms} if message.tensor_norms else {},
-            values,
-            message.contributions,
-            message.weight,
-        )
+        result = cls.__new__(cls)
+        result._message = message  # type: ignore[misc]  # mypy does not see slots of a base
+        result.parameters, result.worker = values, worker
+        return result

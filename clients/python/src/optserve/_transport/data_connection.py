@@ -86,7 +86,8 @@ class DataConnection:
     """
 
     def __init__(self, host: str, offer: wire.DataConnectionOffer) -> None:
-        self._buffer, self._start, self._end = bytearray(BUFFER_BYTES), 0, 0  # what came, and where it is
+        # What came, and where it is.
+        self._buffer, self._start, self._end = memoryview(bytearray(BUFFER_BYTES)), 0, 0
         self._message = bytearray()
         self._socket = socket.create_connection((host, offer.port), CONNECT_TIMEOUT_S)
         try:
@@ -132,11 +133,11 @@ class DataConnection:
         stop = start + length
         if stop <= end:
             self._start, self._end = stop, end
-            return memoryview(self._buffer)[start:stop]
+            return self._buffer[start:stop]
         self._start = self._end = 0
         here = end - start
         if length > MAX_WHOLE_BYTES:
-            head = self._buffer[start:end]
+            head = bytearray(self._buffer[start:end])
             if here < HEAD_BYTES:
                 head += bytes(HEAD_BYTES - here)
                 self._receive_exactly(memoryview(head)[here:])
@@ -174,7 +175,7 @@ class DataConnection:
     def _receive_more(self, start: int, end: int) -> int:
         """Moves what came to the front of the buffer, and returns how much there is with what comes."""
         self._buffer[: end - start] = self._buffer[start:end]
-        return end - start + self._receive_into(memoryview(self._buffer)[end - start :], 0)
+        return end - start + self._receive_into(self._buffer[end - start :], 0)
 
     def _receive_exactly(self, place: memoryview) -> None:
         """Fills a buffer within a message."""

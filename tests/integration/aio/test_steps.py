@@ -113,6 +113,30 @@ def test_after_a_rejected_step_the_later_ones_are_abandoned(server: RunningServe
     asyncio.run(main())
 
 
+def test_a_rejection_while_messages_are_sent_keeps_its_reason(server: RunningServer) -> None:
+    """gRPC replaces the status of such a call by an internal error of its own, in one of three or more."""
+    large = {"w": np.zeros(3_000_000)}
+
+    async def main() -> None:
+        async with aio.connect(server.address) as client:
+            session = await client.create_session(INITIAL, sgd())
+            for _ in range(30):
+                async with session.stream() as stream:
+                    pending = [await stream.submit(ONE, expected_step=7), await stream.submit(ONE)]
+                    with pytest.raises(errors.StepMismatch):
+                        await pending[0]
+            await session.delete()
+            session = await client.create_session(large, sgd())
+            for _ in range(8):
+                with pytest.raises(errors.StepMismatch):
+                    await session.step(large, expected_step=7)
+                with pytest.raises(errors.StepMismatch):
+                    await session.push(large, expected_step=7)
+            await session.delete()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_a_cancelled_step_is_settled_by_the_next_one(
     server: RunningServer, proxy: Proxy, client: optserve.Client, same: bool

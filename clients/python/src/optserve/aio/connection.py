@@ -14,6 +14,7 @@ from optserve._transport.base_connection import BaseConnection
 from optserve._transport.call import Call, CallSequence, Download, Upload
 from optserve._transport.retry import Deadline, Retry, transfer_timeout
 from optserve._transport.stubs import Stubs
+from optserve.aio.observed_call import ObservedCall
 
 T = TypeVar("T")
 
@@ -63,8 +64,8 @@ class AsyncConnection(BaseConnection):
         method = call.method(self.stubs)
 
         async def attempt(left: float) -> Any:
-            made = method(call.request, timeout=left, metadata=self.metadata)
-            return await wait_for_call(made, made)
+            made = ObservedCall(method(call.request, timeout=left, metadata=self.metadata))
+            return await made.wait(made.call)
 
         return call.decode(await self.run(attempt, timeout))
 
@@ -95,9 +96,10 @@ class AsyncConnection(BaseConnection):
 
         async def attempt(left: float) -> Any:
             failures: list[Exception] = []
-            made = method(_send_messages(upload, failures), timeout=left, metadata=self.metadata)
+            sent = _send_messages(upload, failures)
+            made = ObservedCall(method(sent, timeout=left, metadata=self.metadata))
             try:
-                return await wait_for_call(made, made)
+                return await made.wait(made.call)
             except grpc.RpcError:
                 if failures:  # gRPC cancelled the call because of it
                     raise failures[0] from None
@@ -113,11 +115,12 @@ class AsyncConnection(BaseConnection):
         """
 
         async def attempt(left: float) -> Any:
-            made = download.method(self.stubs)(download.request, timeout=left, metadata=self.metadata)
-            messages = aiter(made)
+            method = download.method(self.stubs)
+            made = ObservedCall(method(download.request, timeout=left, metadata=self.metadata))
+            messages = aiter(made.call)
             try:
                 with download.begin() as reception:
-                    while (message := await wait_for_call(made, anext(messages, None))) is not None:
+                    while (message := await made.wait(anext(messages, None))) is not None:
                         if (result := reception.accept(message)) is not None:
                             return result
                 raise errors.Unavailable("the stream ended before its answer")
@@ -155,29 +158,6 @@ class AsyncConnection(BaseConnection):
         """Closes the channel; open streams end."""
         await asyncio.gather(*(closable.close() for closable in list(self._closables)))
         await self._channel.close()
-
-
-async def wait_for_call(call: Any, operation: Awaitable[T]) -> T:
-    """Waits for an operation of a call.
-
-    gRPC raises CancelledError when the waiting task is cancelled, and also when the call is: by `close`, or
-    by a server that shuts down.
-
-    Raises:
-        grpc.RpcError: the call failed or was cancelled.
-        asyncio.CancelledError: this task was cancelled; the call is as well.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    try:
-        return await operation
-    except asyncio.CancelledError:
-        if task.cancelling() > before or not call.done():
-            raise
-    raise grpc.aio.AioRpcError(
-        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-    )
 
 
 async def _send_messages(upload: Upload[Any], failures: list[Exception]) -> AsyncIterator[bytes]:

@@ -11,7 +11,7 @@ import grpc
 
 from optserve._transport.base_connection import Metadata
 from optserve._transport.channel import Pieces
-from optserve.aio.connection import wait_for_call
+from optserve.aio.observed_call import ObservedCall
 
 _Outbox = asyncio.Queue[Iterable[Pieces] | None]
 
@@ -27,8 +27,8 @@ class AsyncGrpcChannel:
     def __init__(self, method: Any, metadata: Metadata) -> None:
         self._loop = asyncio.get_running_loop()
         self._outbox: _Outbox = asyncio.Queue()
-        self._call = method(_take_messages(self._outbox), metadata=metadata)
-        self._messages: AsyncIterator[bytes] = aiter(self._call)
+        self._call = ObservedCall(method(_take_messages(self._outbox), metadata=metadata))
+        self._messages: AsyncIterator[bytes] = aiter(self._call.call)
 
     def send(self, messages: Iterable[Pieces], idle: bool = False) -> None:
         """Sends messages in the background."""
@@ -40,7 +40,7 @@ class AsyncGrpcChannel:
         Raises:
             grpc.RpcError: the call failed.
         """
-        return await wait_for_call(self._call, anext(self._messages, None))
+        return await self._call.wait(anext(self._messages, None))
 
     def cancel(self) -> None:
         """Ends the call at once, and the task that sends."""
@@ -60,7 +60,7 @@ class AsyncGrpcChannel:
             self._loop.call_soon_threadsafe(_cancel, self._call, self._outbox)
 
 
-def _cancel(call: Any, outbox: _Outbox) -> None:
+def _cancel(call: ObservedCall, outbox: _Outbox) -> None:
     call.cancel()
     outbox.put_nowait(None)  # the task goes on if the call has ended already
 

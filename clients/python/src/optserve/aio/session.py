@@ -17,7 +17,8 @@ from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
 from optserve._transport.call import Call
 from optserve.aio.awaitable import Opening, make_awaitable, make_opening
-from optserve.aio.connection import AsyncConnection, wait_for_call
+from optserve.aio.connection import AsyncConnection
+from optserve.aio.observed_call import ObservedCall
 from optserve.aio.snapshots import AsyncSnapshots
 from optserve.aio.step_engine import AsyncStepEngine
 from optserve.aio.stream import AsyncStepStream
@@ -120,10 +121,10 @@ class AsyncSessionHandle(BaseSessionHandle):
         Close the iterator (``contextlib.aclosing``) when it is left early. See `SessionHandle.watch`.
         """
         stubs, metadata = self._connection.stubs, self._connection.metadata
-        call: Any = stubs.sessions.WatchSession(wire.WatchSessionRequest(name=self.name), metadata=metadata)
-        messages = aiter(call)
+        begun: Any = stubs.sessions.WatchSession(wire.WatchSessionRequest(name=self.name), metadata=metadata)
+        call, messages = ObservedCall(begun), aiter(begun)
         try:
-            while (message := await wait_for_call(call, anext(messages, None))) is not None:
+            while (message := await call.wait(anext(messages, None))) is not None:
                 event = decode_event(message)
                 if event is not None:
                     yield event

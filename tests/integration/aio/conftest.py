@@ -12,7 +12,7 @@ import optserve
 from tests.integration.python_client.proxy import Proxy, running_proxy
 from tests.support.server import RunningServer
 
-INITIAL = {"w": np.arange(3.0), "b": np.ones((2, 2), np.float32)}
+INITIAL: dict[str, Any] = {"w": np.arange(3.0), "b": np.ones((2, 2), np.float32)}
 ONE = {"w": np.ones(3)}
 """A step's gradient."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -58,6 +59,10 @@ class BaseSessionHandle:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} at step {self._step}>"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the session as the last answer described it."""
+        return dataclasses.replace(self._info, step=self._step)._repr_html_()
 
     def _select_options(
         self,

@@ -30,6 +30,7 @@ from optserve.function_calls import (
     make_loss,
     make_schedule_evaluation,
 )
+from optserve.progress import ProgressOption
 from optserve.session import SessionHandle
 from optserve.session_calls import (
     AnyParameters,
@@ -67,7 +68,7 @@ def connect(
     token: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     retry: Retry | Literal["grpc"] | None = None,
-    progress: bool | None = None,
+    progress: ProgressOption = None,
     shared_memory: bool = True,
     data_connections: bool = True,
 ) -> Client:
@@ -83,8 +84,9 @@ def connect(
         retry: when and how often a call is repeated after UNAVAILABLE; until its deadline when None.
             ``"grpc"`` leaves it to gRPC, which repeats only reads and tries them up to three times,
             as ``optserve/service_config.json`` says.
-        progress: whether long transfers show a bar. None shows one when standard error is a
-            terminal and tqdm is installed.
+        progress: whether transfers show a bar, or a function that makes one of a text and a byte count.
+            None shows one for transfers of 32 MiB and more in a notebook, or when standard error is a
+            terminal, if tqdm is installed.
         shared_memory: whether large steps use shared memory if the server is on this host and runs as
             the same user. If that fails, they are sent, and the log has the reason.
         data_connections: whether the steps of a stream use a TCP connection beside gRPC, if there is no
@@ -128,7 +130,7 @@ class Client:
         data_plan: DataPlan | None = None,
         seed: int = 0,
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> SessionHandle:
         """Creates a session.
 
@@ -207,7 +209,7 @@ class Client:
         *,
         session_id: str = "",
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> SessionHandle:
         """Creates a session from a file that ``session.snapshots.export`` wrote, on any server.
 
@@ -387,7 +389,7 @@ class Client:
         self.close()
 
     def _create_session(
-        self, creation: Creation, timeout: float | None, progress: bool | None
+        self, creation: Creation, timeout: float | None, progress: ProgressOption
     ) -> SessionHandle:
         """Creates a session and uploads its parameters; deletes the session if that fails."""
         handle = SessionHandle(self._connection, self._connection.call(creation.call, timeout))

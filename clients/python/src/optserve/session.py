@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import grpc
 from numpy.typing import ArrayLike, DTypeLike
@@ -19,13 +19,15 @@ from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
-from optserve._transport.call import Call
+from optserve._transport.call import Call, CallSequence
 from optserve._transport.connection import Connection
 from optserve.base_session import BaseSessionHandle
 from optserve.events import Event, decode_event
+from optserve.extras import import_extra
 from optserve.history import History, read_history
 from optserve.metrics import MetricsReport, make_report
 from optserve.parameters import Parameters, Pull, Pulling
+from optserve.progress import ProgressOption
 from optserve.session_calls import make_delete, make_get, make_get_worker
 from optserve.session_info import SessionInfo
 from optserve.snapshots import Snapshots
@@ -36,6 +38,9 @@ from optserve.stream import StepStream
 from optserve.v1 import session_service_pb2 as wire
 from optserve.v1.worker_service_pb2 import JoinSessionResponse
 from optserve.workers import Member, Worker, make_join, make_worker_list
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SessionHandle(BaseSessionHandle):
@@ -214,7 +219,7 @@ class SessionHandle(BaseSessionHandle):
         reset_state: bool = False,
         wire_dtype: DTypeLike | None = None,
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> SessionInfo:
         """Writes parameters: all given ones, or none.
 
@@ -337,6 +342,24 @@ class SessionHandle(BaseSessionHandle):
             OptserveError: another error of the server, or it could not be reached.
         """
         return self._connection.call_sequence(read_history(self.name), timeout)
+
+    def plot(self, *, timeout: float | None = None) -> Figure:
+        """Draws learning rate, gradient norms and reported metrics over the session's steps.
+
+        Args:
+            timeout: seconds for each page of the history; the client's default when None.
+
+        Returns:
+            A figure of matplotlib, which notebooks show; ``figure.savefig("history.png")`` writes it.
+
+        Raises:
+            ImportError: matplotlib is missing; ``pip install 'optserve[plot]'``.
+            NotFound: there is no such session.
+            OptserveError: another error of the server, or it could not be reached.
+        """
+        drawing = import_extra("optserve.plotting.history_figure", "plot", "matplotlib")
+        figure: CallSequence[Figure] = drawing.plot_history(self.name)
+        return self._connection.call_sequence(figure, timeout)
 
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.

@@ -17,7 +17,7 @@ from optserve._transport.base_connection import BaseConnection
 from optserve._transport.call import Call, Download, Upload
 from optserve._transport.connection import Connection
 from optserve.file_access import FileLike, open_to_read, open_to_write
-from optserve.progress import Bar, Silent, make_progress_bar
+from optserve.progress import Bar, ProgressOption, Silent, make_progress_bar
 from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
 
@@ -123,7 +123,7 @@ class Snapshots:
         step: int | str | Snapshot | None = None,
         *,
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> int:
         """Writes the session as a safetensors file, which frameworks and `import_session` can read.
 
@@ -215,7 +215,7 @@ def make_export(
     session: str,
     step: int | str | Snapshot | None,
     timeout: float | None,
-    progress: bool | None,
+    progress: ProgressOption,
 ) -> Download[tuple[int, memoryview]]:
     """Returns the call of `Snapshots.export`, whose result is the step and the file's bytes."""
     name = session if step is None else coercion.to_snapshot_name(step, session)
@@ -236,7 +236,7 @@ class ExportReception:
         progress: whether a bar is shown; None lets the transfer decide.
     """
 
-    def __init__(self, progress: bool | None) -> None:
+    def __init__(self, progress: ProgressOption) -> None:
         self._progress = progress
         self._joined: Joined | None = None
         self._step = 0
@@ -274,7 +274,7 @@ def write_file(place: FileLike, data: memoryview) -> None:
 
 
 def import_session(
-    connection: Connection, place: FileLike, session_id: str, timeout: float | None, progress: bool | None
+    connection: Connection, place: FileLike, session_id: str, timeout: float | None, progress: ProgressOption
 ) -> SessionInfo:
     """Sends a file that `Snapshots.export` wrote; restarts if the connection is lost."""
     with open_to_read(place) as (file, byte_count):
@@ -282,7 +282,7 @@ def import_session(
 
 
 def make_import(
-    settings: BaseConnection, file: IO[bytes], byte_count: int, session_id: str, progress: bool | None
+    settings: BaseConnection, file: IO[bytes], byte_count: int, session_id: str, progress: ProgressOption
 ) -> Upload[SessionInfo]:
     """Returns the call that sends a file, with a new request id.
 

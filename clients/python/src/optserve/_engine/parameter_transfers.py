@@ -23,7 +23,7 @@ from optserve._transport.base_connection import BaseConnection
 from optserve._transport.call import Download, Upload
 from optserve._transport.retry import transfer_timeout
 from optserve.parameters import Parameters, Pull
-from optserve.progress import Bar, Silent, make_progress_bar
+from optserve.progress import Bar, ProgressOption, Silent, make_progress_bar
 from optserve.session_info import SessionInfo
 from optserve.spec import member_or_none
 from optserve.specs.enums import ParameterPoint
@@ -41,7 +41,7 @@ class PullReception:
         progress: whether a bar is shown; None lets the transfer decide.
     """
 
-    def __init__(self, buffers: ReceiveBuffers, into: Into, progress: bool | None) -> None:
+    def __init__(self, buffers: ReceiveBuffers, into: Into, progress: ProgressOption) -> None:
         self._buffers, self._into, self._progress = buffers, into, progress
         self._header: wire.ParametersHeader | None = None
         self._bar: Bar = Silent()
@@ -141,7 +141,7 @@ def make_push(
     expected_step: int | None = None,
     reset_state: bool = False,
     wire_dtype: DTypeLike | None = None,
-    progress: bool | None = None,
+    progress: ProgressOption = None,
 ) -> Upload[SessionInfo]:
     """Returns the call that writes parameters, with a new request id; arguments as of `SessionHandle.push`.
 

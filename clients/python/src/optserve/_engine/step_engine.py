@@ -33,7 +33,7 @@ from optserve._transport.connection import Connection
 from optserve._transport.data_channel import NoDataConnection
 from optserve._transport.data_connection import PartialMessage
 from optserve._transport.retry import Deadline, transfer_timeout
-from optserve.progress import LARGE, make_progress_bar
+from optserve.progress import LARGE, ProgressOption, make_progress_bar
 
 
 class StepEngine(StepCore[PendingStep]):
@@ -84,7 +84,7 @@ class StepEngine(StepCore[PendingStep]):
         completed_shards: Sequence[int] = (),
         into: Into = None,
         timeout: float | None = None,
-        progress: bool | None = False,
+        progress: ProgressOption = False,
     ) -> StepResult:
         """Takes a step and waits for its answer; see `SessionHandle.step`."""
         lock = self._lock

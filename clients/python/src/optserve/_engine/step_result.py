@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from optserve.formatting import to_record
+from optserve.html_tables import render_fields, render_rows
 from optserve.parameters import Parameters
 from optserve.specs.enums import StepOutcome
 from optserve.v1 import session_service_pb2 as wire
@@ -82,3 +84,10 @@ class StepResult:
             message.contributions,
             message.weight,
         )
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks; of the parameters, their names, types and shapes."""
+        columns = "name", "dtype", "shape"
+        rows = ((name, array.dtype, list(array.shape)) for name, array in self.parameters.items())
+        pulled = render_rows("", columns, rows, len(self.parameters)) if self.parameters else None
+        return render_fields("Step", {**to_record(self), "parameters": pulled})

@@ -13,6 +13,7 @@ from optserve._transport.diagnosis import diagnose_connection
 from optserve._transport.locality import is_local
 from optserve._transport.retry import Deadline, Retry
 from optserve._transport.service_config import make_service_config
+from optserve.progress import ProgressOption
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -63,7 +64,7 @@ class BaseConnection:
         token: str | None,
         credentials: grpc.ChannelCredentials | None,
         retry: Retry | Literal["grpc"] | None,
-        progress: bool | None,
+        progress: ProgressOption,
     ) -> None:
         self._target = coercion.to_server_address(target, "target")
         self.timeout = coercion.to_seconds(timeout, "timeout")

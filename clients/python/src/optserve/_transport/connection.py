@@ -24,6 +24,7 @@ from optserve._transport.locality import is_local
 from optserve._transport.retry import Deadline, Retry, transfer_timeout
 from optserve._transport.stubs import Stubs
 from optserve._transport.watchdog import Watchdog
+from optserve.progress import ProgressOption
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class Connection(BaseConnection):
         token: str | None,
         credentials: grpc.ChannelCredentials | None,
         retry: Retry | Literal["grpc"] | None,
-        progress: bool | None,
+        progress: ProgressOption,
         shared_memory: bool = True,
         data_connections: bool = True,
     ) -> None:

@@ -22,6 +22,7 @@ from optserve.aio.session import AsyncSessionHandle
 from optserve.client import Client
 from optserve.file_access import FileLike, open_to_read
 from optserve.function_calls import AnyActivation, make_activation_gradient
+from optserve.progress import ProgressOption
 from optserve.session_calls import Creation, make_list
 from optserve.session_info import SessionInfo
 from optserve.snapshots import make_import
@@ -34,7 +35,7 @@ def connect(
     token: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     retry: Retry | Literal["grpc"] | None = None,
-    progress: bool | None = None,
+    progress: ProgressOption = None,
 ) -> Opening[AsyncClient]:
     """Returns a client, to be awaited or entered, as in ``async with optserve.aio.connect(...) as client``.
 
@@ -73,7 +74,7 @@ class AsyncClient:
         *,
         session_id: str = "",
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> AsyncSessionHandle:
         """Creates a session from a file, which a thread reads; see `Client.import_session`."""
         with contextlib.ExitStack() as stack:
@@ -134,7 +135,7 @@ class AsyncClient:
         await self.close()
 
     async def _create_session(
-        self, creation: Creation, timeout: float | None, progress: bool | None
+        self, creation: Creation, timeout: float | None, progress: ProgressOption
     ) -> AsyncSessionHandle:
         """Creates a session and uploads its parameters; deletes the session if that fails."""
         handle = AsyncSessionHandle(self._connection, await self._connection.call(creation.call, timeout))

@@ -15,6 +15,7 @@ from optserve._transport.call import Call, CallSequence, Download, Upload
 from optserve._transport.retry import Deadline, Retry, transfer_timeout
 from optserve._transport.stubs import Stubs
 from optserve.aio.observed_call import ObservedCall
+from optserve.progress import ProgressOption
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class AsyncConnection(BaseConnection):
         token: str | None,
         credentials: grpc.ChannelCredentials | None,
         retry: Retry | Literal["grpc"] | None,
-        progress: bool | None,
+        progress: ProgressOption,
     ) -> None:
         super().__init__(target, timeout, token, credentials, retry, progress)
         asyncio.get_running_loop()  # raises where there is none, which gRPC would make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -113,9 +113,10 @@ class AsyncSessionHandle(BaseSessionHandle):
     join = make_opening(SessionHandle.join, AsyncMember)
     workers = make_awaitable(SessionHandle.workers)
     history = make_awaitable(SessionHandle.history)
+    plot = make_awaitable(SessionHandle.plot)
     get = make_awaitable(SessionHandle.get)
 
-    async def watch(self) -> AsyncIterator[Event]:
+    async def watch(self) -> AsyncGenerator[Event, None]:
         """Yields the session's events until it is deleted or the iterator is closed.
 
         Close the iterator (``contextlib.aclosing``) when it is left early. See `SessionHandle.watch`.

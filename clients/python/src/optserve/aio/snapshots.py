@@ -8,6 +8,7 @@ from collections.abc import Callable
 from optserve.aio.awaitable import make_awaitable
 from optserve.aio.connection import AsyncConnection
 from optserve.file_access import FileLike
+from optserve.progress import ProgressOption
 from optserve.session_info import SessionInfo
 from optserve.snapshots import Snapshot, Snapshots, make_export, write_file
 
@@ -38,7 +39,7 @@ class AsyncSnapshots:
         step: int | str | Snapshot | None = None,
         *,
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> int:
         """Writes the session as a safetensors file, in a thread; see `Snapshots.export`."""
         export = make_export(self._connection, self._name, step, timeout, progress)

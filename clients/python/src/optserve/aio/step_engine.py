@@ -22,7 +22,7 @@ from optserve._engine.step_result import StepResult
 from optserve._transport.retry import Deadline, transfer_timeout
 from optserve.aio.connection import AsyncConnection
 from optserve.aio.grpc_channel import AsyncGrpcChannel
-from optserve.progress import LARGE, make_progress_bar
+from optserve.progress import LARGE, ProgressOption, make_progress_bar
 
 
 class AsyncWaiter(Observer, Protocol):
@@ -86,7 +86,7 @@ class AsyncStepEngine(StepCore[AsyncPendingStep]):
         completed_shards: Sequence[int] = (),
         into: Into = None,
         timeout: float | None = None,
-        progress: bool | None = False,
+        progress: ProgressOption = False,
     ) -> StepResult:
         """Takes a step and waits for its answer; see `SessionHandle.step`."""
         try:

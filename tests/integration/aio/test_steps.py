@@ -151,10 +151,10 @@ def test_a_cancelled_step_is_settled_by_the_next_one(
             proxy.answers.clear()
             lost = asyncio.create_task(session.step(ONE, pull=True))
 
-            async def applied() -> bool:
+            async def is_applied() -> bool:
                 return (await observer.get()).step == 2
 
-            await until(applied)
+            await until(is_applied)
             lost.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await lost

@@ -70,7 +70,7 @@ class Retry:
         """Seconds to wait before the next attempt; None if there is to be none.
 
         Args:
-            attempt: number of the one that failed, from 1.
+            attempt: number of the failed attempt, from 1.
             error: its error.
             deadline: of all attempts.
         """

@@ -47,7 +47,7 @@ class AsyncConnection(BaseConnection):
         progress: ProgressOption,
     ) -> None:
         super().__init__(target, timeout, token, credentials, retry, progress)
-        asyncio.get_running_loop()  # raises where there is none, which gRPC would make
+        asyncio.get_running_loop()  # raises if there is none; gRPC would make one
         self._channel = (
             grpc.aio.insecure_channel(self._target, options=self.options)
             if credentials is None

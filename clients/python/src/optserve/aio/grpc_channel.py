@@ -62,7 +62,7 @@ class AsyncGrpcChannel:
 
 def _cancel(call: ObservedCall, outbox: _Outbox) -> None:
     call.cancel()
-    outbox.put_nowait(None)  # the task goes on if the call has ended already
+    outbox.put_nowait(None)  # the task continues if the call has ended already
 
 
 async def _take_messages(outbox: _Outbox) -> AsyncIterator[bytes]:

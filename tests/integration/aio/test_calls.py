@@ -68,7 +68,7 @@ def test_a_session_from_its_creation_to_its_end(server: RunningServer) -> None:
             assert result.parameters["w"].tolist() == [-1, 0, 1]
             pulled = await session.pull(["b"], wire_dtype="float16")
             assert (pulled.step, pulled["b"].dtype) == (1, np.float16)
-            into = {"w": np.zeros(3), "b": np.zeros((2, 2), np.float32)}
+            into: dict[str, Any] = {"w": np.zeros(3), "b": np.zeros((2, 2), np.float32)}
             await session.step(ONE, pull=True, into=into)
             assert into["w"].tolist() == [-2, -1, 0]
             info = await session.push({"w": np.zeros(3)}, expected_step=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_a_hundred_sessions_step_at_once_with_the_bits_of_threads(
 
     values = asyncio.run(main())
     assert most == SESSIONS
-    for number in range(0, SESSIONS, 9):
+    for number in range(SESSIONS):
         with client.create_session(initial(number), ADAM) as session:
             for step in range(STEPS):
                 result = session.step(gradient(number, step), pull=True)
@@ -262,6 +263,30 @@ def test_closing_ends_what_waits(proxy: Proxy) -> None:
         with pytest.raises(RuntimeError, match="is closed"):
             await session.step(ONE)
         proxy.answers.set()
+
+    asyncio.run(main())
+
+
+def test_handles_that_are_dropped_leave_no_call(server: RunningServer) -> None:
+    async def main() -> None:
+        async with aio.connect(server.address) as client:
+            session = await client.create_session(INITIAL, sgd())
+            await session.step(ONE)
+            before = len(asyncio.all_tasks())
+            for number in range(30):
+                other = await client.session(session)
+                await other.step(ONE)
+                if number % 2:  # its call has ended with an error
+                    with pytest.raises(errors.StepMismatch):
+                        await other.step(ONE, expected_step=999)
+                del other
+
+            async def is_settled() -> bool:
+                gc.collect()
+                return len(asyncio.all_tasks()) <= before
+
+            await until(is_settled)
+            await session.delete()
 
     asyncio.run(main())
 

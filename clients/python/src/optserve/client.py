@@ -17,6 +17,7 @@ from optserve._engine.step_protocol import Membership
 from optserve._transport.call import Call
 from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
+from optserve.base_session import BaseSessionHandle
 from optserve.capabilities import Capabilities
 from optserve.complexity import AnyOptimizer, NetworkComplexity
 from optserve.file_access import FileLike
@@ -184,7 +185,7 @@ class Client:
 
     def session(
         self,
-        name: str | SessionHandle | SessionInfo,
+        name: str | BaseSessionHandle | SessionInfo,
         *,
         worker: str | None = None,
         timeout: float | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -297,7 +297,7 @@ def make_import(
     header = wire.ImportHeader(request_id=uuid.uuid4().hex, session_id=wanted, byte_count=byte_count)
     shows, begins = settings.progress if progress is None else progress, file.tell()
 
-    def messages() -> Iterable[bytes]:
+    def messages() -> Generator[bytes, None, None]:
         file.seek(begins)
         with make_progress_bar("import", byte_count, shows) as shown:
             yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(header=header)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -161,7 +161,7 @@ def make_push(
     header.byte_count = payload.byte_count
     shows = settings.progress if progress is None else progress
 
-    def messages() -> Iterable[bytes]:
+    def messages() -> Generator[bytes, None, None]:
         with make_progress_bar("upload", payload.byte_count, shows) as shown:
             head = wire.PushParametersRequest(header=header).SerializeToString()
             pieces: Iterable[Any] = encode_pieces(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
@@ -50,7 +50,7 @@ class Upload(Generic[T]):
     """
 
     method: Callable[[Stubs], Any]
-    messages: Callable[[], Iterable[bytes]]
+    messages: Callable[[], Generator[bytes, None, None]]
     decode: Callable[[Any], T]
     byte_count: int
     reads_file: bool = False

@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import Literal, Self
 
 import grpc
-from numpy.typing import ArrayLike
 
 from optserve import errors
-from optserve._codec.dtypes import Array
 from optserve._engine.step_protocol import Membership
 from optserve._transport.call import Call
 from optserve._transport.retry import Retry
@@ -21,7 +19,6 @@ from optserve.aio.connection import AsyncConnection
 from optserve.aio.session import AsyncSessionHandle
 from optserve.client import Client
 from optserve.file_access import FileLike, open_to_read
-from optserve.function_calls import AnyActivation, make_activation_gradient
 from optserve.progress import ProgressOption
 from optserve.session_calls import Creation, make_list
 from optserve.session_info import SessionInfo
@@ -66,6 +63,7 @@ class AsyncClient:
     evaluate_schedule = make_awaitable(Client.evaluate_schedule)
     loss = make_awaitable(Client.loss)
     activation = make_awaitable(Client.activation)
+    activation_gradient = make_awaitable(Client.activation_gradient)
     estimate_complexity = make_awaitable(Client.estimate_complexity)
 
     async def import_session(
@@ -93,34 +91,6 @@ class AsyncClient:
                 yield session
             if not token:
                 return
-
-    @overload
-    async def activation_gradient(
-        self, activation: AnyActivation, x: ArrayLike, dy: ArrayLike, *, timeout: float | None = None
-    ) -> Array: ...
-
-    @overload
-    async def activation_gradient(
-        self,
-        activation: AnyActivation,
-        x: ArrayLike,
-        dy: ArrayLike,
-        *,
-        slope: ArrayLike,
-        timeout: float | None = None,
-    ) -> tuple[Array, Array]: ...
-
-    async def activation_gradient(
-        self,
-        activation: AnyActivation,
-        x: ArrayLike,
-        dy: ArrayLike,
-        *,
-        slope: ArrayLike | None = None,
-        timeout: float | None = None,
-    ) -> Array | tuple[Array, Array]:
-        """Computes the gradient of an activation; see `Client.activation_gradient`."""
-        return await self._connection.call(make_activation_gradient(activation, x, dy, slope), timeout)
 
     async def close(self) -> None:
         """Closes the connection; sessions remain on the server."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeVar
@@ -163,7 +164,7 @@ class AsyncConnection(BaseConnection):
 
 async def _send_messages(upload: Upload[Any], failures: list[Exception]) -> AsyncIterator[bytes]:
     """Yields an upload's messages; notes what making them raises, which gRPC would drop."""
-    messages = iter(upload.messages())
+    messages = upload.messages()
     try:
         while True:
             if upload.reads_file:
@@ -176,3 +177,6 @@ async def _send_messages(upload: Upload[Any], failures: list[Exception]) -> Asyn
     except Exception as failure:
         failures.append(failure)
         raise
+    finally:
+        with contextlib.suppress(ValueError):  # a thread makes the next message
+            messages.close()

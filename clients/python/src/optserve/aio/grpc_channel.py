@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from optserve import errors
 from optserve._transport.base_connection import Metadata
 from optserve._transport.channel import Pieces
 from optserve.aio.observed_call import ObservedCall
@@ -38,7 +39,7 @@ class AsyncGrpcChannel:
         """Waits for a message; None if the call ended without an error.
 
         Raises:
-            grpc.RpcError: the call failed.
+            grpc.RpcError, Unavailable: the call failed.
         """
         return await self._call.wait(anext(self._messages, None))
 
@@ -49,7 +50,7 @@ class AsyncGrpcChannel:
     async def finish(self, timeout: float) -> None:
         """Half-closes the call, and waits some seconds for the server to end it."""
         self._outbox.put_nowait(None)
-        with contextlib.suppress(grpc.RpcError, TimeoutError):
+        with contextlib.suppress(grpc.RpcError, errors.Unavailable, TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.receive()
         self.cancel()

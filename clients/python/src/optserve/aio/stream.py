@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
 
 from numpy.typing import DTypeLike
 
-from optserve import coercion
-from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
+from optserve.aio.awaitable import make_awaitable
 from optserve.aio.connection import AsyncConnection
 from optserve.aio.step_engine import AsyncPendingStep, AsyncStepEngine
 from optserve.base_stream import BaseStepStream
 from optserve.parameters import Pulling
+from optserve.stream import StepStream
 
 
 class AsyncStepStream(BaseStepStream):
@@ -71,29 +71,7 @@ class AsyncStepStream(BaseStepStream):
             overrides=overrides,
         )
 
-    async def step(
-        self,
-        gradients: AnyGradients,
-        *,
-        expected_step: int | None = None,
-        loss_scale: float | None = None,
-        per_tensor_norms: bool = False,
-        overrides: Overrides | None = None,
-        into: Mapping[str, Array] | None = None,
-        timeout: float | None = None,
-    ) -> StepResult:
-        """Takes a step and waits for its answer; see `StepStream.step`."""
-        timeout = coercion.to_optional(coercion.to_seconds, timeout, "timeout")
-        self._check_into(into)
-        return await self._engine.step(
-            gradients,
-            self._select_options(per_tensor_norms),
-            expected_step=expected_step,
-            loss_scale=loss_scale,
-            overrides=overrides,
-            into=into,
-            timeout=timeout,
-        )
+    step = make_awaitable(StepStream.step)
 
     async def steps(self, gradients: Iterable[AnyGradients]) -> AsyncIterator[StepResult]:
         """Takes a step with each of the gradients, a window of them in flight; yields results in order."""

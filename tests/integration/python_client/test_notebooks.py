@@ -94,6 +94,7 @@ def test_names_of_others_are_escaped(client):
         assert "<script" not in text
         assert EVIL in read(text)
     assert read(rows)[-1] == "and 10 more"
+    assert read(render_fields("", {"long": "<" * 1000}))[-1] == "<" * 400 + "…"
     session = client.create_session({EVIL: np.zeros(2)}, "sgd")
     try:
         result = session.step({EVIL: np.ones(2)}, pull=True, per_tensor_norms=True)

@@ -15,6 +15,9 @@ from optserve.formatting import format_field
 MAX_ROWS = 20
 """Rows that a long table shows; a last one says how many it leaves out."""
 
+MAX_TEXT = 400
+"""Characters of a value that a table shows."""
+
 LEFT, RIGHT = 'style="text-align:left"', 'style="text-align:right"'
 
 
@@ -36,7 +39,7 @@ def render_fields(title: str, fields: Mapping[str, object]) -> Html:
         elif value is None or (isinstance(value, tuple | Mapping) and not value):
             continue
         else:
-            shown = html.escape(format_field(name, value))
+            shown = _escape_field(name, value)
         rows.append(f"<tr><th {LEFT}>{_label(name)}</th><td {LEFT}>{shown}</td></tr>")
     return _table(title, rows)
 
@@ -69,7 +72,12 @@ def _table(title: str, rows: Sequence[str]) -> Html:
 
 def _cell(name: str, value: object) -> str:
     style = RIGHT if type(value) in (int, float) else LEFT
-    return f"<td {style}>{html.escape(format_field(name, value))}</td>"
+    return f"<td {style}>{_escape_field(name, value)}</td>"
+
+
+def _escape_field(name: str, value: object) -> str:
+    text = format_field(name, value)
+    return html.escape(text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…")
 
 
 def _label(name: str) -> str:

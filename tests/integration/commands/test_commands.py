@@ -54,6 +54,7 @@ EXAMPLES = {
     "plot activation": "relu -o out.pdf",
     "plot loss": "huber log_cosh -o out.png",
     "plot optimizer": "sgd --steps 2 -o out.svg",
+    "plot session": "SESSION -o out.pdf",
     "server status": "",
     "context ls": "",
     "context add": "there",

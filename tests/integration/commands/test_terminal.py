@@ -46,6 +46,29 @@ def replay(path: Path) -> list[str]:
     return [line.rstrip() for line in screen.display if line.strip()]
 
 
+def test_long_transfers_show_a_bar_and_remove_it(start, secure, tmp_path):
+    credentials = optserve.tls.credentials(secure.ca)
+    file = str(tmp_path / "session.safetensors")
+    with optserve.connect(secure.address, token=secure.token, credentials=credentials) as client:
+        session = client.create_session({"w": np.zeros(5_000_000)}, "sgd", session_id="long")
+        try:
+            for words, text in (
+                (("pull", "long", "-o", str(tmp_path / "w.npz")), "pull"),
+                (("push", "long", str(tmp_path / "w.npz")), "upload"),
+                (("snapshot", "export", "long", "-o", file), "export"),
+                (("snapshot", "import", file, "long-copy"), "import"),
+            ):
+                with start(*words) as terminal:
+                    assert terminal.wait_for_end(60) == 0
+                    assert not any("MiB" in line for line in terminal.lines)
+                    events = terminal.save(tmp_path / "recording")
+                shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", "".join(event[2] for event in events))
+                assert re.search(rf"{text} .*/38\.1 MiB", shown), shown
+            client.session("long-copy").delete()
+        finally:
+            session.delete()
+
+
 def test_watch_shows_events_as_they_happen(start, session):
     name = session.name.removeprefix("sessions/")
     with start("session", "watch", name) as terminal:

@@ -199,7 +199,7 @@ def test_an_answer_that_comes_with_its_deadline_leaves_the_stream_whole(
         stream.step(ONE)
         first, second = stream.submit(ONE), stream.submit(ONE)
         until(lambda: session.get().step == 3)
-        read = stream._engine._receive_result
+        read = stream._engine._accept_fields
 
         def slowly(*args, **kwargs):
             result = read(*args, **kwargs)
@@ -207,7 +207,7 @@ def test_an_answer_that_comes_with_its_deadline_leaves_the_stream_whole(
             return result
 
         with monkeypatch.context() as patch:
-            patch.setattr(stream._engine, "_receive_result", slowly)
+            patch.setattr(stream._engine, "_accept_fields", slowly)
             assert first.result(timeout=0.1).step == 2
         assert second.result().step == 3
         assert stream.step(ONE).step == 4

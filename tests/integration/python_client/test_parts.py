@@ -138,7 +138,7 @@ def test_the_server_loads_messages_and_framing_alone():
 
 
 def test_without_tqdm_bars_are_silent_unless_they_are_wanted(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert isinstance(progress.make_progress_bar("x", progress.LARGE, None), progress.Silent)
     with pytest.raises(ImportError):

@@ -3,7 +3,7 @@
 `connect` returns a `Client`, which creates `SessionHandle`s. Specifications are in
 `optserve.optimizers`, `optserve.schedules`, `optserve.losses`, `optserve.activations`,
 `optserve.initializers` and `optserve.layers`; the other parts of a session's specification, and the enums,
-are here.
+are here. `optserve.aio` is the same client for asyncio.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from optserve import event_engine  # noqa: F401  # loads gRPC, before others do
 
 if TYPE_CHECKING:
+    from optserve import aio as aio
     from optserve._public_api import *  # noqa: F403  # __all__ is there
     from optserve._public_api import __version__ as __version__
 

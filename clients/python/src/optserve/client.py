@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Literal, Self, overload
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from optserve import coercion, errors, spec
-from optserve._codec import dtypes
+from optserve import coercion, errors
 from optserve._codec.dtypes import Array
 from optserve._engine.step_protocol import Membership
+from optserve._transport.call import Call
 from optserve._transport.connection import Connection
 from optserve._transport.retry import Retry
+from optserve.base_session import BaseSessionHandle
 from optserve.capabilities import Capabilities
 from optserve.complexity import AnyOptimizer, NetworkComplexity
 from optserve.file_access import FileLike
-from optserve.function_calls import AnyActivation, AnyLoss, LossValue, encode_tensor, optional_tensor
-from optserve.parameter_init import Initialized, encode_parameter, to_parameter_array
+from optserve.function_calls import (
+    AnyActivation,
+    AnyLoss,
+    LossValue,
+    make_activation,
+    make_activation_gradient,
+    make_complexity_estimate,
+    make_loss,
+    make_schedule_evaluation,
+)
+from optserve.progress import ProgressOption
 from optserve.session import SessionHandle
+from optserve.session_calls import (
+    AnyParameters,
+    Creation,
+    make_creation,
+    make_get_capabilities,
+    make_get_worker,
+    make_health_check,
+    make_list,
+)
 from optserve.session_info import SessionInfo
 from optserve.snapshots import import_session
-from optserve.specs.activations import Activation
 from optserve.specs.enums import StepCounting
 from optserve.specs.layers import Network
-from optserve.specs.losses import Loss
 from optserve.specs.optimizers import Optimizer
 from optserve.specs.schedules import Schedule
 from optserve.specs.session_spec import (
@@ -45,11 +60,6 @@ from optserve.specs.session_spec import (
     SessionSpec,
     WeightAverage,
 )
-from optserve.v1 import capabilities_service_pb2, function_service_pb2
-from optserve.v1 import session_service_pb2 as wire
-
-INLINE_BYTES = 1 << 20
-"""Parameters with more bytes are uploaded after the session is created."""
 
 
 def connect(
@@ -59,7 +69,7 @@ def connect(
     token: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     retry: Retry | Literal["grpc"] | None = None,
-    progress: bool | None = None,
+    progress: ProgressOption = None,
     shared_memory: bool = True,
     data_connections: bool = True,
 ) -> Client:
@@ -75,8 +85,9 @@ def connect(
         retry: when and how often a call is repeated after UNAVAILABLE; until its deadline when None.
             ``"grpc"`` leaves it to gRPC, which repeats only reads and tries them up to three times,
             as ``optserve/service_config.json`` says.
-        progress: whether long transfers show a bar. None shows one when standard error is a
-            terminal and tqdm is installed.
+        progress: whether transfers show a bar, or a function that makes one of a text and a byte count.
+            None shows one for transfers of 32 MiB and more in a notebook, or when standard error is a
+            terminal, if tqdm is installed.
         shared_memory: whether large steps use shared memory if the server is on this host and runs as
             the same user. If that fails, they are sent, and the log has the reason.
         data_connections: whether the steps of a stream use a TCP connection beside gRPC, if there is no
@@ -85,15 +96,9 @@ def connect(
     Raises:
         ValueError, TypeError: an argument is wrong, such as a time-out of 0; the message names it.
     """
-    target, timeout = coercion.to_server_address(target, "target"), coercion.to_seconds(timeout, "timeout")
-    token = coercion.to_optional(coercion.to_string, token, "token")
-    if retry not in (None, "grpc") and not isinstance(retry, Retry):
-        raise TypeError(coercion.error_text("retry", retry, 'a Retry, "grpc" or None'))
-    own, by_grpc = (Retry(attempts=1), True) if retry == "grpc" else (retry or Retry(), False)
-    connection = Connection(
-        target, timeout, token, credentials, own, progress, shared_memory, by_grpc, data_connections
+    return Client(
+        Connection(target, timeout, token, credentials, retry, progress, shared_memory, data_connections)
     )
-    return Client(connection)
 
 
 class Client:
@@ -108,7 +113,7 @@ class Client:
 
     def create_session(
         self,
-        parameters: Mapping[str, ArrayLike | Initialized] | Iterable[tuple[str, ArrayLike | Initialized]],
+        parameters: AnyParameters,
         optimizer: AnyOptimizer,
         *,
         session_id: str = "",
@@ -126,7 +131,7 @@ class Client:
         data_plan: DataPlan | None = None,
         seed: int = 0,
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> SessionHandle:
         """Creates a session.
 
@@ -161,7 +166,6 @@ class Client:
             ValueError: an argument has a value that is not allowed; the message names both.
             OptserveError: another error of the server, or it could not be reached.
         """
-        given = coercion.require_string_keys(coercion.to_mapping(parameters, "parameters"), "parameters")
         wanted = SessionSpec(
             Optimizer.of(optimizer, "optimizer"),
             schedule=schedule,
@@ -177,28 +181,11 @@ class Client:
             coordination=coordination,
             data_plan=data_plan,
         )
-        arrays = {
-            name: to_parameter_array(name, v) for name, v in given.items() if not isinstance(v, Initialized)
-        }
-        upload = sum(array.nbytes for array in arrays.values()) > INLINE_BYTES
-        request = wire.CreateSessionRequest(
-            request_id=uuid.uuid4().hex,
-            session_id=coercion.to_string(session_id, "session_id"),
-            spec=spec.encode_spec(wanted),
-            parameters=[
-                encode_parameter(name, arrays.get(name, value), upload) for name, value in given.items()
-            ],
-            seed=coercion.to_int(seed, "seed"),
-        )
-        response = self._connection.call(self._connection.sessions.CreateSession, request, timeout)
-        handle = SessionHandle(self._connection, SessionInfo.from_message(response.session))
-        if upload:
-            self._upload_parameters(handle, arrays, timeout, progress)
-        return handle
+        return self._create_session(make_creation(parameters, wanted, session_id, seed), timeout, progress)
 
     def session(
         self,
-        name: str | SessionHandle | SessionInfo,
+        name: str | BaseSessionHandle | SessionInfo,
         *,
         worker: str | None = None,
         timeout: float | None = None,
@@ -215,11 +202,7 @@ class Client:
         Raises:
             NotFound: there is no such session.
         """
-        worker = coercion.to_optional(coercion.to_string, worker, "worker")
-        request = wire.GetSessionRequest(name=coercion.to_session_name(name), worker=worker or "")
-        response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
-        numbered = Membership(worker, 0, response.next_sequence) if worker else None
-        return SessionHandle(self._connection, SessionInfo.from_message(response.session), numbered)
+        return self._open_session(make_get_worker(coercion.to_session_name(name), worker), timeout)
 
     def import_session(
         self,
@@ -227,7 +210,7 @@ class Client:
         *,
         session_id: str = "",
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> SessionHandle:
         """Creates a session from a file that ``session.snapshots.export`` wrote, on any server.
 
@@ -242,8 +225,7 @@ class Client:
             AlreadyExists: there is a session of that id.
             OSError: the place cannot be read.
         """
-        wanted = coercion.to_string(session_id, "session_id")
-        info = import_session(self._connection, place, wanted, timeout, progress)
+        info = import_session(self._connection, place, session_id, timeout, progress)
         return SessionHandle(self._connection, info)
 
     def sessions(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[SessionInfo]:
@@ -253,21 +235,16 @@ class Client:
             page_size: number of sessions for each request; the server's default when 0.
             timeout: seconds for each page; the client's default when None.
         """
-        token, size = "", coercion.to_int(page_size, "page_size", bits=32)
+        token = ""
         while True:
-            request = wire.ListSessionsRequest(page_size=size, page_token=token)
-            page = self._connection.call(self._connection.sessions.ListSessions, request, timeout)
-            yield from (SessionInfo.from_message(session) for session in page.sessions)
-            token = page.next_page_token
+            page, token = self._connection.call(make_list(page_size, token), timeout)
+            yield from page
             if not token:
                 return
 
     def capabilities(self, *, timeout: float | None = None) -> Capabilities:
         """Returns what the server can do."""
-        request = capabilities_service_pb2.GetCapabilitiesRequest()
-        return Capabilities.from_message(
-            self._connection.call(self._connection.capabilities.GetCapabilities, request, timeout)
-        )
+        return self._connection.call(make_get_capabilities(), timeout)
 
     def health(self, service: str = "", *, timeout: float | None = None) -> bool:
         """Whether the server, or one of its services, accepts calls.
@@ -276,9 +253,7 @@ class Client:
             Unavailable: the server could not be reached.
             NotFound: it has no such service.
         """
-        request = health_pb2.HealthCheckRequest(service=coercion.to_string(service, "service"))
-        status = self._connection.call(self._connection.health.Check, request, timeout).status
-        return bool(status == health_pb2.HealthCheckResponse.SERVING)
+        return self._connection.call(make_health_check(service), timeout)
 
     def evaluate_schedule(
         self, schedule: Schedule, steps: int | range | Iterable[int], *, timeout: float | None = None
@@ -297,20 +272,7 @@ class Client:
             InvalidArgument: the schedule or a step is wrong.
             ValueError: a step has a fraction.
         """
-        request = function_service_pb2.EvaluateScheduleRequest(
-            schedule=spec.encode_spec(Schedule.of(schedule, "schedule"))
-        )
-        if isinstance(steps, range) and steps.step > 0 and len(steps):
-            request.range.start, request.range.stop, request.range.stride = (
-                steps.start,
-                steps.stop,
-                steps.step,
-            )
-        else:
-            request.steps.steps.extend(coercion.to_tuple(steps, "steps", coercion.to_int))
-            request.steps.SetInParent()
-        response = self._connection.call(self._connection.functions.EvaluateSchedule, request, timeout)
-        return dtypes.from_tensor(response.values)
+        return self._connection.call(make_schedule_evaluation(schedule, steps), timeout)
 
     def loss(
         self,
@@ -334,15 +296,8 @@ class Client:
             per_example: whether to return the loss of each example.
             timeout: seconds in all; the client's default when None.
         """
-        request = function_service_pb2.ComputeLossRequest(
-            loss=spec.encode_spec(Loss.of(loss, "loss")),
-            prediction=encode_tensor(prediction, "prediction"),
-            target=encode_tensor(target, "target"),
-            sample_weight=optional_tensor(sample_weight, "sample_weight"),
-            gradient=gradient,
-            per_example=per_example,
-        )
-        return LossValue(self._connection.call(self._connection.functions.ComputeLoss, request, timeout))
+        call = make_loss(loss, prediction, target, sample_weight, gradient, per_example)
+        return self._connection.call(call, timeout)
 
     def activation(
         self,
@@ -362,13 +317,7 @@ class Client:
             slope: the slope of PReLU, of the type of ``x``; it broadcasts to ``x``.
             timeout: seconds in all; the client's default when None.
         """
-        request = function_service_pb2.ComputeActivationRequest(
-            activation=spec.encode_spec(Activation.of(activation, "activation")),
-            input=encode_tensor(x, "x"),
-            slope=optional_tensor(slope, "slope"),
-        )
-        response = self._connection.call(self._connection.functions.ComputeActivation, request, timeout)
-        return dtypes.from_tensor(response.output)
+        return self._connection.call(make_activation(activation, x, slope), timeout)
 
     @overload
     def activation_gradient(
@@ -400,16 +349,7 @@ class Client:
         It has the type and shape of ``x``. With a ``slope``, as in `activation`, the gradient with
         respect to the slope is returned second.
         """
-        request = function_service_pb2.ComputeActivationGradientRequest(
-            activation=spec.encode_spec(Activation.of(activation, "activation")),
-            input=encode_tensor(x, "x"),
-            output_gradient=encode_tensor(dy, "dy"),
-            slope=optional_tensor(slope, "slope"),
-        )
-        compute = self._connection.functions.ComputeActivationGradient
-        response = self._connection.call(compute, request, timeout)
-        dx = dtypes.from_tensor(response.input_gradient)
-        return dx if slope is None else (dx, dtypes.from_tensor(response.slope_gradient))
+        return self._connection.call(make_activation_gradient(activation, x, dy, slope), timeout)
 
     def estimate_complexity(
         self,
@@ -434,14 +374,8 @@ class Client:
                 ``network.layers[2].convolution.kernel``.
             TypeError: the dtype is not one of these.
         """
-        request = function_service_pb2.EstimateComplexityRequest(
-            network=spec.encode_spec(Network.of(network, "network")),
-            batch_size=coercion.to_int(batch_size, "batch_size"),
-            dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
-            optimizer=None if optimizer is None else spec.encode_spec(Optimizer.of(optimizer, "optimizer")),
-        )
-        response = self._connection.call(self._connection.functions.EstimateComplexity, request, timeout)
-        return NetworkComplexity.from_message(response)
+        call = make_complexity_estimate(network, batch_size, dtype, optimizer)
+        return self._connection.call(call, timeout)
 
     def close(self) -> None:
         """Closes the connection; sessions remain on the server."""
@@ -455,13 +389,21 @@ class Client:
     ) -> None:
         self.close()
 
-    def _upload_parameters(
-        self, handle: SessionHandle, arrays: Mapping[str, Array], timeout: float | None, progress: bool | None
-    ) -> None:
-        """Uploads the parameters of a session; deletes the session if that fails."""
-        try:
-            handle.push(arrays, timeout=timeout, progress=progress)
-        except BaseException:
-            with contextlib.suppress(errors.OptserveError):  # the first error is raised
-                handle.delete()
-            raise
+    def _create_session(
+        self, creation: Creation, timeout: float | None, progress: ProgressOption
+    ) -> SessionHandle:
+        """Creates a session and uploads its parameters; deletes the session if that fails."""
+        handle = SessionHandle(self._connection, self._connection.call(creation.call, timeout))
+        if creation.upload:
+            try:
+                handle.push(creation.upload, timeout=timeout, progress=progress)
+            except BaseException:
+                with contextlib.suppress(errors.OptserveError):  # the first error is raised
+                    handle.delete()
+                raise
+        return handle
+
+    def _open_session(
+        self, get: Call[tuple[SessionInfo, Membership | None]], timeout: float | None
+    ) -> SessionHandle:
+        return SessionHandle(self._connection, *self._connection.call(get, timeout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from optserve.html_tables import render_fields, render_rows
 from optserve.message_record import MessageRecord
 from optserve.specs.layers import Network
 from optserve.specs.optimizers import Optimizer
@@ -74,3 +75,20 @@ class NetworkComplexity(MessageRecord, message=wire.EstimateComplexityResponse):
     optimizer_state_bytes: int
     network: Network
     optimizer: Optimizer | None
+
+    def _repr_html_(self) -> str:
+        counts = "multiply_adds", "flops", "parameter_bytes", "feature_map_bytes"
+        columns = "layer", "output_shape", "parameters", *counts
+        described = [
+            *((layer.name, list(layer.output_shape), layer.complexity) for layer in self.layers),
+            ("total", None, self.total),
+        ]
+        rows = [
+            (name, shape, c.parameters, *(getattr(c, count) for count in counts))
+            for name, shape, c in described
+        ]
+        layers = render_rows("", columns, rows)
+        state = self.optimizer_state_bytes or None
+        return render_fields(
+            "Complexity", {"layers": layers, "optimizer": self.optimizer, "optimizer_state_bytes": state}
+        )

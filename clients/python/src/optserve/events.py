@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import grpc
-
-from optserve import errors
 from optserve._engine.step_result import StepResult
-from optserve._transport.connection import Connection
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters
 from optserve.session_info import SessionInfo
@@ -85,27 +80,13 @@ class Event:
     dropped: int
 
 
-def watch(connection: Connection, name: str) -> Iterator[Event]:
-    """Yields the events of a session until it is deleted. Closing the iterator ends the watch.
-
-    Raises:
-        NotFound: there is no such session.
-        Unavailable: the connection was lost, or the server is shutting down; watch again.
-    """
-    request = wire.WatchSessionRequest(name=name)
-    call = connection.sessions.WatchSession(request, metadata=connection.metadata)
-    try:
-        for message in call:
-            what = _decode_event(message)
-            if what is not None:
-                yield Event(message.time.ToDatetime(tzinfo=UTC), what, message.dropped)
-    except grpc.RpcError as failure:
-        raise errors.from_call(failure) from None
-    finally:
-        call.cancel()
+def decode_event(message: wire.WatchSessionResponse) -> Event | None:
+    """Decodes a message; None for an event that this client does not know."""
+    what = _decode_what(message)
+    return None if what is None else Event(message.time.ToDatetime(tzinfo=UTC), what, message.dropped)
 
 
-def _decode_event(message: wire.WatchSessionResponse) -> What | None:
+def _decode_what(message: wire.WatchSessionResponse) -> What | None:
     """Decodes a message; None for an event that this client does not know."""
     match message.WhichOneof("event"):
         case "began":

@@ -1,15 +1,23 @@
-"""Arguments and results of the functions that a server computes without a session."""
+"""Calls of the functions that a server computes without a session."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias, TypeVar
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from optserve import coercion, spec
 from optserve._codec import dtypes
 from optserve._codec.dtypes import Array
+from optserve._transport.call import Call
+from optserve.complexity import AnyOptimizer, NetworkComplexity
 from optserve.specs.activations import Activation
+from optserve.specs.layers import Network
 from optserve.specs.losses import Loss
+from optserve.specs.optimizers import Optimizer
+from optserve.specs.schedules import Schedule
 from optserve.v1 import function_service_pb2 as wire
 from optserve.v1 import tensor_pb2
 
@@ -54,14 +62,97 @@ class LossValue:
         return f"<LossValue {self._value}>"
 
 
-def encode_tensor(value: ArrayLike, what: str) -> tensor_pb2.Tensor:
+def make_schedule_evaluation(
+    schedule: Schedule, steps: int | range | Iterable[int]
+) -> Call[NDArray[np.float64]]:
+    """Returns the call of `Client.evaluate_schedule`."""
+    request = wire.EvaluateScheduleRequest(schedule=spec.encode_spec(Schedule.of(schedule, "schedule")))
+    if isinstance(steps, range) and steps.step > 0 and len(steps):
+        request.range.start, request.range.stop = steps.start, steps.stop
+        request.range.stride = steps.step
+    else:
+        request.steps.steps.extend(coercion.to_tuple(steps, "steps", coercion.to_int))
+        request.steps.SetInParent()
+
+    def decode(answer: wire.EvaluateScheduleResponse) -> NDArray[np.float64]:
+        return dtypes.from_tensor(answer.values)
+
+    return Call(lambda stubs: stubs.functions.EvaluateSchedule, request, decode)
+
+
+def make_loss(
+    loss: AnyLoss,
+    prediction: ArrayLike,
+    target: ArrayLike,
+    sample_weight: ArrayLike | None,
+    gradient: bool,
+    per_example: bool,
+) -> Call[LossValue]:
+    """Returns the call of `Client.loss`."""
+    request = wire.ComputeLossRequest(
+        loss=spec.encode_spec(Loss.of(loss, "loss")),
+        prediction=_encode_tensor(prediction, "prediction"),
+        target=_encode_tensor(target, "target"),
+        sample_weight=_optional_tensor(sample_weight, "sample_weight"),
+        gradient=gradient,
+        per_example=per_example,
+    )
+    return Call(lambda stubs: stubs.functions.ComputeLoss, request, LossValue)
+
+
+def make_activation(activation: AnyActivation, x: ArrayLike, slope: ArrayLike | None) -> Call[Array]:
+    """Returns the call of `Client.activation`."""
+    request = wire.ComputeActivationRequest(
+        activation=spec.encode_spec(Activation.of(activation, "activation")),
+        input=_encode_tensor(x, "x"),
+        slope=_optional_tensor(slope, "slope"),
+    )
+
+    def decode(answer: wire.ComputeActivationResponse) -> Array:
+        return dtypes.from_tensor(answer.output)
+
+    return Call(lambda stubs: stubs.functions.ComputeActivation, request, decode)
+
+
+def make_activation_gradient(
+    activation: AnyActivation, x: ArrayLike, dy: ArrayLike, slope: ArrayLike | None
+) -> Call[Array | tuple[Array, Array]]:
+    """Returns the call of `Client.activation_gradient`."""
+    request = wire.ComputeActivationGradientRequest(
+        activation=spec.encode_spec(Activation.of(activation, "activation")),
+        input=_encode_tensor(x, "x"),
+        output_gradient=_encode_tensor(dy, "dy"),
+        slope=_optional_tensor(slope, "slope"),
+    )
+
+    def decode(answer: wire.ComputeActivationGradientResponse) -> Array | tuple[Array, Array]:
+        dx = dtypes.from_tensor(answer.input_gradient)
+        return dx if slope is None else (dx, dtypes.from_tensor(answer.slope_gradient))
+
+    return Call(lambda stubs: stubs.functions.ComputeActivationGradient, request, decode)
+
+
+def make_complexity_estimate(
+    network: Network, batch_size: int, dtype: DTypeLike, optimizer: AnyOptimizer | None
+) -> Call[NetworkComplexity]:
+    """Returns the call of `Client.estimate_complexity`."""
+    request = wire.EstimateComplexityRequest(
+        network=spec.encode_spec(Network.of(network, "network")),
+        batch_size=coercion.to_int(batch_size, "batch_size"),
+        dtype=dtypes.TYPES[dtypes.check_dtype(dtype, dtypes.WIRE_DTYPES, "dtype")],
+        optimizer=None if optimizer is None else spec.encode_spec(Optimizer.of(optimizer, "optimizer")),
+    )
+    return Call(lambda stubs: stubs.functions.EstimateComplexity, request, NetworkComplexity.from_message)
+
+
+def _encode_tensor(value: ArrayLike, what: str) -> tensor_pb2.Tensor:
     """Encodes an argument of a function."""
     return dtypes.to_tensor(dtypes.as_array(value, dtypes.SUPPORTED, what))
 
 
-def optional_tensor(value: ArrayLike | None, what: str) -> tensor_pb2.Tensor | None:
+def _optional_tensor(value: ArrayLike | None, what: str) -> tensor_pb2.Tensor | None:
     """Encodes an argument that may be left out."""
-    return None if value is None else encode_tensor(value, what)
+    return None if value is None else _encode_tensor(value, what)
 
 
 def _require_not_none(value: T | None, otherwise: str) -> T:

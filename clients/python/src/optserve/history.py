@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optserve._engine.step_result import OUTCOMES
-from optserve._transport.connection import Connection
+from optserve._transport.call import Call, CallSequence
 from optserve.v1 import session_service_pb2 as wire
 
 PAGE_POINTS = 10_000
@@ -52,28 +52,27 @@ class History:
     metrics: Mapping[str, npt.NDArray[Any]]
 
 
-def read_history(connection: Connection, name: str, timeout: float | None) -> History:
-    """Reads the whole history of a session, a page at a time.
+def read_history(name: str) -> CallSequence[History]:
+    """Reads the whole history of a session, a page with each call.
 
     Args:
-        connection: to the server.
         name: resource name of the session.
-        timeout: seconds for each page; the client's default when None.
     """
-    steps, metrics = _read_points(connection, name, "", timeout)
-    return History(steps, {metric: _read_points(connection, name, metric, timeout)[0] for metric in metrics})
+    steps, metrics = yield from _read_points(name, "")
+    values = {}
+    for metric in metrics:
+        values[metric], _ = yield from _read_points(name, metric)
+    return History(steps, values)
 
 
-def _read_points(
-    connection: Connection, name: str, metric: str, timeout: float | None
-) -> tuple[npt.NDArray[Any], list[str]]:
+def _read_points(name: str, metric: str) -> CallSequence[tuple[npt.NDArray[Any], list[str]]]:
     """Reads the steps, or a metric's values; also returns the names of the metrics."""
     dtype = _VALUE if metric else _STEP
     rows: list[tuple[Any, ...]] = []
     after, last = 0, 1
     while after < last:
         request = wire.GetHistoryRequest(name=name, metric=metric, after_number=after, page_size=PAGE_POINTS)
-        page = connection.call(connection.sessions.GetHistory, request, timeout)
+        page = yield Call(lambda stubs: stubs.sessions.GetHistory, request, lambda answer: answer)
         points = page.values if metric else page.steps
         rows += [tuple(_read_field(point, field) for field in dtype.names or ()) for point in points]
         if not points:

@@ -10,6 +10,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from optserve import spec
+from optserve.formatting import to_record
+from optserve.html_tables import render_fields
 
 
 class MessageRecord:
@@ -26,6 +28,10 @@ class MessageRecord:
         """Decodes a message; ``converted`` are fields that it states in another form, or lacks."""
         names = {field.name for field in dataclasses.fields(cast(Any, cls))}
         return cls(**{name: _field_value(message, name) for name in names.difference(converted)}, **converted)
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return render_fields(type(self).__name__, to_record(self))
 
 
 def _field_value(message: Any, name: str) -> Any:

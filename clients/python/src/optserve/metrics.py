@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from optserve import coercion
+from optserve._transport.call import Call
 from optserve.message_record import MessageRecord
 from optserve.v1 import session_pb2
 from optserve.v1 import session_service_pb2 as wire
@@ -79,10 +80,10 @@ class MetricsReport(MessageRecord, message=wire.ReportMetricsResponse):
         return super().from_message(message, metrics=values, **converted)
 
 
-def make_report_request(
+def make_report(
     name: str, metrics: Mapping[str, float] | Iterable[tuple[str, float]], expected_step: int | None
-) -> wire.ReportMetricsRequest:
-    """Encodes a report, with a new request id."""
+) -> Call[MetricsReport]:
+    """Returns the call that reports metrics, with a new request id."""
     given = coercion.require_string_keys(coercion.to_mapping(metrics, "metrics"), "metrics")
     values = [
         wire.Metric(name=metric, value=coercion.to_float(value, f"metrics[{metric!r}]"))
@@ -91,4 +92,4 @@ def make_report_request(
     request = wire.ReportMetricsRequest(name=name, request_id=uuid.uuid4().hex, metrics=values)
     if expected_step is not None:
         request.expected_step = coercion.to_step(expected_step, "expected_step")
-    return request
+    return Call(lambda stubs: stubs.sessions.ReportMetrics, request, MetricsReport.from_message)

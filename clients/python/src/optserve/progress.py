@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 LARGE = 32 << 20
 """Transfers of fewer bytes show no bar by default."""
@@ -30,24 +32,36 @@ class Silent(Bar):
     """Shows nothing."""
 
 
-def make_progress_bar(what: str, byte_count: int, wanted: bool | None) -> Bar:
+ProgressOption: TypeAlias = bool | Callable[[str, int], Bar] | None
+"""Whether transfers show a bar, or what makes one, of the text in front of it and the byte count."""
+
+
+def make_progress_bar(what: str, byte_count: int, wanted: ProgressOption) -> Bar:
     """Returns a bar for a transfer.
 
     Args:
         what: the text in front of it.
         byte_count: length of the transfer.
-        wanted: None shows a bar for a large transfer when standard error is a terminal and
-            tqdm is installed.
+        wanted: whether there is to be one, or what makes it. None shows a bar for a large transfer in a
+            notebook, or when standard error is a terminal, if tqdm is installed.
 
     Raises:
         ImportError: a bar is wanted and tqdm is not installed.
     """
-    if wanted is False or (wanted is None and not (byte_count >= LARGE and sys.stderr.isatty())):
+    if callable(wanted):
+        return wanted(what, byte_count)
+    if wanted is False or (wanted is None and not (byte_count >= LARGE and _can_show_bar())):
         return Silent()
     try:
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
     except ImportError:
         if wanted:
             raise
         return Silent()
     return tqdm(desc=what, total=byte_count, unit="B", unit_scale=True, unit_divisor=1024, leave=False)
+
+
+def _can_show_bar() -> bool:
+    """Whether this process writes to a terminal, or belongs to a notebook."""
+    find_shell = getattr(builtins, "get_ipython", None)  # IPython defines it, and a kernel has the trait
+    return sys.stderr.isatty() or (find_shell is not None and hasattr(find_shell(), "kernel"))

@@ -5,41 +5,45 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+import grpc
 from numpy.typing import ArrayLike, DTypeLike
 
-from optserve import coercion
-from optserve import metrics as reports
-from optserve import state_transfer as transfers
-from optserve._codec.caller_arrays import check_caller_arrays, has_same_arrays
+from optserve import coercion, errors
 from optserve._codec.dtypes import Array
-from optserve._codec.layout import Layout
-from optserve._codec.payload import Payload
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
-from optserve._engine.plan import PlanOptions
-from optserve._engine.push_parameters import push_parameters
+from optserve._engine.parameter_transfers import make_pull, make_push
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
+from optserve._transport.call import Call, CallSequence
 from optserve._transport.connection import Connection
-from optserve.events import Event, watch
+from optserve.base_session import BaseSessionHandle
+from optserve.events import Event, decode_event
+from optserve.extras import import_extra
 from optserve.history import History, read_history
-from optserve.metrics import MetricsReport
-from optserve.parameters import Parameters, Pull, Pulling, as_pull
+from optserve.metrics import MetricsReport, make_report
+from optserve.parameters import Parameters, Pull, Pulling
+from optserve.progress import ProgressOption
+from optserve.session_calls import make_delete, make_get, make_get_worker
 from optserve.session_info import SessionInfo
 from optserve.snapshots import Snapshots
 from optserve.specs.enums import ParameterPoint
 from optserve.specs.session_spec import SessionSpec
-from optserve.state_transfer import StateTransfer
+from optserve.state_transfer import StateTransfer, make_update
 from optserve.stream import StepStream
 from optserve.v1 import session_service_pb2 as wire
-from optserve.workers import Member, Worker, join_session, list_workers, pull_parameters
+from optserve.v1.worker_service_pb2 import JoinSessionResponse
+from optserve.workers import Member, Worker, make_join, make_worker_list
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-class SessionHandle:
+class SessionHandle(BaseSessionHandle):
     """A session on a server; see `Client.create_session` and `Client.session`.
 
     Each handle is one worker, and keeps a stream open for its steps: each is applied once, also if
@@ -54,44 +58,17 @@ class SessionHandle:
     """
 
     def __init__(self, connection: Connection, info: SessionInfo, worker: Membership | None = None) -> None:
+        super().__init__(info)
         self._connection = connection
-        self._info = info
-        self._step = info.step
         regions = SharedRegions(connection, info.name, info.layout)
         self._engine = StepEngine(
             connection, info.name, info.layout, regions, connection.timeout, member=worker
         )
-        self._asked: tuple[object, ...] = ()  # pull and wire_dtype as they were given last
-        self._options = PlanOptions()
-        self._checked: Mapping[str, Array] | None = None  # the arrays of `into` that were checked last
-
-    @property
-    def name(self) -> str:
-        """The resource name, ``sessions/{id}``."""
-        return self._info.name
-
-    @property
-    def layout(self) -> Layout:
-        """The tensors by name, in the order of their bytes."""
-        return self._info.layout
-
-    @property
-    def spec(self) -> SessionSpec:
-        """The specification, every field resolved."""
-        return self._info.spec
-
-    @property
-    def step_number(self) -> int:
-        """The session's step in the last answer to this handle."""
-        return self._step
 
     @property
     def snapshots(self) -> Snapshots:
         """The session's snapshots on the server's disk, and as files."""
         return Snapshots(self._connection, self.name, self._accept_restored)
-
-    def __repr__(self) -> str:
-        return f"<SessionHandle {self.name} at step {self._step}>"
 
     def step(
         self,
@@ -140,14 +117,7 @@ class SessionHandle:
             OptserveError: another error of the server.
         """
         timeout = coercion.to_optional(coercion.to_seconds, timeout, "timeout")
-        asked = pull, wire_dtype, per_tensor_norms, validate_only
-        if asked != self._asked:
-            options = PlanOptions(as_pull(pull, wire_dtype), *asked[1:])
-            self._asked, self._options, self._checked = asked, options, None
-        options = self._options
-        if into is not None and (self._checked is None or not has_same_arrays(into, self._checked)):
-            pulled = None if options.pull is None else self.layout.select(options.pull.tensors)
-            self._checked = check_caller_arrays(into, pulled)
+        options = self._select_options(pull, wire_dtype, per_tensor_norms, validate_only, into)
         result = self._engine.step(
             gradients,
             options,
@@ -191,11 +161,10 @@ class SessionHandle:
         """
         seconds = coercion.to_timeout(self._connection.timeout, timeout)
         regions = SharedRegions(self._connection, self.name, self.layout, shared_memory, in_place)
-        window, numbered = coercion.to_int(window, "window"), None
+        numbered = None
         if worker is not None:
-            request = wire.GetSessionRequest(name=self.name, worker=coercion.to_string(worker, "worker"))
-            response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
-            numbered = Membership(worker, 0, response.next_sequence)
+            get = make_get_worker(self.name, worker)
+            _, numbered = self._connection.call(get, timeout)
         return StepStream(
             self._connection, self.name, self.layout, pull, wire_dtype, window, seconds, regions, numbered
         )
@@ -230,19 +199,17 @@ class SessionHandle:
             ValueError: ``into`` does not match.
             OptserveError: another error of the server, or it could not be reached.
         """
-        pull = Pull(tensors=tensors, point=point, wire_dtype=wire_dtype)
-        values = pull_parameters(
+        pull = make_pull(
             self._connection,
             self.name,
             self.layout,
-            pull,
+            Pull(tensors=tensors, point=point, wire_dtype=wire_dtype),
             if_newer_than_step=if_newer_than_step,
             newer_than_step=newer_than_step,
             into=into,
             timeout=timeout,
         )
-        self._step = max(self._step, values.step)
-        return values
+        return self._connection.download(pull.then(self._accept_step))
 
     def push(
         self,
@@ -252,7 +219,7 @@ class SessionHandle:
         reset_state: bool = False,
         wire_dtype: DTypeLike | None = None,
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> SessionInfo:
         """Writes parameters: all given ones, or none.
 
@@ -269,13 +236,17 @@ class SessionHandle:
             StepMismatch: the session has another step than expected.
             OptserveError: another error of the server, or it could not be reached.
         """
-        given = coercion.to_mapping(values, "values")
-        payload = Payload.from_arrays(self.layout, given, "values", wire_dtype).convert_to_one_dtype()
-        header = wire.PushHeader(name=self.name, reset_state=reset_state)
-        if expected_step is not None:
-            header.expected_step = coercion.to_step(expected_step, "expected_step")
-        session = push_parameters(self._connection, header, payload, timeout, progress)
-        return self._update_info(SessionInfo.from_message(session))
+        push = make_push(
+            self._connection,
+            self.name,
+            self.layout,
+            values,
+            expected_step=expected_step,
+            reset_state=reset_state,
+            wire_dtype=wire_dtype,
+            progress=progress,
+        )
+        return self._connection.upload(push.then(self._accept_info), timeout)
 
     def report(
         self,
@@ -302,10 +273,8 @@ class SessionHandle:
             StepMismatch: the session has another step than expected.
             OptserveError: another error of the server, or it could not be reached.
         """
-        request = reports.make_report_request(self.name, metrics, expected_step)
-        response = self._connection.call(self._connection.sessions.ReportMetrics, request, timeout)
-        self._step = max(self._step, response.step)
-        return MetricsReport.from_message(response)
+        report = make_report(self.name, metrics, expected_step)
+        return self._connection.call(report.then(self._accept_step), timeout)
 
     def update(
         self, spec: SessionSpec, *, expected_step: int | None = None, timeout: float | None = None
@@ -329,10 +298,8 @@ class SessionHandle:
             StepMismatch: the session has another step than expected.
             OptserveError: another error of the server, or it could not be reached.
         """
-        request = transfers.make_update_request(self.name, spec, expected_step)
-        response = self._connection.call(self._connection.sessions.UpdateSession, request, timeout)
-        self._update_info(SessionInfo.from_message(response.session))
-        return {transfer.group: StateTransfer.from_message(transfer) for transfer in response.transfers}
+        update = make_update(self.name, spec, expected_step)
+        return self._connection.call(update.then(self._accept_update), timeout)
 
     def join(
         self, worker: str | None = None, *, lease: float | None = None, timeout: float | None = None
@@ -351,13 +318,12 @@ class SessionHandle:
             ResourceExhausted: there are as many members as there may be.
             OptserveError: another error of the server, or it could not be reached.
         """
-        return join_session(
-            self._connection, self.name, self.layout, worker or uuid.uuid4().hex, lease, timeout
-        )
+        worker = worker or uuid.uuid4().hex
+        return self._join(worker, make_join(self.name, worker, lease), timeout)
 
     def workers(self, *, timeout: float | None = None) -> list[Worker]:
         """Lists the members by rank, and then those that were members, by name."""
-        return list_workers(self._connection, self.name, timeout)
+        return self._connection.call(make_worker_list(self.name), timeout)
 
     def history(self, *, timeout: float | None = None) -> History:
         """Reads the steps and the reported metrics, the older ones thinned.
@@ -375,7 +341,25 @@ class SessionHandle:
             NotFound: there is no such session.
             OptserveError: another error of the server, or it could not be reached.
         """
-        return read_history(self._connection, self.name, timeout)
+        return self._connection.call_sequence(read_history(self.name), timeout)
+
+    def plot(self, *, timeout: float | None = None) -> Figure:
+        """Draws learning rate, gradient norms and reported metrics over the session's steps.
+
+        Args:
+            timeout: seconds for each page of the history; the client's default when None.
+
+        Returns:
+            A figure of matplotlib, which notebooks show; ``figure.savefig("history.png")`` writes it.
+
+        Raises:
+            ImportError: matplotlib is missing; ``pip install 'optserve[plot]'``.
+            NotFound: there is no such session.
+            OptserveError: another error of the server, or it could not be reached.
+        """
+        drawing = import_extra("optserve.plotting.history_figure", "plot", "matplotlib")
+        figure: CallSequence[Figure] = drawing.plot_history(self.name)
+        return self._connection.call_sequence(figure, timeout)
 
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.
@@ -384,19 +368,23 @@ class SessionHandle:
             NotFound: there is no such session.
             Unavailable: the connection was lost, or the server is shutting down; watch again.
         """
-        return watch(self._connection, self.name)
+        stubs, metadata = self._connection.stubs, self._connection.metadata
+        call = stubs.sessions.WatchSession(wire.WatchSessionRequest(name=self.name), metadata=metadata)
+        try:
+            yield from filter(None, map(decode_event, call))
+        except grpc.RpcError as failure:
+            raise errors.from_call(failure) from None
+        finally:
+            call.cancel()
 
     def get(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads the session's current state."""
-        request = wire.GetSessionRequest(name=self.name)
-        response = self._connection.call(self._connection.sessions.GetSession, request, timeout)
-        return self._update_info(SessionInfo.from_message(response.session))
+        return self._connection.call(make_get(self.name).then(self._accept_info), timeout)
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Deletes the session and everything it holds."""
         self._engine.disconnect()
-        request = wire.DeleteSessionRequest(name=self.name, request_id=uuid.uuid4().hex)
-        self._connection.call(self._connection.sessions.DeleteSession, request, timeout)
+        self._connection.call(make_delete(self.name), timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -406,10 +394,6 @@ class SessionHandle:
     ) -> None:
         """Keeps the session on the server."""
 
-    def _accept_restored(self, info: SessionInfo) -> None:
-        self._info, self._step = info, info.step
-
-    def _update_info(self, info: SessionInfo) -> SessionInfo:
-        self._info = info
-        self._step = max(self._step, info.step)
-        return info
+    def _join(self, worker: str, join: Call[JoinSessionResponse], timeout: float | None) -> Member:
+        joined = self._connection.call(join, timeout)
+        return Member(self._connection, self.name, self.layout, worker, joined)

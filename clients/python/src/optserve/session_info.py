@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Self
 
 from optserve._codec.layout import Layout
+from optserve.formatting import format_bytes, to_record
+from optserve.html_tables import render_fields, render_rows
 from optserve.message_record import MessageRecord
 from optserve.metrics import PlateauState, StoppingState
 from optserve.shards import DataPlanState
@@ -63,3 +65,10 @@ class SessionInfo(MessageRecord, message=session_pb2.Session):
             created=message.create_time.ToDatetime(tzinfo=UTC),
             slots={group.group: tuple(group.slots) for group in message.slots},
         )
+
+    def _repr_html_(self) -> str:
+        columns = "name", "shape", "dtype", "byte_count"
+        rows = ((t.name, list(t.shape), t.dtype.name, t.byte_count) for t in self.layout.values())
+        title = f"{len(self.layout)} tensors, {format_bytes(self.layout.byte_count)}"
+        tensors = render_rows(title, columns, rows, len(self.layout))
+        return render_fields("Session", {**to_record(self), "layout": tensors})

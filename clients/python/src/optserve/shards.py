@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from optserve import errors
-from optserve._transport.connection import Connection
+from optserve._transport.call import Call, CallSequence
 from optserve.message_record import MessageRecord
 from optserve.specs.enums import StepOutcome
 from optserve.v1 import session_pb2
@@ -69,38 +69,51 @@ class Shard(MessageRecord, message=workers.DataShard):
         """Numbers of its examples."""
         return range(self.begin, self.end)
 
+    def select(self, arrays: Sequence[Any]) -> Any:
+        """Its examples in arrays, ``array[begin:end]``: those of a single one, or a tuple of several."""
+        found = tuple(array[self.begin : self.end] for array in arrays)
+        return found[0] if len(found) == 1 else found
+
 
 class ShardQueue:
     """Shards that a member holds: those that are still to be yielded, and those that its next step completes.
 
     Args:
-        connection: to the server.
         session: resource name of the session.
         worker: name of the worker.
         joined: the server's answer.
+        timeout: seconds that a call may take.
     """
 
     def __init__(
-        self, connection: Connection, session: str, worker: str, joined: workers.JoinSessionResponse
+        self, session: str, worker: str, joined: workers.JoinSessionResponse, timeout: float
     ) -> None:
-        self._connection = connection
         self._session, self._worker, self._epoch = session, worker, joined.epoch
-        self._wait = min(joined.lease_seconds / WAITS_PER_LEASE, connection.timeout / 2)
+        self._wait = min(joined.lease_seconds / WAITS_PER_LEASE, timeout / 2)
         self._ahead: deque[Shard] = deque()
         self._yielded: list[Shard] = []
         self._is_unsettled = False
 
-    def iterate(self, ahead: int) -> Iterator[Shard]:
-        """Yields shards; see `Member.shards`."""
-        while True:
-            if self._is_unsettled:
-                self._ahead.extendleft(reversed(self._yielded))
-                self._yielded, self._is_unsettled = [], False
-            if not self._ahead and not self._lease_shards(ahead):
-                return
-            shard = self._ahead.popleft()
-            self._yielded.append(shard)
-            yield shard
+    def take(self, ahead: int) -> CallSequence[Shard | None]:
+        """Takes the next shard, leasing some once there are any; None if there will be none.
+
+        Args:
+            ahead: shards to lease in the same call.
+        """
+        if self._is_unsettled:
+            self._ahead.extendleft(reversed(self._yielded))
+            self._yielded, self._is_unsettled = [], False
+        while not self._ahead:
+            answer = yield self._make_acquisition(len(self._yielded) + 1 + ahead)
+            leased = map(Shard.from_message, answer.shards)
+            self._ahead.extend(shard for shard in leased if shard not in self._yielded)
+            if answer.finished or answer.shards:
+                break
+        if not self._ahead:
+            return None
+        shard = self._ahead.popleft()
+        self._yielded.append(shard)
+        return shard
 
     @contextmanager
     def complete_with_step(self) -> Iterator[list[int]]:
@@ -117,17 +130,14 @@ class ShardQueue:
         if outcome in (StepOutcome.APPLIED, StepOutcome.ACCUMULATED):
             self._yielded, self._is_unsettled = [], False
 
-    def release(self, timeout: float | None) -> None:
-        """Gives all shards back."""
+    def make_release(self) -> Call[None]:
+        """Returns the call that gives all shards back."""
         request = workers.ReleaseShardsRequest(
             session=self._session, worker=self._worker, worker_epoch=self._epoch
         )
-        self._connection.call(self._connection.workers.ReleaseShards, request, timeout)
-        self._forget_shards()
+        return Call(lambda stubs: stubs.workers.ReleaseShards, request, lambda _: self._forget_shards())
 
-    def _lease_shards(self, ahead: int) -> bool:
-        """Leases shards, once there are any; False if there will be none."""
-        count = len(self._yielded) + 1 + ahead
+    def _make_acquisition(self, count: int) -> Call[workers.AcquireShardsResponse]:
         request = workers.AcquireShardsRequest(
             session=self._session,
             worker=self._worker,
@@ -135,16 +145,7 @@ class ShardQueue:
             count=count,
             wait_seconds=self._wait,
         )
-        while not self._ahead:
-            answer = self._connection.call(self._connection.workers.AcquireShards, request)
-            self._ahead.extend(
-                Shard.from_message(one)
-                for one in answer.shards
-                if Shard.from_message(one) not in self._yielded
-            )
-            if answer.finished or answer.shards:
-                break
-        return bool(self._ahead)
+        return Call(lambda stubs: stubs.workers.AcquireShards, request, lambda answer: answer)
 
     def _forget_shards(self) -> None:
         self._ahead.clear()

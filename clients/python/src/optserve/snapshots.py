@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Self
 
-from optserve import coercion, errors
+from optserve import coercion
 from optserve._codec.chunks import CHUNK_BYTES, Joined
 from optserve._codec.framing import ChunkView, Framed, Framing
+from optserve._transport.base_connection import BaseConnection
+from optserve._transport.call import Call, Download, Upload
 from optserve._transport.connection import Connection
-from optserve._transport.retry import transfer_timeout
 from optserve.file_access import FileLike, open_to_read, open_to_write
-from optserve.progress import make_progress_bar
+from optserve.progress import Bar, ProgressOption, Silent, make_progress_bar
 from optserve.session_info import SessionInfo
 from optserve.v1 import session_service_pb2 as wire
 
 IMPORTS = Framing(wire.ImportSnapshotRequest)
+
+EXPORT_TIMEOUT_S = 86400.0
+"""A day, because only the server knows the length of an export."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,15 @@ class Snapshots:
     Args:
         connection: to the server.
         name: the session's resource name.
-        learn: called with the changed session.
+        accept_restored: called with the restored session, which it returns.
     """
 
-    def __init__(self, connection: Connection, name: str, learn: Callable[[SessionInfo], object]) -> None:
+    def __init__(
+        self, connection: Connection, name: str, accept_restored: Callable[[SessionInfo], SessionInfo]
+    ) -> None:
         self._connection = connection
         self._name = name
-        self._learn = learn
+        self._accept_restored = accept_restored
 
     def create(self, *, timeout: float | None = None) -> Snapshot:
         """Saves the session on the server's disk, until the snapshot or the session is deleted.
@@ -67,15 +75,11 @@ class Snapshots:
             FailedPrecondition: the session is held in memory only.
             ResourceExhausted, Unavailable: the server's disk is full, or has failed.
         """
-        request = wire.CreateSnapshotRequest(name=self._name, request_id=uuid.uuid4().hex)
-        response = self._connection.call(self._connection.sessions.CreateSnapshot, request, timeout)
-        return Snapshot.from_message(response.snapshot)
+        return self._connection.call(make_snapshot(self._name), timeout)
 
     def list(self, *, timeout: float | None = None) -> list[Snapshot]:
         """Lists all snapshots, the latest first."""
-        request = wire.ListSnapshotsRequest(name=self._name)
-        response = self._connection.call(self._connection.sessions.ListSnapshots, request, timeout)
-        return [Snapshot.from_message(snapshot) for snapshot in response.snapshots]
+        return self._connection.call(make_list(self._name), timeout)
 
     def delete(self, step: int | str | Snapshot, *, timeout: float | None = None) -> None:
         """Deletes a snapshot.
@@ -87,8 +91,7 @@ class Snapshots:
         Raises:
             NotFound: there is none of that step.
         """
-        request = wire.DeleteSnapshotRequest(name=self._snapshot_name(step), request_id=uuid.uuid4().hex)
-        self._connection.call(self._connection.sessions.DeleteSnapshot, request, timeout)
+        return self._connection.call(make_delete(self._name, step), timeout)
 
     def restore(
         self,
@@ -111,15 +114,8 @@ class Snapshots:
             StepMismatch: the session is at another step than expected.
             DataLoss: the snapshot is damaged; nothing was changed.
         """
-        request = wire.RestoreSnapshotRequest(
-            name=self._snapshot_name(step), request_id=uuid.uuid4().hex, weights_only=weights_only
-        )
-        if expected_step is not None:
-            request.expected_step = coercion.to_step(expected_step, "expected_step")
-        response = self._connection.call(self._connection.sessions.RestoreSnapshot, request, timeout)
-        info = SessionInfo.from_message(response.session)
-        self._learn(info)
-        return info
+        restore = make_restore(self._name, step, weights_only, expected_step)
+        return self._connection.call(restore.then(self._accept_restored), timeout)
 
     def export(
         self,
@@ -127,7 +123,7 @@ class Snapshots:
         step: int | str | Snapshot | None = None,
         *,
         timeout: float | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
     ) -> int:
         """Writes the session as a safetensors file, which frameworks and `import_session` can read.
 
@@ -145,23 +141,9 @@ class Snapshots:
             DataLoss: it is damaged.
             OSError: the place cannot be written.
         """
-        request = wire.ExportSnapshotRequest(name=self._name if step is None else self._snapshot_name(step))
-        shows = self._connection.progress if progress is None else progress
-        # A day, because only the server knows the length.
-        seconds = coercion.to_timeout(86400.0, timeout)
-
-        def attempt(left: float) -> tuple[int, memoryview]:
-            call = self._connection.streams.export(
-                request, timeout=min(left, seconds), metadata=self._connection.metadata
-            )
-            try:
-                return _receive_export(call, shows)
-            finally:
-                call.cancel()
-
-        found, data = self._connection.run(attempt, seconds)
-        with open_to_write(place) as file:
-            file.write(data)
+        export = make_export(self._connection, self._name, step, timeout, progress)
+        found, data = self._connection.download(export)
+        write_file(place, data)
         return found
 
     def fork(
@@ -178,61 +160,158 @@ class Snapshots:
             NotFound: there is no snapshot of that step.
             AlreadyExists: there is a session of that id.
         """
-        request = wire.ForkSessionRequest(
-            name=self._name if step is None else self._snapshot_name(step),
-            session_id=coercion.to_string(session_id, "session_id"),
-            request_id=uuid.uuid4().hex,
-        )
-        response = self._connection.call(self._connection.sessions.ForkSession, request, timeout)
-        return SessionInfo.from_message(response.session)
+        return self._connection.call(make_fork(self._name, step, session_id), timeout)
 
-    def _snapshot_name(self, step: int | str | Snapshot) -> str:
-        return coercion.to_snapshot_name(step, self._name)
+
+def make_snapshot(session: str) -> Call[Snapshot]:
+    """Returns the call of `Snapshots.create`, with a new request id."""
+    request = wire.CreateSnapshotRequest(name=session, request_id=uuid.uuid4().hex)
+
+    def decode(answer: wire.CreateSnapshotResponse) -> Snapshot:
+        return Snapshot.from_message(answer.snapshot)
+
+    return Call(lambda stubs: stubs.sessions.CreateSnapshot, request, decode)
+
+
+def make_list(session: str) -> Call[list[Snapshot]]:
+    """Returns the call of `Snapshots.list`."""
+
+    def decode(answer: wire.ListSnapshotsResponse) -> list[Snapshot]:
+        return [Snapshot.from_message(snapshot) for snapshot in answer.snapshots]
+
+    return Call(lambda stubs: stubs.sessions.ListSnapshots, wire.ListSnapshotsRequest(name=session), decode)
+
+
+def make_delete(session: str, step: int | str | Snapshot) -> Call[None]:
+    """Returns the call of `Snapshots.delete`, with a new request id."""
+    name = coercion.to_snapshot_name(step, session)
+    request = wire.DeleteSnapshotRequest(name=name, request_id=uuid.uuid4().hex)
+    return Call(lambda stubs: stubs.sessions.DeleteSnapshot, request, lambda answer: None)
+
+
+def make_restore(
+    session: str, step: int | str | Snapshot, weights_only: bool, expected_step: int | None
+) -> Call[SessionInfo]:
+    """Returns the call of `Snapshots.restore`, with a new request id."""
+    name = coercion.to_snapshot_name(step, session)
+    request = wire.RestoreSnapshotRequest(name=name, request_id=uuid.uuid4().hex, weights_only=weights_only)
+    if expected_step is not None:
+        request.expected_step = coercion.to_step(expected_step, "expected_step")
+    return Call(lambda stubs: stubs.sessions.RestoreSnapshot, request, _decode_session)
+
+
+def make_fork(session: str, step: int | str | Snapshot | None, session_id: str) -> Call[SessionInfo]:
+    """Returns the call of `Snapshots.fork`, with a new request id."""
+    request = wire.ForkSessionRequest(
+        name=session if step is None else coercion.to_snapshot_name(step, session),
+        session_id=coercion.to_string(session_id, "session_id"),
+        request_id=uuid.uuid4().hex,
+    )
+    return Call(lambda stubs: stubs.sessions.ForkSession, request, _decode_session)
+
+
+def make_export(
+    settings: BaseConnection,
+    session: str,
+    step: int | str | Snapshot | None,
+    timeout: float | None,
+    progress: ProgressOption,
+) -> Download[tuple[int, memoryview]]:
+    """Returns the call of `Snapshots.export`, whose result is the step and the file's bytes."""
+    name = session if step is None else coercion.to_snapshot_name(step, session)
+    shows = settings.progress if progress is None else progress
+    return Download(
+        lambda stubs: stubs.streams.export,
+        wire.ExportSnapshotRequest(name=name),
+        lambda: ExportReception(shows),
+        lambda found: found,
+        coercion.to_timeout(EXPORT_TIMEOUT_S, timeout),
+    )
+
+
+class ExportReception:
+    """One answer to ExportSnapshot, message by message. See `Reception`.
+
+    Args:
+        progress: whether a bar is shown; None lets the transfer decide.
+    """
+
+    def __init__(self, progress: ProgressOption) -> None:
+        self._progress = progress
+        self._joined: Joined | None = None
+        self._step = 0
+        self._bar: Bar = Silent()
+        self._exits = contextlib.ExitStack()
+
+    def accept(self, message: Framed[wire.ExportSnapshotResponse]) -> tuple[int, memoryview] | None:
+        """Takes the next message; returns step and bytes when they are complete."""
+        if self._joined is None:
+            header = message.message.header
+            self._step, self._joined = header.step, Joined(header.byte_count)
+            bar = make_progress_bar("export", header.byte_count, self._progress)
+            self._bar = self._exits.enter_context(bar)
+        if message.chunk is not None:
+            self._bar.update(self._joined.add_chunk(message.chunk))
+        return (self._step, self._joined.buffer.data) if self._joined.is_complete else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exits.close()
+
+
+def write_file(place: FileLike, data: memoryview) -> None:
+    """Writes an export to its place.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    with open_to_write(place) as file:
+        file.write(data)
 
 
 def import_session(
-    connection: Connection, place: FileLike, session_id: str, timeout: float | None, progress: bool | None
+    connection: Connection, place: FileLike, session_id: str, timeout: float | None, progress: ProgressOption
 ) -> SessionInfo:
     """Sends a file that `Snapshots.export` wrote; restarts if the connection is lost."""
-    shows = connection.progress if progress is None else progress
     with open_to_read(place) as (file, byte_count):
-        begins = file.tell()
-        header = wire.ImportHeader(request_id=uuid.uuid4().hex, session_id=session_id, byte_count=byte_count)
-
-        def attempt(left: float) -> wire.ImportSnapshotResponse:
-            file.seek(begins)
-            with make_progress_bar("import", byte_count, shows) as shown:
-                response: wire.ImportSnapshotResponse = connection.streams.import_(
-                    _import_messages(header, file, shown), timeout=left, metadata=connection.metadata
-                )
-            return response
-
-        seconds = transfer_timeout(connection.timeout, byte_count) if timeout is None else timeout
-        return SessionInfo.from_message(connection.run(attempt, seconds).session)
+        return connection.upload(make_import(connection, file, byte_count, session_id, progress), timeout)
 
 
-def _import_messages(header: wire.ImportHeader, file: IO[bytes], shown: Any) -> Iterator[bytes]:
-    yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(header=header)))
-    offset = 0
-    while data := file.read(CHUNK_BYTES):
-        yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(), ChunkView(offset, memoryview(data))))
-        offset += len(data)
-        shown.update(len(data))
+def make_import(
+    settings: BaseConnection, file: IO[bytes], byte_count: int, session_id: str, progress: ProgressOption
+) -> Upload[SessionInfo]:
+    """Returns the call that sends a file, with a new request id.
+
+    Args:
+        settings: of the connection.
+        file: is read from where it stands, again at each attempt.
+        byte_count: how many bytes it has from there.
+        session_id: last part of the session's name; chosen by the server when empty.
+        progress: whether a bar is shown; the client's default when None.
+    """
+    wanted = coercion.to_string(session_id, "session_id")
+    header = wire.ImportHeader(request_id=uuid.uuid4().hex, session_id=wanted, byte_count=byte_count)
+    shows, begins = settings.progress if progress is None else progress, file.tell()
+
+    def messages() -> Generator[bytes, None, None]:
+        file.seek(begins)
+        with make_progress_bar("import", byte_count, shows) as shown:
+            yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(header=header)))
+            offset = 0
+            while data := file.read(CHUNK_BYTES):
+                chunk = ChunkView(offset, memoryview(data))
+                yield IMPORTS.encode(Framed(wire.ImportSnapshotRequest(), chunk))
+                offset += len(data)
+                shown.update(len(data))
+
+    return Upload(lambda stubs: stubs.streams.import_, messages, _decode_session, byte_count, True)
 
 
-def _receive_export(call: Any, shows: bool | None) -> tuple[int, memoryview]:
-    first = next(call, None)
-    if first is None:
-        raise errors.Unavailable("the stream ended before its answer")
-    header = first.message.header
-    joined = Joined(header.byte_count)
-    with make_progress_bar("export", header.byte_count, shows) as shown:
-        message = first
-        while True:
-            if message.chunk is not None:
-                shown.update(joined.add_chunk(message.chunk))
-            if joined.is_complete:
-                return header.step, joined.buffer.data
-            message = next(call, None)
-            if message is None:
-                raise errors.Unavailable("the stream ended before its bytes were whole")
+def _decode_session(
+    answer: wire.RestoreSnapshotResponse | wire.ForkSessionResponse | wire.ImportSnapshotResponse,
+) -> SessionInfo:
+    return SessionInfo.from_message(answer.session)

@@ -6,7 +6,9 @@ import uuid
 from dataclasses import dataclass
 
 from optserve import coercion, spec
+from optserve._transport.call import Call
 from optserve.message_record import MessageRecord
+from optserve.session_info import SessionInfo
 from optserve.specs.session_spec import SessionSpec
 from optserve.v1 import session_service_pb2 as wire
 
@@ -30,13 +32,21 @@ class StateTransfer(MessageRecord, message=wire.StateTransfer):
     restarted: bool
 
 
-def make_update_request(
+def make_update(
     name: str, wanted: SessionSpec, expected_step: int | None
-) -> wire.UpdateSessionRequest:
-    """Encodes the request, with a new request id."""
+) -> Call[tuple[SessionInfo, dict[str, StateTransfer]]]:
+    """Returns the call that replaces a specification, with a new request id.
+
+    Its result is the changed session, and the transfer of state by group.
+    """
     request = wire.UpdateSessionRequest(
         name=name, request_id=uuid.uuid4().hex, spec=spec.encode_spec(SessionSpec.of(wanted, "spec"))
     )
     if expected_step is not None:
         request.expected_step = coercion.to_step(expected_step, "expected_step")
-    return request
+
+    def decode(answer: wire.UpdateSessionResponse) -> tuple[SessionInfo, dict[str, StateTransfer]]:
+        transfers = {transfer.group: StateTransfer.from_message(transfer) for transfer in answer.transfers}
+        return SessionInfo.from_message(answer.session), transfers
+
+    return Call(lambda stubs: stubs.sessions.UpdateSession, request, decode)

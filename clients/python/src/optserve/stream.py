@@ -12,23 +12,22 @@ from numpy.typing import DTypeLike
 
 from optserve import coercion
 from optserve._codec import dtypes
-from optserve._codec.caller_arrays import check_caller_arrays, has_same_arrays
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.sparse_rows import AnyGradients
 from optserve._engine.overrides import Overrides
 from optserve._engine.pending_step import PendingStep
-from optserve._engine.plan import PlanOptions
 from optserve._engine.shared_memory import SharedMemory
 from optserve._engine.shared_regions import SharedRegions
-from optserve._engine.step_engine import MAX_WINDOW, StepEngine
+from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
-from optserve.parameters import Pulling, as_pull
+from optserve.base_stream import BaseStepStream
+from optserve.parameters import Pulling
 
 
-class StepStream:
+class StepStream(BaseStepStream):
     """A pipelined stream of steps; see `SessionHandle.stream`. Several threads may use it.
 
     Each stream is one worker: the server applies its steps in the order in which they were
@@ -61,16 +60,10 @@ class StepStream:
         regions: SharedRegions,
         worker: Membership | None = None,
     ) -> None:
-        if not 1 <= window <= MAX_WINDOW:
-            raise ValueError(f"window is {window}, but must be from 1 to {MAX_WINDOW}")
-        self._layout, self._window = layout, window
-        self._pull = as_pull(pull, wire_dtype)
-        self._pulled = None if self._pull is None else layout.select(self._pull.tensors)
-        self._options = PlanOptions(self._pull, wire_dtype)
-        self._engine = StepEngine(connection, name, layout, regions, timeout, window, member=worker)
+        super().__init__(layout, pull, wire_dtype, window)
+        self._engine = StepEngine(connection, name, layout, regions, timeout, self._window, member=worker)
         self._gradients: Mapping[str, Array] | None = None
         self._region: SharedMemory | None = None
-        self._checked: Mapping[str, Array] | None = None  # the arrays of `into` that were checked last
 
     @property
     def gradients(self) -> Mapping[str, Array]:
@@ -114,7 +107,7 @@ class StepStream:
             TypeError: an element type is wrong.
             OptserveError: an earlier step failed, and its result was not read.
         """
-        options = self._options if not per_tensor_norms else self._options._replace(per_tensor_norms=True)
+        options = self._select_options(per_tensor_norms)
         return self._engine.submit(
             gradients, options, expected_step=expected_step, loss_scale=loss_scale, overrides=overrides
         )
@@ -151,11 +144,11 @@ class StepStream:
         """
         if timeout is not None:
             timeout = coercion.to_seconds(timeout, "timeout")
-        if into is not None and (self._checked is None or not has_same_arrays(into, self._checked)):
-            self._checked = check_caller_arrays(into, self._pulled)
+        if into is not None:
+            self._check_into(into)
         return self._engine.step(
             gradients,
-            self._options if not per_tensor_norms else self._options._replace(per_tensor_norms=True),
+            self._options if not per_tensor_norms else self._select_options(True),
             expected_step=expected_step,
             loss_scale=loss_scale,
             overrides=overrides,

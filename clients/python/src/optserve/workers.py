@@ -15,25 +15,23 @@ from optserve import coercion, errors
 from optserve._codec.caller_arrays import check_caller_arrays
 from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
-from optserve._codec.receive_buffers import ReceiveBuffers
 from optserve._codec.sparse_rows import AnyGradients
-from optserve._engine.call_pull_parameters import call_pull_parameters
 from optserve._engine.overrides import Overrides
+from optserve._engine.parameter_transfers import make_pull
 from optserve._engine.plan import PlanOptions
 from optserve._engine.shared_regions import SharedRegions
 from optserve._engine.step_engine import StepEngine
 from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
+from optserve._transport.call import Call
 from optserve._transport.connection import Connection
-from optserve._transport.retry import transfer_timeout
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.shards import Shard, ShardQueue, torch_dataset
 from optserve.spec import member_or_none
 from optserve.specs.enums import ParameterPoint, WorkerState
-from optserve.v1 import session_service_pb2 as wire
 from optserve.v1 import worker_service_pb2 as workers
 
-__all__ = ["Member", "Worker", "join_session", "list_workers"]
+__all__ = ["BaseMember", "Member", "Worker", "make_join", "make_worker_list"]
 
 RENEWALS_PER_LEASE = 3
 """Calls within one lease, if the worker makes no others: two of them may be lost."""
@@ -84,7 +82,102 @@ class Worker:
         )
 
 
-class Member:
+class BaseMember:
+    """What members with threads and with coroutines have in common: who they are, and what they send.
+
+    Args:
+        session: resource name of the session.
+        layout: of the session.
+        worker: name of the worker.
+        joined: the server's answer.
+        timeout: seconds that a call may take.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        layout: Layout,
+        worker: str,
+        joined: workers.JoinSessionResponse,
+        timeout: float,
+    ) -> None:
+        self._session, self._layout = session, layout
+        self.worker, self.epoch, self.rank = worker, joined.epoch, joined.rank
+        self.lease = joined.lease_seconds
+        self._parameters_step = joined.session.step
+        self._membership = Membership(worker, joined.epoch, joined.next_sequence)
+        self._shards = ShardQueue(session, worker, joined, timeout)
+        self._used = time.monotonic()
+        self._error: errors.OptserveError | None = None
+
+    @property
+    def parameters_step(self) -> int:
+        """The step of the parameters that this worker received last."""
+        return self._parameters_step
+
+    @property
+    def error(self) -> errors.OptserveError | None:
+        """Why the lease could not be renewed, `Fenced` for example; None while it can."""
+        return self._error
+
+    def __repr__(self) -> str:
+        return f"<Member {self.worker} of {self._session}, epoch {self.epoch}, rank {self.rank}>"
+
+    def _select_parameters(
+        self, pull: Pulling, wire_dtype: DTypeLike | None, into: Mapping[str, Array] | None
+    ) -> Pull | None:
+        """What a step pulls, once the arrays that it is to fill were checked."""
+        pulled = as_pull(pull, wire_dtype)
+        if into is not None:
+            check_caller_arrays(into, None if pulled is None else self._layout.select(pulled.tensors))
+        return pulled
+
+    def _parameters_step_of(self, stated: int | None) -> int:
+        return coercion.to_step(self._parameters_step if stated is None else stated, "parameters_step")
+
+    def _accept_result(self, result: StepResult, pulled: Pull | None) -> StepResult:
+        self._shards.record_outcome(result.outcome)
+        self._used = time.monotonic()
+        if pulled is not None:
+            self._parameters_step = result.parameters.step
+        return result
+
+    def _accept_pulled(self, values: Parameters) -> Parameters:
+        self._parameters_step = values.step
+        return values
+
+    def _make_renewal(self) -> Call[int]:
+        """The call that renews the lease; its result is the session's step."""
+        request = workers.RenewLeaseRequest(
+            session=self._session, worker=self.worker, worker_epoch=self.epoch
+        )
+        return Call(lambda stubs: stubs.workers.RenewLease, request, self._accept_renewal)
+
+    def _accept_renewal(self, answer: workers.RenewLeaseResponse) -> int:
+        self._used = time.monotonic()
+        return answer.step
+
+    def _make_leave(self) -> Call[None]:
+        request = workers.LeaveSessionRequest(
+            session=self._session, worker=self.worker, worker_epoch=self.epoch
+        )
+        return Call(lambda stubs: stubs.workers.LeaveSession, request, lambda answer: None)
+
+    @property
+    def _renewal_interval(self) -> float:
+        """Seconds between two calls, by which the lease is kept."""
+        return self.lease / RENEWALS_PER_LEASE
+
+    def _seconds_to_renewal(self) -> float:
+        return max(0.0, self._used + self._renewal_interval - time.monotonic())
+
+    def _accept_renewal_error(self, error: errors.OptserveError) -> bool:
+        """Notes why the lease could not be renewed; whether another attempt may succeed."""
+        self._error = error
+        return not isinstance(error, errors.FailedPrecondition)
+
+
+class Member(BaseMember):
     """A worker's membership in a session; made by `SessionHandle.join`.
 
     Its steps carry the epoch of the membership, and the step of the parameters that they were computed
@@ -107,31 +200,14 @@ class Member:
         worker: str,
         joined: workers.JoinSessionResponse,
     ) -> None:
-        self._connection, self._session, self._layout = connection, session, layout
-        self.worker, self.epoch, self.rank = worker, joined.epoch, joined.rank
-        self.lease = joined.lease_seconds
-        self._parameters_step = joined.session.step
-        membership = Membership(worker, joined.epoch, joined.next_sequence)
+        super().__init__(session, layout, worker, joined, connection.timeout)
+        self._connection = connection
         regions = SharedRegions(connection, session, layout, False)
-        self._engine = StepEngine(connection, session, layout, regions, connection.timeout, member=membership)
-        self._shards = ShardQueue(connection, session, worker, joined)
-        self._used = time.monotonic()
+        self._engine = StepEngine(
+            connection, session, layout, regions, connection.timeout, member=self._membership
+        )
         self._ended = threading.Event()
-        self._error: errors.OptserveError | None = None
         threading.Thread(target=self._renew_while_idle, name="optserve-lease", daemon=True).start()
-
-    @property
-    def parameters_step(self) -> int:
-        """The step of the parameters that this worker received last."""
-        return self._parameters_step
-
-    @property
-    def error(self) -> errors.OptserveError | None:
-        """Why the lease could not be renewed, `Fenced` for example; None while it can."""
-        return self._error
-
-    def __repr__(self) -> str:
-        return f"<Member {self.worker} of {self._session}, epoch {self.epoch}, rank {self.rank}>"
 
     def step(
         self,
@@ -173,10 +249,7 @@ class Member:
             OptserveError: as for `SessionHandle.step`.
         """
         timeout = coercion.to_optional(coercion.to_seconds, timeout, "timeout")
-        pulled = as_pull(pull, wire_dtype)
-        if into is not None:
-            check_caller_arrays(into, None if pulled is None else self._layout.select(pulled.tensors))
-        at = self._parameters_step if parameters_step is None else parameters_step
+        pulled = self._select_parameters(pull, wire_dtype, into)
         with self._shards.complete_with_step() as shards:
             result = self._engine.step(
                 gradients,
@@ -184,16 +257,12 @@ class Member:
                 loss_scale=loss_scale,
                 overrides=overrides,
                 example_count=coercion.to_optional(coercion.to_int, example_count, "example_count"),
-                parameters_step=coercion.to_step(at, "parameters_step"),
+                parameters_step=self._parameters_step_of(parameters_step),
                 completed_shards=shards,
                 into=into,
                 timeout=timeout,
             )
-            self._shards.record_outcome(result.outcome)
-        self._used = time.monotonic()
-        if pulled is not None:
-            self._parameters_step = result.parameters.step
-        return result
+        return self._accept_result(result, pulled)
 
     def pull(
         self,
@@ -206,7 +275,7 @@ class Member:
         timeout: float | None = None,
     ) -> Parameters:
         """Reads parameters, as `SessionHandle.pull` does; the next step is computed with them."""
-        values = pull_parameters(
+        pull = make_pull(
             self._connection,
             self._session,
             self._layout,
@@ -215,8 +284,7 @@ class Member:
             into=into,
             timeout=timeout,
         )
-        self._parameters_step = values.step
-        return values
+        return self._connection.download(pull.then(self._accept_pulled))
 
     def shards(self, *, ahead: int = 1) -> Iterator[Shard]:
         """Yields shards of the session's data plan until all are complete.
@@ -233,13 +301,12 @@ class Member:
             Fenced: this membership has ended; join again.
             FailedPrecondition: the session has no data plan.
         """
-        return self._shards.iterate(coercion.to_int(ahead, "ahead"))
+        return self._iterate_shards(coercion.to_int(ahead, "ahead"))
 
     def examples(self, *arrays: Any, ahead: int = 1) -> Iterator[Any]:
         """Yields the examples of each of `shards`: ``array[begin:end]``, a tuple for several arrays."""
         for shard in self.shards(ahead=ahead):
-            found = tuple(array[shard.begin : shard.end] for array in arrays)
-            yield found[0] if len(found) == 1 else found
+            yield shard.select(arrays)
 
     def dataset(self, *arrays: Any, ahead: int = 1) -> Any:
         """`examples` as a ``torch.utils.data.IterableDataset``.
@@ -251,7 +318,7 @@ class Member:
 
     def release_shards(self, *, timeout: float | None = None) -> None:
         """Releases the shards that are not complete, to be leased by other workers."""
-        self._shards.release(timeout)
+        return self._connection.call(self._shards.make_release(), timeout)
 
     def renew(self, *, timeout: float | None = None) -> int:
         """Renews the lease; returns the session's step.
@@ -259,20 +326,12 @@ class Member:
         Raises:
             Fenced: this membership has ended; join again.
         """
-        request = workers.RenewLeaseRequest(
-            session=self._session, worker=self.worker, worker_epoch=self.epoch
-        )
-        response = self._connection.call(self._connection.workers.RenewLease, request, timeout)
-        self._used = time.monotonic()
-        return response.step
+        return self._connection.call(self._make_renewal(), timeout)
 
     def leave(self, *, timeout: float | None = None) -> None:
         """Ends the membership; steps that wait are rejected. Does nothing if it has ended."""
         self.close()
-        request = workers.LeaveSessionRequest(
-            session=self._session, worker=self.worker, worker_epoch=self.epoch
-        )
-        self._connection.call(self._connection.workers.LeaveSession, request, timeout)
+        self._connection.call(self._make_leave(), timeout)
 
     def close(self) -> None:
         """Stops renewing the lease, and does not leave: the membership ends with the lease."""
@@ -290,18 +349,20 @@ class Member:
         else:
             self.leave()
 
+    def _iterate_shards(self, ahead: int) -> Iterator[Shard]:
+        while (shard := self._connection.call_sequence(self._shards.take(ahead))) is not None:
+            yield shard
+
     def _renew_while_idle(self) -> None:
-        interval = self.lease / RENEWALS_PER_LEASE
-        while not self._ended.wait(max(0.0, self._used + interval - time.monotonic())):
-            if time.monotonic() < self._used + interval:
+        interval = self._renewal_interval
+        while not self._ended.wait(self._seconds_to_renewal()):
+            if self._seconds_to_renewal():
                 continue
             try:
                 self.renew(timeout=max(interval, 0.1))
-            except errors.FailedPrecondition as error:
-                self._error = error
-                return
             except errors.OptserveError as error:
-                self._error = error
+                if not self._accept_renewal_error(error):
+                    return
                 self._ended.wait(interval / RENEWALS_PER_LEASE)
             except ValueError:
                 return  # the channel is closed
@@ -309,51 +370,18 @@ class Member:
                 self._error = None
 
 
-def join_session(
-    connection: Connection,
-    session: str,
-    layout: Layout,
-    worker: str,
-    lease: float | None,
-    timeout: float | None,
-) -> Member:
-    """Makes a worker a member; see `SessionHandle.join`."""
+def make_join(session: str, worker: str, lease: float | None) -> Call[workers.JoinSessionResponse]:
+    """Returns the call of `SessionHandle.join`."""
     request = workers.JoinSessionRequest(session=session, worker=worker)
     if lease is not None:
         request.lease_seconds = coercion.to_float(lease, "lease")
-    joined = connection.call(connection.workers.JoinSession, request, timeout)
-    return Member(connection, session, layout, worker, joined)
+    return Call(lambda stubs: stubs.workers.JoinSession, request, lambda answer: answer)
 
 
-def list_workers(connection: Connection, session: str, timeout: float | None) -> list[Worker]:
-    """Lists members and former members; see `SessionHandle.workers`."""
-    request = workers.ListWorkersRequest(session=session)
-    response = connection.call(connection.workers.ListWorkers, request, timeout)
-    return [Worker.from_message(message) for message in response.workers]
+def make_worker_list(session: str) -> Call[list[Worker]]:
+    """Returns the call of `SessionHandle.workers`."""
 
+    def decode(answer: workers.ListWorkersResponse) -> list[Worker]:
+        return [Worker.from_message(message) for message in answer.workers]
 
-def pull_parameters(
-    connection: Connection,
-    session: str,
-    layout: Layout,
-    pull: Pull,
-    *,
-    if_newer_than_step: int | None = None,
-    newer_than_step: int | None = None,
-    into: Mapping[str, Array] | None = None,
-    timeout: float | None = None,
-) -> Parameters:
-    """Reads parameters; arguments and errors as of `SessionHandle.pull`."""
-    if into is not None:
-        into = coercion.to_mapping(into, "into")
-        check_caller_arrays(into, layout.select(pull.tensors))
-    request = wire.PullParametersRequest(name=session, pull=pull.message(layout))
-    if if_newer_than_step is not None:
-        request.if_newer_than_step = coercion.to_int(if_newer_than_step, "if_newer_than_step")
-    if newer_than_step is not None:
-        request.newer_than_step = coercion.to_int(newer_than_step, "newer_than_step")
-    if timeout is None:
-        timeout = transfer_timeout(connection.timeout, pull.byte_count(layout))
-    return connection.run(
-        lambda left: call_pull_parameters(connection, request, left, ReceiveBuffers(), into), timeout
-    )
+    return Call(lambda stubs: stubs.workers.ListWorkers, workers.ListWorkersRequest(session=session), decode)

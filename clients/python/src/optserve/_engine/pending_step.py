@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from optserve import coercion, errors
 from optserve._codec.dtypes import to_tensor, view_bytes
@@ -16,20 +16,27 @@ from optserve.progress import Bar
 from optserve.v1 import session_service_pb2 as wire
 
 
-class Waiter(Protocol):
-    """Waits for the answers to steps."""
-
-    def wait(self, step: PendingStep, timeout: float | None) -> None:
-        """Returns when a step is settled; ``timeout`` in seconds, the waiter's own when None."""
-        ...
+class Observer(Protocol):
+    """Learns which failures callers have seen."""
 
     def on_error_raised(self, error: errors.OptserveError) -> None:
         """Called when a step's failure is raised to a caller."""
         ...
 
 
-class PendingStep:
-    """A submitted step, like a future; made by `StepStream.submit`.
+class Waiter(Observer, Protocol):
+    """Waits for the answers to steps."""
+
+    def wait(self, step: PendingStep, timeout: float | None) -> None:
+        """Returns when a step is settled; ``timeout`` in seconds, the waiter's own when None."""
+        ...
+
+
+E_co = TypeVar("E_co", bound=Observer, covariant=True)
+
+
+class SubmittedStep(Generic[E_co]):
+    """A step on its way: its messages, and its result when there is one.
 
     Args:
         engine: takes it.
@@ -61,30 +68,13 @@ class PendingStep:
     _result: StepResult | None = None
     _error: errors.OptserveError | None = None
 
-    def __init__(self, engine: Waiter, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()) -> None:
+    def __init__(self, engine: E_co, plan: Plan, gradients: Collected, rows: Sequence[Rows] = ()) -> None:
         self.plan, self.gradients = plan, gradients
         self._engine, self._rows = engine, rows
 
     def done(self) -> bool:
         """Whether the step is answered, or has failed."""
         return self.is_resolved
-
-    def result(self, timeout: float | None = None) -> StepResult:
-        """Waits for the answer; asking again gives the same.
-
-        Args:
-            timeout: seconds to wait; the stream's own when None.
-
-        Raises:
-            Unavailable: the server could not be reached again. The step stays pending: asking
-                again connects again, and it is applied once.
-            DeadlineExceeded: no answer arrived in time; the step stays pending.
-            Abandoned: an earlier step failed, and this one was not applied.
-            OptserveError: the step was refused.
-        """
-        if self._result is None:
-            self._engine.wait(self, coercion.to_optional(coercion.to_seconds, timeout, "timeout"))
-        return self.result_or_raise()
 
     def result_or_raise(self) -> StepResult:
         """Returns the result of a step that is done, or raises its error."""
@@ -136,3 +126,24 @@ class PendingStep:
         names, _ = self.plan.tensors
         self.gradients = [self.plan.region.gradients[name] for name in names], ()
         self.plan = plan
+
+
+class PendingStep(SubmittedStep[Waiter]):
+    """A submitted step, like a future; made by `StepStream.submit`."""
+
+    def result(self, timeout: float | None = None) -> StepResult:
+        """Waits for the answer; asking again gives the same.
+
+        Args:
+            timeout: seconds to wait; the stream's own when None.
+
+        Raises:
+            Unavailable: the server could not be reached again. The step stays pending: asking
+                again connects again, and it is applied once.
+            DeadlineExceeded: no answer arrived in time; the step stays pending.
+            Abandoned: an earlier step failed, and this one was not applied.
+            OptserveError: the step was refused.
+        """
+        if self._result is None:
+            self._engine.wait(self, coercion.to_optional(coercion.to_seconds, timeout, "timeout"))
+        return self.result_or_raise()

@@ -15,11 +15,10 @@ from optserve._codec.dtypes import Array
 from optserve._codec.layout import Layout
 from optserve._codec.payload import Payload
 from optserve._codec.receive_buffers import Into, ReceiveBuffers
-from optserve._engine.call_pull_parameters import call_pull_parameters
+from optserve._engine.parameter_transfers import make_pull
 from optserve._engine.plan import plan_signature
 from optserve._engine.shared_memory import SharedMemory
 from optserve._transport.connection import Connection
-from optserve._transport.retry import transfer_timeout
 from optserve.parameters import Parameters, Pull
 from optserve.specs.enums import ParameterPoint
 from optserve.v1 import session_service_pb2 as wire
@@ -143,11 +142,9 @@ class SharedRegions:
             values = targets if memory.copy_parameters_to(targets, change) else None
         if values is not None:
             return Parameters(values, step=step, point=pull.point or ParameterPoint.PARAMETERS)
-        request = wire.PullParametersRequest(name=self._name, pull=pull.message(self._layout))
-        seconds = transfer_timeout(self._connection.timeout, pull.byte_count(self._layout))
-        return self._connection.run(
-            lambda left: call_pull_parameters(self._connection, request, left, self._buffers, into), seconds
-        )
+        connection = self._connection
+        pulled = make_pull(connection, self._name, self._layout, pull, into=into, buffers=self._buffers)
+        return connection.download(pulled)
 
     def close(self) -> None:
         """Ends the use of all memory."""
@@ -176,7 +173,7 @@ class SharedRegions:
         )
         try:
             connection = self._connection
-            share = connection.sessions.ShareMemory
+            share = connection.stubs.sessions.ShareMemory
             memory = SharedMemory(share(request, timeout=timeout, metadata=connection.metadata))
         except (OSError, ValueError) as failure:
             self._disable_sharing(str(failure))

@@ -13,15 +13,17 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 from itertools import chain, count
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from optserve import errors
 from optserve._codec.chunks import CHUNK_BYTES
-from optserve._engine.pending_step import PendingStep
+from optserve._engine.pending_step import SubmittedStep
 from optserve._engine.plan import Plan
 from optserve._engine.step_result import StepResult
 from optserve.errors import Reason
 from optserve.v1 import session_service_pb2 as wire
+
+Step = TypeVar("Step", bound=SubmittedStep[Any])
 
 
 class Verdict(Enum):
@@ -49,7 +51,7 @@ class Membership(NamedTuple):
     next_sequence: int
 
 
-class StepProtocol:
+class StepProtocol(Generic[Step]):
     """Numbers steps, and stores each until it is answered.
 
     A number is used up when a step's result is known. A step that was refused gives its number to
@@ -69,8 +71,8 @@ class StepProtocol:
     """
 
     def __init__(self, member: Membership | None = None) -> None:
-        self.waiting: deque[PendingStep] = deque()
-        self.due: deque[Plan | PendingStep] = deque()
+        self.waiting: deque[Step] = deque()
+        self.due: deque[Plan | Step] = deque()
         self._gradient_ids = count(1)
         self._start_anew(member or Membership(uuid.uuid4().hex, 0, 1))
 
@@ -81,7 +83,7 @@ class StepProtocol:
         self._begun: set[int] = set()  # the upload that was begun last
         self.mark_all_unsent()
 
-    def add_step(self, step: PendingStep) -> None:
+    def add_step(self, step: Step) -> None:
         """Numbers a step, and puts it behind the others."""
         if not step.plan.options.validate_only:
             step.sequence = self._next
@@ -180,7 +182,7 @@ class StepProtocol:
             abandoned.__cause__ = error
             self.waiting.popleft().resolve(abandoned)
 
-    def withdraw_step(self, step: PendingStep) -> None:
+    def withdraw_step(self, step: Step) -> None:
         """Takes back the last step, whose caller waits no more; its number goes to the next one."""
         self.mark_all_unsent()
         self.waiting.remove(step)
@@ -205,7 +207,7 @@ class StepProtocol:
             step.sequence = sequence
         self._next = first + len(self.waiting)
 
-    def _record_unknown_outcome(self, step: PendingStep) -> None:
+    def _record_unknown_outcome(self, step: Step) -> None:
         if step.sequence != self._unknown_sequence:
             self._clear_unknown_outcome()
             self._unknown_sequence = step.sequence
@@ -217,7 +219,7 @@ class StepProtocol:
         self._unknown_gradients = {}
 
 
-def _digest_gradients(step: PendingStep) -> bytes:
+def _digest_gradients(step: SubmittedStep[Any]) -> bytes:
     """Returns a digest of the step's whole gradients."""
     digest = hashlib.blake2b(digest_size=16)
     region = step.plan.region

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from optserve.formatting import to_record
+from optserve.html_tables import render_fields, render_rows
 from optserve.parameters import Parameters
 from optserve.specs.enums import StepOutcome
 from optserve.v1 import session_service_pb2 as wire
@@ -89,3 +91,10 @@ class StepResult(_Unread):
         result._message = message  # type: ignore[misc]  # mypy does not see slots of a base
         result.parameters, result.worker = values, worker
         return result
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks; of the parameters, their names, types and shapes."""
+        columns = "name", "dtype", "shape"
+        rows = ((name, array.dtype, list(array.shape)) for name, array in self.parameters.items())
+        pulled = render_rows("", columns, rows, len(self.parameters)) if self.parameters else None
+        return render_fields("Step", {**to_record(self), "parameters": pulled})

@@ -7,56 +7,31 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
 
 from optserve import coercion, errors
-from optserve._codec.chunks import CHUNK_BYTES
 from optserve._transport import fork
+from optserve._transport.base_connection import BaseConnection
+from optserve._transport.call import Call, CallSequence, Download, Upload
 from optserve._transport.channel import Channel
 from optserve._transport.data_channel import DataChannel, NoDataConnection
 from optserve._transport.data_connection import host_and_port
-from optserve._transport.diagnosis import diagnose_connection
-from optserve._transport.grpc_channel import GrpcChannel, Metadata
+from optserve._transport.grpc_channel import GrpcChannel
 from optserve._transport.locality import is_local
-from optserve._transport.methods import StreamMethods
-from optserve._transport.retry import Deadline, Retry
-from optserve._transport.service_config import make_service_config
+from optserve._transport.retry import Deadline, Retry, transfer_timeout
+from optserve._transport.stubs import Stubs
 from optserve._transport.watchdog import Watchdog
-from optserve.v1 import (
-    capabilities_service_pb2_grpc,
-    function_service_pb2_grpc,
-    session_service_pb2_grpc,
-    worker_service_pb2_grpc,
-)
+from optserve.progress import ProgressOption
 
-Request = TypeVar("Request")
 T = TypeVar("T")
 
 _log = logging.getLogger("optserve")
 
 NO_DATA_PAUSE_S = 10.0, 640.0
 """How long no data connection is tried after one could not be made: at first, and at most."""
-
-MESSAGE_BYTES = 64 << 20
-OPTIONS = (
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    # gRPC's own retries stop silently for calls larger than this.
-    ("grpc.per_rpc_retry_buffer_size", 4 * CHUNK_BYTES),
-    # More often than balancers forget a silent connection (350 s), and less often than
-    # servers suffer by default (300 s).
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # Soon, because calls are made again soon.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A connection of one's own for every client.
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 class Closable(Protocol):
@@ -67,7 +42,7 @@ class Closable(Protocol):
         ...
 
 
-class Connection:
+class Connection(BaseConnection):
     """A gRPC channel, its stubs, and the defaults of every call.
 
     After a fork, the child gets a channel of its own.
@@ -80,67 +55,112 @@ class Connection:
         retry: how often a call is made again.
         progress: whether long transfers show a bar; None lets them decide.
         shared_memory: whether memory may be shared with a server on this host.
-        grpc_retries: whether gRPC makes reads again, if ``retry`` does not.
         data_connections: whether streams may have connections of their own beside gRPC.
 
     Attributes:
         shares_memory: whether sharing memory may succeed, as far as is known.
         data_address: host and port of data connections; None if there are none.
         watchdog: cancels the waits of streams.
+        stubs: the server's methods.
     """
 
     def __init__(
         self,
         target: str,
-        timeout: float,
+        timeout: float | None,
         token: str | None,
         credentials: grpc.ChannelCredentials | None,
-        retry: Retry,
-        progress: bool | None,
+        retry: Retry | Literal["grpc"] | None,
+        progress: ProgressOption,
         shared_memory: bool = True,
-        grpc_retries: bool = False,
         data_connections: bool = True,
     ) -> None:
-        self.timeout = timeout
-        self.retry = retry
-        self.progress = progress
-        self.shares_memory = shared_memory and is_local(target)
-        self._target, self._credentials = target, credentials
+        super().__init__(target, timeout, token, credentials, retry, progress)
+        self.shares_memory = shared_memory and is_local(self._target)
         # Over TLS, the channel's own connection is the only one that is encrypted.
-        self.data_address = host_and_port(target) if data_connections and credentials is None else None
+        beside = data_connections and credentials is None
+        self.data_address = host_and_port(self._target) if beside else None
         self._data_pause, self._no_data_until = NO_DATA_PAUSE_S[0], 0.0
-        self.metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self._options = (
-            *OPTIONS,
-            # A proxy elsewhere cannot reach a loopback address of this machine.
-            ("grpc.enable_http_proxy", int(not is_local(target))),
-            ("grpc.service_config", make_service_config(retries=grpc_retries)),
-        )
         self.watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close)
         self._closables: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._open_channel()
         fork.register_after_fork(self)
 
-    def call(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, T], request: Request, timeout: float | None = None
-    ) -> T:
+    def call(self, call: Call[T], timeout: float | None = None) -> T:
         """Makes a unary call that may be made again.
 
         Raises:
             OptserveError: it failed.
         """
-        return self.run(lambda left: method(request, timeout=left, metadata=self.metadata), timeout)
+        method = call.method(self.stubs)
+        return call.decode(
+            self.run(lambda left: method(call.request, timeout=left, metadata=self.metadata), timeout)
+        )
 
-    def sleep_while_connecting(self, seconds: float) -> None:
-        """Sleeps for some seconds between two attempts, in which gRPC connects.
+    def call_sequence(self, calls: CallSequence[T], timeout: float | None = None) -> T:
+        """Makes calls one after the other.
+
+        Args:
+            calls: the calls.
+            timeout: seconds for each of them; the default when None.
+
+        Raises:
+            OptserveError: one failed.
+        """
+        try:
+            call = next(calls)
+            while True:
+                call = calls.send(self.call(call, timeout))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def upload(self, upload: Upload[T], timeout: float | None) -> T:
+        """Sends messages, from the first one again after a break.
+
+        Raises:
+            OptserveError: the server refused, or could not be reached.
+        """
+        if timeout is None:
+            timeout = transfer_timeout(self.timeout, upload.byte_count)
+        method = upload.method(self.stubs)
+        return upload.decode(
+            self.run(lambda left: method(upload.messages(), timeout=left, metadata=self.metadata), timeout)
+        )
+
+    def download(self, download: Download[T]) -> T:
+        """Reads an answer of many messages; nothing is kept of a broken one.
+
+        Raises:
+            OptserveError: the server refused, or could not be reached.
+        """
+
+        def attempt(left: float) -> Any:
+            call = download.method(self.stubs)(download.request, timeout=left, metadata=self.metadata)
+            try:
+                with download.begin() as reception:
+                    for message in call:
+                        if (result := reception.accept(message)) is not None:
+                            return result
+                raise errors.Unavailable("the stream ended before its answer")
+            finally:
+                call.cancel()
+
+        return download.decode(self.run(attempt, download.timeout))
+
+    def pause(self, seconds: float, error: errors.OptserveError) -> None:
+        """Waits after a failed attempt.
 
         With the older poller gRPC makes progress only while a call waits: between calls that fail at once,
-        it looks after a connection every five seconds alone. So a health check waits for the connection.
+        it looks after a connection every five seconds alone. So a health check waits for the connection,
+        unless the server answered.
         """
         until = Deadline(seconds)
-        with contextlib.suppress(grpc.RpcError, ValueError):  # ValueError: the channel was closed meanwhile
-            self.health.Check(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True)
+        if error.reason is None:
+            with contextlib.suppress(grpc.RpcError, ValueError):  # ValueError: the channel was closed
+                check = self.stubs.health.Check
+                check(health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True)
         time.sleep(until.remaining())
 
     def run(self, attempt: Callable[[float], T], timeout: float | None = None) -> T:
@@ -149,23 +169,20 @@ class Connection:
         Raises:
             OptserveError: the last failure.
         """
-        deadline = Deadline(coercion.to_timeout(self.timeout, timeout))
-        return self.retry.run(attempt, deadline, self.add_error_context, self.sleep_while_connecting)
-
-    def add_error_context(self, error: errors.OptserveError, attempts: int, deadline: Deadline) -> None:
-        """Adds to an error that ends a call how long and how often the call was tried, and why it may be."""
-        if not isinstance(error, errors.Unavailable | errors.DeadlineExceeded):
-            return
-        seconds = deadline.seconds - deadline.remaining()
-        if attempts > 1:
-            error.message += f" (tried {attempts} times in {seconds:.3g} s)"
-        cause = ""
-        if isinstance(error, errors.Unavailable) and error.reason is None:
-            proxied = not is_local(self._target)
-            address = host_and_port(self._target)
-            cause = diagnose_connection(address, is_tls=self._credentials is not None, uses_proxy=proxied)
-        if cause:
-            error.message += f": {cause}"
+        deadline, count = Deadline(coercion.to_timeout(self.timeout, timeout)), 0
+        while True:
+            count += 1
+            try:
+                return attempt(deadline.remaining())
+            except grpc.RpcError as failure:
+                error = errors.from_call(failure)
+            except errors.Unavailable as unavailable:
+                error = unavailable
+            seconds = self.retry.compute_pause(count, error, deadline)
+            if seconds is None:
+                self.add_error_context(error, count, deadline)
+                raise error
+            self.pause(seconds, error)
 
     def open_steps(self, plan: bytes) -> Channel:
         """Opens a call of StepStream.
@@ -173,7 +190,7 @@ class Connection:
         Args:
             plan: the encoded message with the stream's first plan, which is sent.
         """
-        call = GrpcChannel(self.streams.step, self.metadata)
+        call = GrpcChannel(self.stubs.streams.step, self.metadata)
         if self.data_address is None or time.monotonic() < self._no_data_until:
             call.send([(plan,)])
             return call
@@ -203,20 +220,14 @@ class Connection:
 
     def after_fork(self) -> None:
         """Opens a channel of the child's own; the parent's is left alone."""
-        stubs = self.sessions, self.workers, self.streams, self.functions, self.capabilities
-        fork.keep_alive(self.channel, *stubs)
+        fork.keep_alive(self.channel, self.stubs)
         self.watchdog.after_fork()
         self._open_channel()
 
     def _open_channel(self) -> None:
         self.channel = (
-            grpc.insecure_channel(self._target, options=self._options)
+            grpc.insecure_channel(self._target, options=self.options)
             if self._credentials is None
-            else grpc.secure_channel(self._target, self._credentials, options=self._options)
+            else grpc.secure_channel(self._target, self._credentials, options=self.options)
         )
-        self.health = health_pb2_grpc.HealthStub(self.channel)
-        self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)
-        self.workers = worker_service_pb2_grpc.WorkerServiceStub(self.channel)
-        self.streams = StreamMethods(self.channel)
-        self.functions = function_service_pb2_grpc.FunctionServiceStub(self.channel)
-        self.capabilities = capabilities_service_pb2_grpc.CapabilitiesServiceStub(self.channel)
+        self.stubs = Stubs(self.channel)

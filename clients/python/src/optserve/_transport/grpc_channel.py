@@ -11,9 +11,8 @@ from typing import Any
 import grpc
 
 from optserve._transport import fork
+from optserve._transport.base_connection import Metadata
 from optserve._transport.channel import Pieces
-
-Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class GrpcChannel:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
-
-import grpc
 
 from optserve import errors
 
-T = TypeVar("T")
 BYTES_PER_SECOND = 10e6
 
 
@@ -71,58 +66,17 @@ class Retry:
         pause *= 1 - self.jitter * random.random()
         return max(pause, error.retry_after or 0.0)
 
-    def wait_before_retry(
-        self,
-        attempt: int,
-        error: errors.OptserveError,
-        deadline: Deadline,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> bool:
-        """Waits after a failed attempt, with ``sleep`` if it had no answer.
-
-        Returns:
-            Whether there is to be another attempt.
-        """
-        if not isinstance(error, errors.Unavailable) and error.retry_after is None:
-            return False
-        if self.attempts is not None and attempt >= self.attempts:
-            return False
-        pause = self.compute_delay(attempt, error)
-        if pause >= deadline.remaining():
-            return False
-        if error.reason is None:
-            sleep(pause)
-        else:  # the server answered, so there is a connection
-            time.sleep(pause)
-        return True
-
-    def run(
-        self,
-        attempt: Callable[[float], T],
-        deadline: Deadline,
-        add_context: Callable[[errors.OptserveError, int, Deadline], None],
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> T:
-        """Calls ``attempt`` with the seconds left, until it succeeds.
+    def compute_pause(self, attempt: int, error: errors.OptserveError, deadline: Deadline) -> float | None:
+        """Seconds to wait before the next attempt; None if there is to be none.
 
         Args:
-            attempt: makes the call.
+            attempt: number of the failed attempt, from 1.
+            error: its error.
             deadline: of all attempts.
-            add_context: adds to an error that no other attempt follows what is known of it.
-            sleep: waits for some seconds after an attempt that had no answer.
-
-        Raises:
-            OptserveError: the last failure.
         """
-        count = 0
-        while True:
-            count += 1
-            try:
-                return attempt(deadline.remaining())
-            except grpc.RpcError as failure:
-                error = errors.from_call(failure)
-            except errors.Unavailable as unavailable:
-                error = unavailable
-            if not self.wait_before_retry(count, error, deadline, sleep):
-                add_context(error, count, deadline)
-                raise error
+        if not isinstance(error, errors.Unavailable) and error.retry_after is None:
+            return None
+        if self.attempts is not None and attempt >= self.attempts:
+            return None
+        pause = self.compute_delay(attempt, error)
+        return pause if pause < deadline.remaining() else None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from optserve._codec.dtypes import Array
-from optserve.commands.extras import import_extra
+from optserve.extras import import_extra
 from optserve.file_access import open_to_write
 from optserve.plotting.spec_parser import LONGEST_VALUE, WrongItem
 

@@ -15,6 +15,14 @@ Run: TypeAlias = Callable[[argparse.Namespace], None]
 FILE_COMPLETION = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 """How shells complete the name of a file, in the form of shtab."""
 
+LIST_SESSIONS = "optserve completion sessions 2>/dev/null"
+SESSION_COMPLETION = {
+    "bash": "_optserve_compgen_sessions",
+    "zsh": f"($({LIST_SESSIONS}))",
+    "tcsh": "`optserve completion sessions`",
+}
+"""How shells complete the name of a session, in the form of shtab: they ask the server."""
+
 FORMS = {"object": "an object", "array": "an array of objects", "lines": "an object in each line"}
 
 
@@ -88,7 +96,7 @@ def add_connection_options(parser: argparse.ArgumentParser, default: object) -> 
 
 def add_session_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the argument that names a session."""
-    parser.add_argument("session", metavar="SESSION", help="id, or sessions/{id}")
+    complete_sessions(parser.add_argument("session", metavar="SESSION", help="id, or sessions/{id}"))
 
 
 def add_expected_step(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +125,11 @@ def complete_files(action: argparse.Action) -> None:
     """Lets shells complete an argument with names of files, if it is one."""
     if action.metavar == "FILE":
         action.complete = FILE_COMPLETION  # type: ignore[attr-defined]
+
+
+def complete_sessions(action: argparse.Action) -> None:
+    """Lets shells complete an argument with the server's sessions."""
+    action.complete = SESSION_COMPLETION  # type: ignore[attr-defined]
 
 
 def list_keys(record: Any, without: Sequence[str] = ()) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from optserve.commands.output import escape_controls
+from optserve.formatting import escape_controls
 from optserve.plotting.spec_parser import WrongItem
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from optserve import tls
 from optserve.client import Client, connect
 from optserve.commands.context_file import ContextFile, ServerSettings
+from optserve.commands.transfer_bar import make_transfer_bar
 
 DEFAULT = ServerSettings(server="localhost:50051")
 VARIABLES = {name: f"OPTSERVE_{name.upper()}" for name in ("server", "token", "ca", "certificate", "key")}
@@ -32,7 +33,13 @@ def open_client(options: argparse.Namespace, address: str | None = None) -> Clie
     if settings.tls or settings.ca or settings.certificate or settings.key:
         credentials = tls.credentials(settings.ca, settings.certificate, settings.key)
     timeout = TIMEOUT_S if options.timeout is None else options.timeout
-    return connect(settings.server or "", timeout=timeout, token=settings.token, credentials=credentials)
+    return connect(
+        settings.server or "",
+        timeout=timeout,
+        token=settings.token,
+        credentials=credentials,
+        progress=make_transfer_bar,
+    )
 
 
 def find_settings(options: argparse.Namespace) -> ServerSettings:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from optserve import errors
 from optserve.commands.command_parser import Parser, add_connection_options
-from optserve.commands.output import escape_controls
+from optserve.formatting import escape_controls
 from optserve.plotting.spec_parser import WrongItem
 
 COMMANDS = (

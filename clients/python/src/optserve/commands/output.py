@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import os
@@ -17,7 +16,8 @@ import numpy as np
 from google.protobuf import json_format
 
 from optserve._codec.layout import Layout
-from optserve.commands.extras import import_extra
+from optserve.extras import import_extra
+from optserve.formatting import escape_controls, format_field, to_record
 from optserve.spec import Spec, encode_spec
 
 NON_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -45,18 +45,14 @@ def print_record(options: argparse.Namespace, record: Mapping[str, object]) -> N
         print_json(record)
     else:
         width = max(map(len, record), default=0)
-        for name, value in record.items():
+        for name, stated in record.items():
+            value = list(stated.values()) if isinstance(stated, Layout) else stated
             print(f"{escape_controls(name):<{width}}  {format_field(name, value)}".rstrip())
 
 
 def print_json(value: object, indent: int | None = 2) -> None:
     """Prints a value as JSON; in one line if ``indent`` is None."""
     print(json.dumps(to_json(value), indent=indent, allow_nan=False), flush=indent is None)
-
-
-def to_record(value: Any, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The fields of a dataclass by name."""
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in without}
 
 
 def to_json(value: Any) -> Any:
@@ -94,7 +90,7 @@ def make_console() -> Any:
     """A console that writes to standard output.
 
     Raises:
-        RuntimeError: rich is missing.
+        ImportError: rich is missing.
     """
     console = import_extra("rich.console", "cli").Console
     return console() if sys.stdout.isatty() else console(width=PIPE_WIDTH)
@@ -104,7 +100,7 @@ def make_table(records: Iterable[Any], columns: Sequence[str], title: str | None
     """A table without lines, numbers on the right.
 
     Raises:
-        RuntimeError: rich is missing.
+        ImportError: rich is missing.
     """
     text = import_extra("rich.text", "cli").Text
     table = import_extra("rich.table", "cli").Table(box=None, pad_edge=False, title=title)
@@ -116,53 +112,3 @@ def make_table(records: Iterable[Any], columns: Sequence[str], title: str | None
     for record in mappings:
         table.add_row(*(text(format_field(name, record[name])) for name in columns))
     return table
-
-
-def format_field(name: str, value: object) -> str:
-    """A field as people read it: bytes with their unit, a session by its id."""
-    if name.endswith(("bytes", "byte_count")) and isinstance(value, int):
-        return format_bytes(value)
-    return format_value(value).removeprefix("sessions/" if name in ("name", "session") else "")
-
-
-def format_value(value: object) -> str:
-    """A value as people read it; characters that control a terminal are escaped."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.6g}"
-        case datetime():
-            return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
-        case Spec():
-            name = getattr(value, "FIELD", "") or type(value).__name__.lower()
-            return f"{name}({format_value(to_record(value))})"
-        case Mapping():
-            shown = {key: v for key, v in value.items() if v not in (None, (), {})}
-            return ", ".join(
-                f"{format_value(key) or 'default'}={_format_item(v)}" for key, v in shown.items()
-            )
-        case tuple() | list() | frozenset():
-            return ", ".join(map(_format_item, sorted(value) if isinstance(value, frozenset) else value))
-    encoded = to_json(value)
-    return format_value(encoded) if isinstance(encoded, dict | list) else escape_controls(str(encoded))
-
-
-def _format_item(value: object) -> str:
-    """A value within another one, in the notation of `optserve.plotting.spec_parser`."""
-    text = format_value(value)
-    return f"[{text}]" if isinstance(value, tuple | list | Mapping) else text
-
-
-def escape_controls(text: str) -> str:
-    """Escapes what is not printable, such as the sequences that control a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def format_bytes(count: float) -> str:
-    """A number of bytes with a binary unit."""
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    index = min(int(math.log2(max(count, 1)) // 10), len(units) - 1)
-    return f"{count / 1024**index:.4g} {units[index]}"

@@ -1,4 +1,4 @@
-"""``optserve plot``: pictures of what a server computes."""
+"""``optserve plot``: pictures of what a server computes, and of sessions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from optserve.client import Client
 from optserve.commands import command_parser as parsers
 from optserve.commands.command_parser import parse_count, parse_number
 from optserve.commands.connection import open_client
-from optserve.commands.extras import import_extra
 from optserve.commands.local_server import local_server
 from optserve.commands.output import print_record
+from optserve.extras import import_extra
 from optserve.plotting import activations, losses, optimizer_paths, schedules
 from optserve.plotting.plot_items import Item, parse_items
 from optserve.plotting.spec_parser import WrongItem
@@ -43,7 +43,8 @@ Fields follow the name that they belong to; several names share a picture.
 
 def add_to(commands: parsers.Subparsers) -> None:
     """Adds the command to a parser's subcommands."""
-    kinds = parsers.add_group(commands, "plot", "draw what a server computes, as PNG, SVG or PDF")
+    summary = "draw what a server computes, or a session, as PNG, SVG or PDF"
+    kinds = parsers.add_group(commands, "plot", summary)
     parser = _add_kind_parser(kinds, "schedule", "learning rates over steps", Schedule, draw_schedules)
     parser.add_argument("--steps", type=parse_count, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--log", action="store_true", help="a logarithmic axis for the rate")
@@ -57,6 +58,10 @@ def add_to(commands: parsers.Subparsers) -> None:
     _add_range(parser)
     parser.add_argument("--target", type=parse_number, default=0.0, metavar="T", help="default: 0")
     _add_optimizer_command(kinds)
+    summary = "draw learning rate, gradient norms and metrics of a session over its steps"
+    parser = parsers.add_command(kinds, "session", summary, run_session, keys=("session", "file"))
+    parsers.add_session_argument(parser)
+    _add_output(parser, "session")
 
 
 def _add_optimizer_command(kinds: parsers.Subparsers) -> None:
@@ -77,11 +82,15 @@ def _add_kind_parser(
     notes = f"{GRAMMAR} Names: {', '.join(family.CHOICES)}."
     parser = parsers.add_command(kinds, name, f"draw {what}", run, keys=("file",), notes=notes)
     parser.add_argument("words", nargs="+", metavar="WORD", help="a name, and its fields as FIELD=VALUE")
-    path = Path(f"{name}.png")
-    parsers.add_file_argument(parser, "-o", "--output", ends=SUFFIXES, default=path, help=f"default: {path}")
+    _add_output(parser, name)
     parser.add_argument("--serve", action="store_true", help="start a server for this picture alone")
     parser.set_defaults(draw=draw, family=family)
     return parser
+
+
+def _add_output(parser: argparse.ArgumentParser, name: str) -> None:
+    path = Path(f"{name}.png")
+    parsers.add_file_argument(parser, "-o", "--output", ends=SUFFIXES, default=path, help=f"default: {path}")
 
 
 def _add_range(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +104,8 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         WrongItem: a name, a field or a value is wrong.
         OptserveError: the server rejected a call, or could not be reached.
-        RuntimeError: matplotlib is missing, or no server can be started.
+        ImportError: matplotlib is missing.
+        RuntimeError: no server can be started.
         OSError: the picture cannot be written.
     """
     if options.serve and options.server:
@@ -107,6 +117,22 @@ def run(options: argparse.Namespace) -> None:
         figure = options.draw(client, pictures, items, options)
     pictures.save_figure(figure, options.output)
     print_record(options, {"file": options.output})
+
+
+def run_session(options: argparse.Namespace) -> None:
+    """Draws the history of a session.
+
+    Raises:
+        OptserveError: there is no such session, or the server could not be reached.
+        ImportError: matplotlib is missing.
+        OSError: the picture cannot be written.
+    """
+    pictures = import_extra("optserve.plotting.pictures", "plot", "matplotlib", "PIL")
+    with open_client(options) as client:
+        session = client.session(options.session)
+        figure = session.plot()
+    pictures.save_figure(figure, options.output)
+    print_record(options, {"session": session.name, "file": options.output})
 
 
 def draw_schedules(client: Client, pictures: Any, items: Items, options: argparse.Namespace) -> Any:

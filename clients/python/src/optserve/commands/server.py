@@ -7,8 +7,9 @@ import argparse
 from optserve.capabilities import Capabilities
 from optserve.commands.command_parser import Subparsers, add_command, add_group, list_keys
 from optserve.commands.connection import find_settings, open_client
-from optserve.commands.output import print_record, to_record
+from optserve.commands.output import print_record
 from optserve.errors import Unavailable
+from optserve.formatting import to_record
 
 KEYS = ("server", "serving", *list_keys(Capabilities, without=("algorithms",)))
 

@@ -10,8 +10,9 @@ from optserve.commands import confirmation, top, watch
 from optserve.commands.array_files import SUFFIXES, read_arrays
 from optserve.commands.command_parser import add_command, list_keys
 from optserve.commands.connection import open_client
-from optserve.commands.output import print_record, print_records, to_record
+from optserve.commands.output import print_record, print_records
 from optserve.commands.spec_options import GRAMMAR, add_spec_arguments, read_spec
+from optserve.formatting import to_record
 from optserve.parameter_init import Initialized
 from optserve.plotting.spec_parser import WrongItem, parse_spec
 from optserve.session_info import SessionInfo
@@ -43,7 +44,8 @@ def add_to(commands: parsers.Subparsers) -> None:
     add_spec_arguments(update)
     parsers.add_expected_step(update)
     remove = add_command(group, "rm", "delete sessions, with their snapshots", run_rm, keys=("deleted",))
-    remove.add_argument("words", nargs="+", metavar="SESSION", help="id, or sessions/{id}")
+    names = remove.add_argument("words", nargs="+", metavar="SESSION", help="id, or sessions/{id}")
+    parsers.complete_sessions(names)
     confirmation.add_flag(remove)
     watch.add_to(group)
     top.add_to(group)

@@ -9,7 +9,8 @@ from optserve.commands import command_parser as parsers
 from optserve.commands import confirmation
 from optserve.commands.command_parser import add_command
 from optserve.commands.connection import open_client
-from optserve.commands.output import print_record, print_records, to_record
+from optserve.commands.output import print_record, print_records
+from optserve.formatting import to_record
 from optserve.snapshots import Snapshot
 
 KEYS = parsers.list_keys(Snapshot)

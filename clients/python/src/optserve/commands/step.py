@@ -9,7 +9,8 @@ from optserve._engine.step_result import StepResult
 from optserve.commands import command_parser as parsers
 from optserve.commands.array_files import SUFFIXES, read_arrays, write_arrays
 from optserve.commands.connection import open_client
-from optserve.commands.output import print_record, to_record
+from optserve.commands.output import print_record
+from optserve.formatting import to_record
 
 KEYS = parsers.list_keys(StepResult, without=("parameters",))
 

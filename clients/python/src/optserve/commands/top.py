@@ -15,8 +15,9 @@ from typing import Any
 from optserve.client import Client
 from optserve.commands.command_parser import Subparsers, add_command, parse_count, parse_seconds
 from optserve.commands.connection import find_settings, open_client
-from optserve.commands.extras import import_extra
-from optserve.commands.output import escape_controls, make_console, make_table, print_json
+from optserve.commands.output import make_console, make_table, print_json
+from optserve.extras import import_extra
+from optserve.formatting import escape_controls
 from optserve.session_info import SessionInfo
 
 SUMMARY = ("name", "step", "optimizer", "parameter_count", "resident_bytes", "skipped", "ready", "created")

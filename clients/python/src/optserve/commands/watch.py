@@ -10,7 +10,8 @@ from optserve import events
 from optserve._engine.step_result import StepResult
 from optserve.commands.command_parser import Subparsers, add_command, add_session_argument, parse_count
 from optserve.commands.connection import open_client
-from optserve.commands.output import format_field, print_json, to_record
+from optserve.commands.output import print_json
+from optserve.formatting import format_field, to_record
 from optserve.metrics import MetricsReport
 
 KEYS = ("time", "kind", "dropped")

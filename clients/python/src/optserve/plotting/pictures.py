@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from optserve.plotting.activations import ActivationCurve
+from optserve.plotting.history_figure import PALETTE
 from optserve.plotting.losses import LossCurve
 from optserve.plotting.optimizer_paths import Path
 from optserve.plotting.schedules import ScheduleCurve
@@ -29,8 +30,6 @@ LABEL_WIDTH = 100
 LEAST_DESCENT = 1e-12
 """Least distance from the minimum's value that is drawn; what is less lies on this line."""
 Color: TypeAlias = str | tuple[float, float, float, float]
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 
 def save_figure(figure: Figure, path: FilePath) -> None:

@@ -13,6 +13,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from optserve import coercion
+from optserve.formatting import to_record
+from optserve.html_tables import render_fields
 from optserve.specs import enums
 
 T = TypeVar("T")
@@ -106,6 +108,10 @@ class Spec(metaclass=SpecType):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, convert_field_value(field, value, f"{cls.__name__}.{name}"))
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return render_fields(type(self).__name__, to_record(self))
 
     @classmethod
     def of(cls, value: object, name: str) -> Self:

@@ -15,7 +15,7 @@ def import_extra(module: str, extra: str, *needs: str) -> ModuleType:
         needs: packages of the extra that the module imports; its own when there are none.
 
     Raises:
-        RuntimeError: one of them is missing; the message names the extra.
+        ImportError: one of them is missing; the message names the extra.
     """
     packages = needs or (module.split(".")[0],)
     try:
@@ -23,4 +23,4 @@ def import_extra(module: str, extra: str, *needs: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in packages:
             raise
-        raise RuntimeError(f"this needs {packages[0]}: pip install 'optserve[{extra}]'") from error
+        raise ImportError(f"this needs {packages[0]}: pip install 'optserve[{extra}]'") from error

@@ -429,9 +429,11 @@ async def _creation(session_id: str) -> AsyncIterator[None]:
         lock.release()
 
 
-def _make_left_check(asked: Request) -> Callable[[], None] | None:
-    """What ends long work whose client has left; None if a repeat of the request may ask for its result."""
-    return None if asked.key else calls.make_left_check()
+def _make_left_check(asked: Request) -> Callable[[], None]:
+    """What ends work whose client has left: at once, or later if a repeat may ask for its result."""
+    if not asked.key:
+        return calls.make_left_check()
+    return calls.current_namespace().requests.audiences[asked.key].check
 
 
 def _decode_create_request(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:

@@ -119,7 +119,7 @@ class Snapshots:
         request: pb.ForkSessionRequest,
         new_id: str,
         keep: Callable[[Session], object],
-        check: Callable[[], None] | None,
+        check: Callable[[], None],
     ) -> Message:
         """Makes a session that begins as another one is or was."""
         store.choose_id(new_id)  # another call may have been quicker
@@ -161,7 +161,7 @@ class Snapshots:
         new_id: str,
         data: npt.NDArray[np.uint8],
         keep: Callable[[Session], object],
-        check: Callable[[], None] | None,
+        check: Callable[[], None],
     ) -> Message:
         """Creates a session from uploaded bytes."""
         store.choose_id(new_id)  # another call may have been quicker

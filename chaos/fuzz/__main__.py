@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from chaos.fuzz.campaign import run
-from chaos.fuzz.findings import Findings
+from chaos.fuzz.findings import MAX_SHED_SHARE, Findings
 from tests.support.server import running_server
 
 MOST_GROWTH = 48 << 20
@@ -44,9 +44,11 @@ def main() -> int:
     print("descriptors {} before, {} at the end".format(*found.descriptors))
     for text in found.wrong[:20]:
         print(f"WRONG: {text}")
+    shed = found.shed > found.messages * MAX_SHED_SHARE
+    print(f"{found.shed} calls cancelled by gRPC itself{': TOO MANY' if shed else ''}")
     flat = found.memory[1] - found.memory[0] < MOST_GROWTH
     print(f"{len(found.wrong)} wrong answers")
-    return int(bool(found.wrong) or not flat or stopped != 0)
+    return int(bool(found.wrong) or shed or not flat or stopped != 0)
 
 
 def table(found: Findings) -> str:

@@ -207,14 +207,10 @@ def _sample(server: RunningServer, over: threading.Event, samples: list[int]) ->
 
 
 def _conclude(direct: Client, trainees: Sequence[Trainee], found: Findings) -> None:
-    """Compares every session as it is in the end, and adds up."""
-    for ledger in {id(trainee.ledger): trainee.ledger for trainee in trainees}.values():
-        ledger.close(export(direct, ledger.name))
-        found.wrong += ledger.wrong
-        found.steps += ledger.steps
-        found.compared += ledger.compared
-        if ledger.spec.durability.mode == DurabilityMode.DURABILITY_MODE_JOURNAL:
-            found.journaled += ledger.steps
+    """Compares every session as it is in the end, and adds up.
+
+    Clients that ended come first: a session that one of them stepped may have a step without an answer.
+    """
     for number, trainee in enumerate(trainees):
         if trainee.failure is not None:
             found.wrong.append(f"client {number} ended: {trainee.failure!r}")
@@ -224,3 +220,10 @@ def _conclude(direct: Client, trainees: Sequence[Trainee], found: Findings) -> N
         found.replayed += trainee.replayed
         found.repeats += trainee.repeats
         found.stall = max(found.stall, trainee.stall)
+    for ledger in {id(trainee.ledger): trainee.ledger for trainee in trainees}.values():
+        ledger.close(export(direct, ledger.name))
+        found.wrong += ledger.wrong
+        found.steps += ledger.steps
+        found.compared += ledger.compared
+        if ledger.spec.durability.mode == DurabilityMode.DURABILITY_MODE_JOURNAL:
+            found.journaled += ledger.steps

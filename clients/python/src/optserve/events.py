@@ -11,6 +11,7 @@ import grpc
 from optserve import errors
 from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
+from optserve._transport.retry import Deadline
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters
 from optserve.session_info import SessionInfo
@@ -20,7 +21,7 @@ from optserve.workers import Worker
 
 @dataclass(frozen=True)
 class Began:
-    """The first event: the session at that moment."""
+    """The first event, also after a lost connection: the session at that moment."""
 
     session: SessionInfo
 
@@ -77,7 +78,8 @@ class Event:
     Attributes:
         time: when it happened, in UTC.
         what: the event; a `StepResult` for a step, a `MetricsReport` for a report.
-        dropped: number of events before it that were dropped, because they were not read in time.
+        dropped: number of events before it that were dropped, because they were not read in time; for a
+            `Began` after a lost connection, the steps that were taken meanwhile.
     """
 
     time: datetime
@@ -88,21 +90,52 @@ class Event:
 def watch(connection: Connection, name: str) -> Iterator[Event]:
     """Yields the events of a session until it is deleted. Closing the iterator ends the watch.
 
+    If the connection is lost, the session is watched again, with attempts until the connection's time-out.
+    The events after that begin with a further `Began`, whose ``dropped`` counts the steps that were taken
+    meanwhile; other events of that time are lost.
+
     Raises:
-        NotFound: there is no such session.
-        Unavailable: the connection was lost, or the server is shutting down; watch again.
+        NotFound: there is no such session, or not any more.
+        Unavailable: the server could not be reached again.
     """
-    request = wire.WatchSessionRequest(name=name)
-    call = connection.sessions.WatchSession(request, metadata=connection.metadata)
-    try:
-        for message in call:
-            what = _decode_event(message)
-            if what is not None:
-                yield Event(message.time.ToDatetime(tzinfo=UTC), what, message.dropped)
-    except grpc.RpcError as failure:
-        raise errors.from_call(failure) from None
-    finally:
-        call.cancel()
+    step, failures, deadline = None, 0, Deadline(connection.timeout)
+    while True:
+        call = connection.sessions.WatchSession(
+            wire.WatchSessionRequest(name=name), metadata=connection.metadata
+        )
+        try:
+            for message in call:
+                failures = 0
+                what, dropped = _decode_event(message), message.dropped
+                if isinstance(what, Began) and step is not None:
+                    dropped += max(0, what.session.step - step)
+                step = _step_after(what, step)
+                if what is not None:
+                    yield Event(message.time.ToDatetime(tzinfo=UTC), what, dropped)
+            return
+        except grpc.RpcError as failure:
+            error = errors.from_call(failure)
+        finally:
+            call.cancel()
+        if not failures:
+            deadline = Deadline(connection.timeout)
+        failures += 1
+        if not connection.retry.wait_before_retry(
+            failures, error, deadline, connection.sleep_while_connecting
+        ):
+            connection.add_error_context(error, failures, deadline)
+            raise error
+
+
+def _step_after(what: What | None, step: int | None) -> int | None:
+    """The session's step after an event, given that before it."""
+    match what:
+        case Began() | Updated():
+            return what.session.step
+        case StepResult() | Pushed():
+            return what.step
+        case _:
+            return step
 
 
 def _decode_event(message: wire.WatchSessionResponse) -> What | None:

@@ -380,9 +380,12 @@ class SessionHandle:
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.
 
+        If the connection is lost, the session is watched again. The events after that begin with a further
+        `events.Began`, whose ``dropped`` counts the steps that were taken meanwhile.
+
         Raises:
-            NotFound: there is no such session.
-            Unavailable: the connection was lost, or the server is shutting down; watch again.
+            NotFound: there is no such session, or not any more.
+            Unavailable: the server could not be reached again within the client's time-out.
         """
         return watch(self._connection, self.name)
 

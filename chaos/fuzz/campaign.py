@@ -172,7 +172,8 @@ async def _all(door: Door, random: Random, found: Findings) -> None:
                 await work
             except aio.AioRpcError as error:
                 # A visit whose call was cancelled before its server had seen it.
-                if error.code() is not grpc.StatusCode.CANCELLED and SENDING_FAILED not in str(error.details()):
+                is_cancelled = error.code() is grpc.StatusCode.CANCELLED
+                if not is_cancelled and SENDING_FAILED not in str(error.details()):
                     raise
                 found.shed += 1
 

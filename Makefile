@@ -97,7 +97,7 @@ conformance-sources: $(FRAMEWORKS_VENV)/.made $(FLOWER_VENV)/.made ## Run the fr
 	$(FRAMEWORKS_PY) -m tests.service.coordination.flower_rounds $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.test ## Send a server 100,000 malformed and hostile messages (ARGS="--seed 2")
+fuzz: $(VENV)/.fuzz ## Send a server 300,000 hostile messages, and fuzz parsers with coverage (ARGS="--seed 2 --runs 1000")
 	$(PY) -m chaos.fuzz $(ARGS)
 
 .PHONY: soak
@@ -396,6 +396,11 @@ $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 
 $(VENV)/.browser: $(VENV)/.test requirements/browser.txt
 	$(PIP) -r requirements/browser.txt
+	@touch $@
+
+# atheris has wheels for Linux on x86-64, for some versions of Python.
+$(VENV)/.fuzz: $(VENV)/.test requirements/fuzz.txt
+	$(PIP) -r requirements/fuzz.txt
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.demo requirements/docs.txt

@@ -1,4 +1,4 @@
-"""``make fuzz``: 100,000 hostile messages, and a table of what was answered."""
+"""``make fuzz``: 300,000 hostile messages, a table of what was answered, and parsers fuzzed with coverage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 from chaos.fuzz.campaign import run
-from chaos.fuzz.findings import Findings
+from chaos.fuzz.coverage import PARSERS, fuzz_parser
+from chaos.fuzz.findings import MAX_SHED_SHARE, Findings
 from tests.support.server import running_server
 
 MOST_GROWTH = 48 << 20
@@ -27,7 +28,8 @@ LIMITS: dict[str, Any] = {
 def main() -> int:
     """Prints what was found; returns 1 if that may not be."""
     parser = argparse.ArgumentParser(prog="python -m chaos.fuzz", description=__doc__)
-    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--messages", type=int, default=300_000)
+    parser.add_argument("--runs", type=int, default=100_000, help="inputs of each parser; 0 for no parsers")
     parser.add_argument("--seed", type=int, default=1)
     stated = parser.parse_args()
     began = time.monotonic()
@@ -44,9 +46,14 @@ def main() -> int:
     print("descriptors {} before, {} at the end".format(*found.descriptors))
     for text in found.wrong[:20]:
         print(f"WRONG: {text}")
+    shed = found.shed > found.messages * MAX_SHED_SHARE
+    print(f"{found.shed} calls cancelled by gRPC itself{': TOO MANY' if shed else ''}")
     flat = found.memory[1] - found.memory[0] < MOST_GROWTH
-    print(f"{len(found.wrong)} wrong answers")
-    return int(bool(found.wrong) or not flat or stopped != 0)
+    print(f"{len(found.wrong)} wrong answers", flush=True)
+    rejected = [fuzz_parser(name, stated.runs, stated.seed) for name in PARSERS] if stated.runs else []
+    for name, text in zip(PARSERS, rejected, strict=False):
+        print(f"parser {name:12} {stated.runs:7} inputs with coverage feedback {text or 'without a finding'}")
+    return int(any(rejected) or bool(found.wrong) or shed or not flat or stopped != 0)
 
 
 def table(found: Findings) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable
 from random import Random
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from chaos.fuzz.connections import Door, any_visit, patient
-from chaos.fuzz.findings import EXPECTED, SECONDS, Findings
+from chaos.fuzz.findings import EXPECTED, SECONDS, SENDING_FAILED, Findings
 from chaos.fuzz.hostile import MAY_WAIT, SENTINEL, HostileCall, any_call
 from chaos.fuzz.requests import IMPORTED, SESSIONS, create
 from chaos.hostile_peers import hostile_peers
@@ -33,6 +34,9 @@ IN_FLIGHT = 24
 
 LONGEST_CAMPAIGN = 24 * 3600.0
 """Bound, in seconds, on the honest client's stream."""
+
+PAUSE_S = 0.02
+"""Pause between two steps of the honest client's stream."""
 
 CALLS, VISITS = 160, 40
 """Hostile calls between two looks at the honest client, and hostile users of data connections."""
@@ -55,16 +59,18 @@ async def run(server: RunningServer, messages: int, seed: int) -> Findings:
         async with aio.insecure_channel(server.address, options) as channel:
             door = Door(channel, *stream.data_address, found)
             patience = asyncio.create_task(patient(door, random))
+            over = threading.Event()
+            stepping = asyncio.create_task(asyncio.to_thread(stream.step_until, over))
             warm = 0
-            while found.messages < messages:
-                steps = asyncio.create_task(asyncio.to_thread(stream.steps, 25))
+            while found.messages < messages and not stepping.done():
                 await _all(door, random, found)
                 await _revive(channel, random)
                 await _use_imported(channel, found)
-                await steps
                 found.steps += sum(honest.step() for _ in range(5))
                 if not warm and found.messages >= messages // 5:
                     warm = resident(server.process.pid)
+            over.set()
+            await stepping
             await asyncio.to_thread(attack.close)
             patience.cancel()  # which a long campaign is not in time for
             with contextlib.suppress(asyncio.CancelledError):
@@ -128,11 +134,13 @@ class HonestStream:
         plan = pb.StepPlan(session="sessions/guarded", pull=pb.PullOptions())
         self._stream.go_over().plan(pb.StepStreamRequest(plan=plan))
         self.taken, self.slowest = 0, 0.0
-        self.steps(1)
 
-    def steps(self, count: int) -> None:
-        """Takes steps, and compares each with the model's, bit by bit."""
-        for _ in range(count):
+    def step_until(self, over: threading.Event) -> None:
+        """Takes steps, and compares each with the model's, bit by bit.
+
+        They go on while others wait: a stream that is silent for long is ended.
+        """
+        while not over.wait(PAUSE_S):
             gradient, began = self._random.standard_normal(16).astype(np.float32), time.monotonic()
             self._stream.send(*step_messages(gradient.tobytes()))
             answer = self._stream.answer()
@@ -160,7 +168,14 @@ async def _all(door: Door, random: Random, found: Findings) -> None:
 
     async def one(work: Awaitable[None]) -> None:
         async with room:
-            await work
+            try:
+                await work
+            except aio.AioRpcError as error:
+                # A visit whose call was cancelled before its server had seen it.
+                is_cancelled = error.code() is grpc.StatusCode.CANCELLED
+                if not is_cancelled and SENDING_FAILED not in str(error.details()):
+                    raise
+                found.shed += 1
 
     await asyncio.gather(*(one(work) for work in works))
 
@@ -191,7 +206,7 @@ async def _make(channel: aio.Channel, call: HostileCall, found: Findings) -> Non
         also.add(grpc.StatusCode.DEADLINE_EXCEEDED)
     if call.method.endswith("NoSuchMethod"):
         also.add(grpc.StatusCode.UNIMPLEMENTED)
-    told = f"{text} {await going.trailing_metadata() if code in EXPECTED else ''}"
+    told = f"{text} {await going.trailing_metadata() if code in EXPECTED or code.name == 'CANCELLED' else ''}"
     found.judge(call.kind, code, told, also, f"{call.messages!r:.2000} to {call.method}")
 
 

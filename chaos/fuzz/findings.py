@@ -34,12 +34,18 @@ SENDING_FAILED = "Internal error from Core"
 """This client's own word where the server had ended the stream while it was still sending."""
 
 
+MAX_SHED_SHARE = 1e-4
+"""Of the calls, that gRPC may cancel itself. It does so without a reason when hostile peers have begun more
+calls than it holds for the server."""
+
+
 @dataclass
 class Findings:
     """What a campaign found.
 
     Attributes:
         messages: how many were sent.
+        shed: calls that gRPC cancelled itself.
         codes: answers by kind and code.
         wrong: descriptions of answers that may not be.
         memory: resident bytes of the server after a fifth of the calls, and at the end.
@@ -51,6 +57,7 @@ class Findings:
     """
 
     messages: int = 0
+    shed: int = 0
     codes: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     memory: tuple[int, int] = (0, 0)
@@ -76,5 +83,8 @@ class Findings:
             self.codes[kind, "ended while sending"] += 1
             return
         self.codes[kind, code.name] += 1
+        if code is grpc.StatusCode.CANCELLED and code not in also and "request-id" not in str(told):
+            self.shed += 1
+            return
         if code not in EXPECTED | also or INTERNAL_TEXT.search(str(told)):
             self.wrong.append(f"{kind}: {code.name} {told} for {sent:.2000}")

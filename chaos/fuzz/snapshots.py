@@ -34,7 +34,9 @@ from optserve_server.state.step_result import StepOptions
 from optserve_server.storage import snapshot
 from optserve_server.wire.specifications.spec_text import SPEC_TEXT
 
-_LENGTH = struct.Struct("<Q")
+LENGTH = struct.Struct("<Q")
+"""Length of a snapshot's header, with which it begins."""
+
 _JUNK: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 3, 2**31, 2**63, 2**64, 10**400, 0.5, float("nan"), float("inf"), 1e308,
     "", "x", "w", "\x00", "\ud800", "9" * 400, "1970-01-01T00:00:00", "9999-12-31T23:59:59-23:59",
@@ -89,13 +91,17 @@ def templates() -> tuple[bytes, ...]:
     return tuple(made)
 
 
+def split_template(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of a snapshot, and the tensors' bytes without the checksums."""
+    (length,) = LENGTH.unpack_from(data)
+    start = LENGTH.size + length
+    header = json.loads(data[LENGTH.size : start])
+    return header, data[start : start + header["checksums"]["data_offsets"][0]]
+
+
 def mutate_snapshot(random: Random) -> bytes:
     """A snapshot that was changed in one to three places; its checksums are valid."""
-    data = random.choice(templates())
-    (length,) = _LENGTH.unpack_from(data)
-    start = _LENGTH.size + length
-    header = json.loads(data[_LENGTH.size : start])
-    tensors = data[start : start + header["checksums"]["data_offsets"][0]]
+    header, tensors = split_template(random.choice(templates()))
     metadata = header["__metadata__"]
     metadata["optserve"] = facts = json.loads(metadata["optserve"])
     metadata["spec"] = spec = json.loads(metadata["spec"])
@@ -143,7 +149,7 @@ def _seal(header: dict[str, Any], tensors: bytes) -> bytes:
     """A file with that header, whose checksums are valid if the header still has a place for them."""
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    head = _LENGTH.pack(len(text)) + text
+    head = LENGTH.pack(len(text)) + text
     digests = [xxhash.xxh3_128_digest(head)]
     try:
         spans = sorted(

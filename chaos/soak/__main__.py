@@ -84,7 +84,7 @@ def lines(found: Findings) -> Iterator[str]:
     for kind, count in sorted(found.attacks.items()):
         yield f"{count:9}  attacks: {kind}"
     calm, attacked = (1000 * seconds for seconds in found.p99)
-    yield f"{calm:9.1f}  ms, p99 of an honest client's steps before the attacks"
+    yield f"{calm:9.1f}  ms, p99 of an honest client's steps without attacks"
     yield f"{attacked:9.1f}  ms during them{'' if is_fast(found) else ': TOO MUCH'}"
     for kind, count in sorted(found.faults.items()):
         yield f"{count:9}  faults: {kind}"

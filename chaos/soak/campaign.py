@@ -36,14 +36,22 @@ LONGEST_FAULT = 5.0
 HOSTILE_SHARE = 0.2
 """Of hostile peers among all clients."""
 
-CALM_SHARE = 1 / 6
-"""Of the time, before hostile peers attack."""
+CALM_SHARE = 1 / 4
+"""Of the time, without hostile peers."""
+
+CYCLE_SECONDS, MAX_CYCLES = 20.0, 10
+"""Length of a calm phase with the attacks that follow it, at least, and how many there are at most.
+
+Both kinds of phases alternate, because a machine is not equally fast all the time."""
 
 SAMPLE = 0.25
 """Seconds between two looks at the server's memory."""
 
 FORWARDED = "127.0.0.2"
 """Where the server's own two ports are forwarded: clients see no other port, and use both."""
+
+Span = tuple[float, float]
+"""Beginning and end of a phase, by the monotonic clock."""
 
 OPTIMIZERS = ("adam", "momentum", "adagrad", "rmsprop")
 
@@ -65,7 +73,7 @@ class Findings:
         stall: the longest that a client waited for the answer to a step, in seconds.
         memory: median resident bytes of the server in the third fifth, and in the last.
         attacks: of hostile peers, by kind.
-        p99: of an honest client's steps beside the others, in seconds: before the attacks, and during them.
+        p99: of an honest client's steps beside the others, in seconds: without attacks, and during them.
         wrong: what may not be, for people.
     """
 
@@ -90,7 +98,7 @@ def soak(
 ) -> Findings:
     """Trains over a failing network, half of the clients with data connections where they use them.
 
-    After a sixth of the time hostile peers attack the server itself.
+    For three quarters of the time, in several phases, hostile peers attack the server itself.
 
     Args:
         server: with a data directory.
@@ -112,12 +120,16 @@ def soak(
         direct.create(VALUES, session_id="soak-probe")
         peers = round(clients * hostile / (1 - hostile))
         with running_probe(server.address, "sessions/soak-probe") as probe:
-            calm = time.monotonic()
-            weather.run(calm + seconds * CALM_SHARE)
-            attacked = time.monotonic()
-            with hostile_peers(server.address, peers, seed, trainees[1].ledger.name) as found.attacks:
-                weather.run(began + seconds)
-        found.p99 = probe.p99(calm, attacked), probe.p99(attacked, began + seconds)
+            calm, attacked = list[Span](), list[Span]()
+            cycles = max(1, min(MAX_CYCLES, int(seconds / CYCLE_SECONDS)))
+            for cycle in range(cycles):
+                calm.append(_run_phase(weather, seconds / cycles * CALM_SHARE))
+                with hostile_peers(
+                    server.address, peers, seed + cycle * peers, trainees[1].ledger.name
+                ) as attacks:
+                    attacked.append(_run_phase(weather, seconds / cycles * (1 - CALM_SHARE)))
+                found.attacks += attacks
+        found.p99 = probe.p99(calm), probe.p99(attacked)
         if not probe.steps:
             found.wrong.append("the honest client without faults ended")
         over.set()
@@ -131,6 +143,12 @@ def soak(
         _conclude(direct, trainees, found)
     found.wrong += [f"logged: {line}" for line in server.log() if line["level"] in ("error", "critical")]
     return found
+
+
+def _run_phase(weather: Weather, seconds: float) -> Span:
+    began = time.monotonic()
+    weather.run(began + seconds)
+    return began, time.monotonic()
 
 
 @contextlib.contextmanager
@@ -189,14 +207,10 @@ def _sample(server: RunningServer, over: threading.Event, samples: list[int]) ->
 
 
 def _conclude(direct: Client, trainees: Sequence[Trainee], found: Findings) -> None:
-    """Compares every session as it is in the end, and adds up."""
-    for ledger in {id(trainee.ledger): trainee.ledger for trainee in trainees}.values():
-        ledger.close(export(direct, ledger.name))
-        found.wrong += ledger.wrong
-        found.steps += ledger.steps
-        found.compared += ledger.compared
-        if ledger.spec.durability.mode == DurabilityMode.DURABILITY_MODE_JOURNAL:
-            found.journaled += ledger.steps
+    """Compares every session as it is in the end, and adds up.
+
+    Clients that ended come first: a session that one of them stepped may have a step without an answer.
+    """
     for number, trainee in enumerate(trainees):
         if trainee.failure is not None:
             found.wrong.append(f"client {number} ended: {trainee.failure!r}")
@@ -206,3 +220,10 @@ def _conclude(direct: Client, trainees: Sequence[Trainee], found: Findings) -> N
         found.replayed += trainee.replayed
         found.repeats += trainee.repeats
         found.stall = max(found.stall, trainee.stall)
+    for ledger in {id(trainee.ledger): trainee.ledger for trainee in trainees}.values():
+        ledger.close(export(direct, ledger.name))
+        found.wrong += ledger.wrong
+        found.steps += ledger.steps
+        found.compared += ledger.compared
+        if ledger.spec.durability.mode == DurabilityMode.DURABILITY_MODE_JOURNAL:
+            found.journaled += ledger.steps

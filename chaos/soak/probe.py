@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -36,9 +36,13 @@ class Probe:
     def __init__(self) -> None:
         self.steps: list[tuple[float, float]] = []
 
-    def p99(self, begin: float, end: float) -> float:
-        """The 99th percentile of the steps that began within a time, in seconds; infinity for none."""
-        taken = [seconds for at, seconds in self.steps if begin <= at < end]
+    def p99(self, spans: Sequence[tuple[float, float]]) -> float:
+        """The 99th percentile of the steps that began within spans of time, in seconds; infinity for none.
+
+        Args:
+            spans: beginning and end of each, by the monotonic clock.
+        """
+        taken = [seconds for at, seconds in self.steps if any(begin <= at < end for begin, end in spans)]
         return float(np.quantile(taken, 0.99)) if taken else float("inf")
 
 

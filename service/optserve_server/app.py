@@ -22,6 +22,7 @@ from optserve_server.durability.recovery import Recovery
 from optserve_server.operations.http_server import HttpServer, Page
 from optserve_server.operations.operator_pages import make_operator_pages
 from optserve_server.resources.budget import Budget
+from optserve_server.resources.descriptors import OPERATIONS_RESERVE, STORAGE_RESERVE
 from optserve_server.resources.garbage import defer_full_collections
 from optserve_server.resources.memory import memory_limit
 from optserve_server.rpc.authentication.identity import Identities
@@ -56,6 +57,9 @@ _PEER_CONNECTIONS = 1024
 
 _DATA_CONNECTIONS_SHARE = 0.125
 """The same for data connections; what is left is for files and the pages for operators."""
+
+_STORAGE_DESCRIPTORS, _OPERATIONS_DESCRIPTORS = 8, 4
+"""File descriptors that are held for the journal and snapshots, and for the port for operators."""
 
 _MAX_DESCRIPTORS = 1 << 20
 """File descriptors beyond which a server needs no more, whatever the system allows."""
@@ -108,6 +112,8 @@ async def serve(settings: Settings) -> None:
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _raise_descriptor_limit()
+    STORAGE_RESERVE.hold(_STORAGE_DESCRIPTORS)
+    OPERATIONS_RESERVE.hold(_OPERATIONS_DESCRIPTORS)
     listening = build_listening(settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,18 +144,20 @@ async def _end_busy_process() -> None:
     session may take minutes. What was acknowledged is durable, and nothing else is left to do.
     """
     until = time.monotonic() + _LAST_WORK_S
+    ending = asyncio.create_task(asyncio.get_running_loop().shutdown_default_executor())
     while busy := _list_worker_threads():
         if time.monotonic() > until:
             _log.warning("stopped with work in threads", extra={"facts": {"threads": busy}})
             logging.shutdown()
             os._exit(0)
         await asyncio.sleep(_LAST_WORK_S / 10)
+    await ending
 
 
 def _list_worker_threads() -> list[str]:
     """Names of the threads of the pools that are still at work; idle ones have ended by themselves."""
     names = (thread.name for thread in threading.enumerate())
-    return [name for name in names if name.startswith(("step", "create", "storage"))]
+    return [name for name in names if name.startswith(("step", "create", "storage", "asyncio"))]
 
 
 def _make_tracer(settings: Settings) -> OpenTelemetryTracer | None:

@@ -12,6 +12,7 @@ import pytest
 
 from optserve.v1 import capabilities_service_pb2 as capabilities
 from optserve.v1 import function_service_pb2 as pb
+from optserve.v1 import tensor_pb2
 from optserve.v1.convention_pb2 import CONVENTION_KERAS, CONVENTION_LECTURE, CONVENTION_TORCH
 from optserve.v1.error_reason_pb2 import ErrorReason
 from optserve.v1.loss_spec_pb2 import LOSS_REDUCTION_NONE, LOSS_REDUCTION_SUM_OVER_BATCH_SIZE
@@ -99,6 +100,23 @@ def test_a_large_activation_leaves_the_event_loop(client: Client) -> None:
     request = pb.ComputeActivationRequest(input=tensor(x))
     request.activation.tanh.SetInParent()
     assert array(client.functions.ComputeActivation(request, timeout=20).output) == pytest.approx(np.tanh(x))
+
+
+def test_an_empty_tensor_asks_for_no_memory(client: Client) -> None:
+    """Sums over an empty dimension have as many elements as the other dimensions."""
+    empty = Tensor(dtype=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1 << 31, 0])
+    loss = pb.ComputeLossRequest(prediction=empty, target=empty, per_example=True)
+    loss.loss.mean_squared_error.SetInParent()
+    with expect_refusal() as told:
+        client.functions.ComputeLoss(loss)
+    assert (told.reason, told.fields) == ("LIMIT_EXCEEDED", ["prediction.shape"])
+    activation = pb.ComputeActivationRequest(input=empty)
+    activation.activation.softmax.SetInParent()
+    with expect_refusal() as told:
+        client.functions.ComputeActivation(activation)
+    assert (told.reason, told.fields) == ("LIMIT_EXCEEDED", ["input.shape"])
+    activation.input.shape[:] = [1 << 20, 0]
+    assert list(client.functions.ComputeActivation(activation).output.shape) == [1 << 20, 0]
 
 
 def test_a_slope_comes_with_its_gradient(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import socket
 import threading
 import time
@@ -11,18 +12,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
 from optserve.v1 import session_service_pb2 as pb
 from optserve_server.rpc.authentication import tokens
 from optserve_server.rpc.middleware.admission import MAX_HEALTH_CALLS
+from tests.integration import exhausted_server
 from tests.integration.client import Client, expect_refusal
 from tests.integration.few_descriptors_server import LIMIT
 from tests.integration.test_operations import page, samples
 from tests.support.http2 import CANCEL, DATA, END_STREAM, RST_STREAM, Http2, call_headers, frame, message
 from tests.support.server import RunningServer, running_server
-from tests.support.watching import resident, wait_until
+from tests.support.watching import descriptors_of, resident, wait_until
 
 VALUES = {"w": np.ones(4, np.float32)}
 STEP, LIST = "/optserve.v1.SessionService/Step", "/optserve.v1.SessionService/ListSessions"
@@ -270,6 +273,30 @@ def test_connections_leave_descriptors_for_the_journal_and_the_pages(tmp_path: P
         assert found["optserve_max_descriptors", ""] == LIMIT
         assert LIMIT // 8 < found["optserve_connections", "kind=grpc"] <= LIMIT // 4
         assert found["optserve_open_descriptors", ""] < LIMIT * 5 // 8
+
+
+def test_journalled_steps_and_pages_go_on_without_a_free_descriptor(tmp_path: Path) -> None:
+    """A segment of the journal is full after a few steps, and snapshots are due often."""
+    flags = {"data_dir": tmp_path, "journal_bytes": "1MiB", "metrics_port": 0}
+    with (
+        running_server(module="tests.integration.exhausted_server", **flags) as server,
+        Client(server.address) as client,
+    ):
+        values = {"w": np.ones(50_000, np.float32)}
+        name = client.create(values).name
+        assert client.step(name, values).result.durable_step == 1
+        server.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: descriptors_of(server.process.pid) == exhausted_server.LIMIT)
+        with Client(server.address) as late, pytest.raises(grpc.RpcError):
+            late.sessions.ListSessions(pb.ListSessionsRequest(), timeout=2)
+        for number in range(2, 82):
+            assert client.step(name, values).result.durable_step == number
+        assert samples(server)["optserve_open_descriptors", ""] >= exhausted_server.LIMIT - 1
+        assert page(server, "/readyz")[0] == 200
+        server.process.kill()
+        server.process.wait(10)
+    with running_server(data_dir=tmp_path) as server, Client(server.address) as client:
+        assert client.get(name).step == 81
 
 
 def test_the_operators_pages_answer_beside_silent_connections() -> None:

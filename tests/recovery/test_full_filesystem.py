@@ -13,9 +13,9 @@ from optserve_server.storage.durable_positions import DurablePositions
 from optserve_server.storage.files import Disk
 from tests.recovery.keeping import House, bits, house, run
 from tests.service.storage.journals import open_positions
-from tests.support.disks import fill, small_filesystem
+from tests.support.disks import fill, list_filesystems, small_filesystem
 
-KINDS = ["tmpfs", "ext4", "xfs"]
+KINDS = list_filesystems()
 CYCLES = 30
 
 

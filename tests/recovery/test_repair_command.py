@@ -47,7 +47,8 @@ def test_nothing_is_wrong(used: Used, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_lost_changes_are_counted(used: Used, capsys: pytest.CaptureFixture[str]) -> None:
     """The last segment, which has changes of a after its last snapshot, is cut off."""
-    last = [path for path in used.segments if path.stat().st_size][-1]
+    # Behind it there may be the next segment, which has no change yet.
+    last = [path for path in used.segments if path.stat().st_size > 1000][-1]
     last.write_bytes(last.read_bytes()[:200])
     text = apply(used, capsys)
     match = re.search(r"/a: is restored at step (\d+); lost are the .* (\d+) to (\d+) \((\d+)\)\n", text)

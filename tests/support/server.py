@@ -36,8 +36,9 @@ class RunningServer:
     log_path: Path
 
     def log(self) -> list[dict[str, Any]]:
-        """What it logged so far."""
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        """What it logged so far, without lines of gRPC's own."""
+        lines = self.log_path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def stop(self) -> int:
         """Sends SIGTERM and waits for the exit status."""

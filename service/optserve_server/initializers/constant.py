@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer
+from optserve_server.initializers.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -17,5 +18,5 @@ class Constant(Initializer):
 
     value: float = hyper()
 
-    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    def values(self, shape: tuple[int, ...], draws: Draws) -> npt.NDArray[np.float64]:
         return np.full(shape, self.value, np.float64)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer, require_rank
+from optserve_server.initializers.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,6 @@ class Identity(Initializer):
 
     gain: float = hyper(1.0)
 
-    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    def values(self, shape: tuple[int, ...], draws: Draws) -> npt.NDArray[np.float64]:
         require_rank(self.name, len(shape) == 2, "2", len(shape))
         return self.gain * np.eye(shape[0], shape[1])

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer
+from optserve_server.initializers.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -18,5 +19,5 @@ class Normal(Initializer):
     mean: float = hyper(0.0)
     stddev: float = hyper(0.05, ge=0)
 
-    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        return self.mean + self.stddev * rng.standard_normal(shape)
+    def values(self, shape: tuple[int, ...], draws: Draws) -> npt.NDArray[np.float64]:
+        return self.mean + self.stddev * draws.draw_normal(shape)

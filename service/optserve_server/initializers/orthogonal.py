@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer, require_rank
+from optserve_server.initializers.draws import Draws
+from optserve_server.initializers.orthonormal_columns import orthonormal_columns
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,8 @@ class Orthogonal(Initializer):
 
     gain: float = hyper(1.0)
 
-    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    def values(self, shape: tuple[int, ...], draws: Draws) -> npt.NDArray[np.float64]:
         require_rank(self.name, len(shape) >= 2, "at least 2", len(shape))
         rows, columns = math.prod(shape[:-1]), shape[-1]
-        q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
-        q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+        q = orthonormal_columns(draws.draw_normal((max(rows, columns), min(rows, columns))), draws.check)
         return self.gain * (q.T if rows < columns else q).reshape(shape)

@@ -9,23 +9,10 @@ import numpy.typing as npt
 
 from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer
+from optserve_server.initializers.draws import Draws
 
 STDDEV = 0.87962566103423978
 """The standard deviation of a standard normal truncated at two standard deviations."""
-
-_ROUNDS = 64
-"""One draw in 22 is outside, so no tensor that fits into memory needs as many."""
-
-
-def draw_truncated(shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Standard normal numbers in [-2, 2], by redrawing those outside."""
-    z = np.asarray(rng.standard_normal(shape)).reshape(-1)
-    for _ in range(_ROUNDS):
-        outside = np.flatnonzero(np.abs(z) > 2)
-        if not outside.size:
-            break
-        z[outside] = rng.standard_normal(outside.size)
-    return np.clip(z, -2, 2).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -38,5 +25,5 @@ class TruncatedNormal(Initializer):
     mean: float = hyper(0.0)
     stddev: float = hyper(0.05, ge=0)
 
-    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        return self.mean + self.stddev * draw_truncated(shape, rng)
+    def values(self, shape: tuple[int, ...], draws: Draws) -> npt.NDArray[np.float64]:
+        return self.mean + self.stddev * draws.draw_truncated_normal(shape)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from optserve_server.errors import conflict_error
 from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer
+from optserve_server.initializers.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,6 @@ class Uniform(Initializer):
             text = f"minimum is {self.minimum}, but must be at most maximum, {self.maximum}"
             raise conflict_error("minimum", text)
 
-    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        u = rng.random(shape)
+    def values(self, shape: tuple[int, ...], draws: Draws) -> npt.NDArray[np.float64]:
+        u = draws.draw_uniform(shape)
         return self.minimum * (1 - u) + self.maximum * u  # their difference could overflow

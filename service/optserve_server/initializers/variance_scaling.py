@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from optserve_server.hyperparameters import hyper
 from optserve_server.initializers.base import Initializer
-from optserve_server.initializers.truncated_normal import STDDEV, draw_truncated
+from optserve_server.initializers.draws import Draws
+from optserve_server.initializers.truncated_normal import STDDEV
 
 
 class FanMode(StrEnum):
@@ -44,15 +45,15 @@ def compute_fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def draw_centred(
-    distribution: InitializerDistribution, variance: float, shape: tuple[int, ...], rng: np.random.Generator
+    distribution: InitializerDistribution, variance: float, shape: tuple[int, ...], draws: Draws
 ) -> npt.NDArray[np.float64]:
     """Draws of mean 0 and the given variance."""
     if distribution is InitializerDistribution.UNIFORM:
         limit = math.sqrt(3 * variance)
-        return np.asarray(rng.uniform(-limit, limit, shape))
+        return -limit + 2 * limit * draws.draw_uniform(shape)
     if distribution is InitializerDistribution.NORMAL:
-        return np.asarray(math.sqrt(variance) * rng.standard_normal(shape))
-    return math.sqrt(variance) / STDDEV * draw_truncated(shape, rng)
+        return np.asarray(math.sqrt(variance) * draws.draw_normal(shape))
+    return math.sqrt(variance) / STDDEV * draws.draw_truncated_normal(shape)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class FanInitializer(Initializer):
     def variance(self, fan_in: int, fan_out: int) -> float:
         """The variance of each element."""
 
-    def values(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        return draw_centred(self.distribution, self.variance(*compute_fans(shape)), shape, rng)
+    def values(self, shape: tuple[int, ...], draws: Draws) -> npt.NDArray[np.float64]:
+        return draw_centred(self.distribution, self.variance(*compute_fans(shape)), shape, draws)
 
 
 @dataclass(frozen=True)

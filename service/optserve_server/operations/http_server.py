@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from optserve_server.resources.descriptors import OPERATIONS_RESERVE
+from optserve_server.rpc.transport.accept_loop import AcceptLoop
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +77,10 @@ class HttpServer:
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self._pages = pages
-        self._open: dict[asyncio.StreamWriter, None] = {}  # oldest first
-        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[Any], None] = {}  # oldest first
+        self._accept_loop = AcceptLoop(
+            self._handle_connection, "an operator could not connect", reserve=OPERATIONS_RESERVE
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Listens, and returns the port.
@@ -81,32 +88,36 @@ class HttpServer:
         Raises:
             OSError: the address cannot be bound.
         """
-        self._server = await asyncio.start_server(
-            self._handle_connection, host, port, limit=MAX_REQUEST_BYTES
-        )
-        return int(self._server.sockets[0].getsockname()[1])
+        loop, bound = asyncio.get_running_loop(), port
+        for family, *_, address in await loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            listener = socket.create_server((address[0], bound), family=family)
+            bound = int(listener.getsockname()[1])  # names of several addresses have one port
+            self._accept_loop.start_accepting(listener)
+        return bound
 
     async def stop(self) -> None:
-        """Listens no more."""
-        if self._server is not None:
-            self._server.close()
+        """Listens no more, and closes every connection."""
+        await self._accept_loop.close()
 
-    async def _handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open[writer] = None
+    async def _handle_connection(self, connection: socket.socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # coroutines run in tasks
+        self._open[task] = None
         if len(self._open) > MAX_CONNECTIONS:
-            next(iter(self._open)).transport.abort()
+            next(iter(self._open)).cancel()
         try:
-            with contextlib.suppress(OSError, ValueError, TimeoutError, asyncio.IncompleteReadError):
+            with contextlib.suppress(OSError, ValueError, TimeoutError):
                 async with asyncio.timeout(TIMEOUT_S):
-                    writer.write(await self._make_response(await reader.readuntil(b"\r\n\r\n")))
-                    await writer.drain()
-        except asyncio.LimitOverrunError:
-            pass  # no request is that long
+                    response = await self._make_response(await _receive_head(connection))
+                    await asyncio.get_running_loop().sock_sendall(connection, response)
         except Exception:
             _log.exception("defect in a page for operators")
         finally:
-            self._open.pop(writer, None)
-            writer.close()
+            self._open.pop(task, None)
+            await asyncio.sleep(0)  # until the event loop no longer watches it
+            OPERATIONS_RESERVE.close_file(connection.detach())
 
     async def _make_response(self, data: bytes) -> bytes:
         first, *lines = data.decode("latin-1").split("\r\n")
@@ -126,3 +137,19 @@ class HttpServer:
             f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n{_HEADERS}"
         )
         return head.encode("latin-1") + (response.body if method != "HEAD" else b"")
+
+
+async def _receive_head(connection: socket.socket) -> bytes:
+    """Receives a request up to its empty line.
+
+    Raises:
+        OSError: the connection ended before, or the request is too long.
+    """
+    connection.setblocking(False)
+    received = bytearray()
+    while b"\r\n\r\n" not in received:
+        data = await asyncio.get_running_loop().sock_recv(connection, MAX_REQUEST_BYTES)
+        received += data
+        if not data or len(received) > MAX_REQUEST_BYTES:
+            raise ConnectionError("this is no request")
+    return bytes(received)

@@ -3,11 +3,92 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class DescriptorReserve:
+    """Descriptors that are held so that work can go on when the process has no others left. Thread-safe.
+
+    What opens a file calls `open_file`, which gives up held descriptors one by one until it succeeds:
+    a connection that waits to be accepted may take one. `close_file` takes them back at once.
+    """
+
+    def __init__(self) -> None:
+        self._count, self._null = 0, -1
+        self._held: list[int] = []
+        self._lock = threading.Lock()
+
+    def hold(self, count: int) -> None:
+        """Holds so many descriptors from now on, and one more.
+
+        Raises:
+            OSError: the process has none left.
+        """
+        self._null, self._count = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), count
+        self.refill()
+
+    def open_file(self, open_: Callable[[], T]) -> T:
+        """Returns what ``open_`` returns, and gives it descriptors if it fails because none is left.
+
+        Raises:
+            OSError: what ``open_`` raises, if nothing is left to be given up.
+        """
+        self.refill()
+        while True:
+            try:
+                return open_()
+            except OSError as error:
+                if error.errno != errno.EMFILE or not self.give_up_one():
+                    raise
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Returns what ``work`` returns, which opens files and closes them again; it may be begun repeatedly.
+
+        Raises:
+            OSError: as of `open_file`.
+        """
+        try:
+            return self.open_file(work)
+        finally:
+            self.refill()
+
+    def close_file(self, descriptor: int) -> None:
+        """Closes a file; its descriptor is held if there are too few, so that nothing else takes it."""
+        with self._lock:
+            if len(self._held) < self._count:
+                os.dup2(self._null, descriptor, inheritable=False)
+                self._held.append(descriptor)
+            else:
+                os.close(descriptor)
+
+    def give_up_one(self) -> bool:
+        """Closes a held descriptor; returns whether there was one."""
+        with self._lock:
+            if not self._held:
+                return False
+            os.close(self._held.pop())
+            return True
+
+    def refill(self) -> None:
+        """Holds as many as there are to be, if the process has so many left."""
+        if len(self._held) == self._count:
+            return
+        with self._lock, contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+
+STORAGE_RESERVE, OPERATIONS_RESERVE = DescriptorReserve(), DescriptorReserve()
+"""What the journal and snapshots open, and what the port for operators does."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +131,7 @@ def count_descriptors(port: int) -> DescriptorCount:
 
 def count_open_descriptors() -> int:
     """How many descriptors are open."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(_list_descriptors())
 
 
 def list_accepted(port: int) -> list[AcceptedConnection]:
@@ -84,7 +165,7 @@ def shut_down(connection: AcceptedConnection) -> bool:
 
 def _iterate_sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
     """Open sockets that are bound to a TCP port; each is usable until the next is asked for."""
-    for name in os.listdir("/proc/self/fd"):
+    for name in _list_descriptors():
         try:
             unowned = socket.socket(fileno=int(name))
         except OSError:  # it is no socket, or was closed meanwhile
@@ -98,3 +179,7 @@ def _iterate_sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
             continue
         finally:
             unowned.detach()
+
+
+def _list_descriptors() -> list[str]:
+    return OPERATIONS_RESERVE.run(lambda: os.listdir("/proc/self/fd"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,6 +98,9 @@ def _run_into(outcome: Future[T], work: Callable[[], T]) -> None:
     try:
         result = work()
     except BaseException as error:
+        traceback.clear_frames(
+            error.__traceback__
+        )  # what was being made is released, however long that is kept
         outcome.set_exception(error)
         del outcome, work  # which the error's traceback would keep alive
     else:

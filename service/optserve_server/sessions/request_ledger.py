@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from optserve_server.errors import DomainError, Reason
+from optserve_server.sessions.audience import Audiences
 from optserve_server.sessions.keyed_locks import KeyedLocks
 from optserve_server.state.session_change import ChangeKind, Request
 
@@ -70,6 +71,7 @@ class RequestLedger:
 
     Attributes:
         locks: held by requests of one key while they are answered.
+        audiences: the calls that wait for the answer to a request, by its key.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -77,6 +79,7 @@ class RequestLedger:
         self._answers: dict[str, AnsweredRequest] = {}
         self._lock = threading.Lock()
         self.locks = KeyedLocks()
+        self.audiences = Audiences()
 
     def find_answer(self, request: Request) -> AnsweredRequest | None:
         """The answer that the request got; None if there is none.

@@ -95,7 +95,8 @@ class Store:
             parameters: its parameters.
             seed: of their initializers.
             keep: called with the session before anybody finds it; there is none if it raises.
-            check: called before each tensor is initialized; there is no session if it raises.
+            check: called before each tensor is initialized, and often meanwhile; there is no session if it
+                raises.
 
         Raises:
             DomainError: SESSION_EXISTS, LIMIT_EXCEEDED, QUOTA_EXCEEDED, FIELD_REQUIRED (no
@@ -316,7 +317,7 @@ def _make_initial_values(
             # A stream of its own for each name, so that neither order nor neighbours matter.
             rng = np.random.default_rng([seed, *parameter.name.encode()])
             with within(f"parameters[{index}].initializer"):
-                source = source.initialize(parameter.shape, parameter.dtype, rng)
+                source = source.initialize(parameter.shape, parameter.dtype, rng, check)
         if source is not None:
             values.append(NamedArray(parameter.name, source))
     return values

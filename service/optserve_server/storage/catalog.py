@@ -47,7 +47,14 @@ from optserve_server.storage.directory_format import (
     version_text,
 )
 from optserve_server.storage.durable_positions import POSITIONS, DurablePositions
-from optserve_server.storage.files import Disk, Piece, TemporaryFile, rename_durably, write_file_atomically
+from optserve_server.storage.files import (
+    Disk,
+    Piece,
+    TemporaryFile,
+    list_folder,
+    rename_durably,
+    write_file_atomically,
+)
 from optserve_server.storage.journal import SEGMENT_NAME, Segment
 
 VERSION = "VERSION"
@@ -128,7 +135,7 @@ class SessionFolder:
 
     def snapshots(self) -> list[SnapshotFile]:
         """Its snapshots, the latest first."""
-        found = ((path, _SNAPSHOT.fullmatch(path.name)) for path in self.path.iterdir())
+        found = ((path, _SNAPSHOT.fullmatch(path.name)) for path in list_folder(self.path))
         files = [SnapshotFile(p, self.owner, int(m[2]), int(m[3]), m[1] == "kept") for p, m in found if m]
         return sorted(files, key=lambda file: (-file.number, file.kept))
 
@@ -149,7 +156,7 @@ class SessionFolder:
 
     def list_own_segments(self) -> list[Path]:
         """Files of the journal that lie in the folder since it was in quarantine."""
-        return [path for path in sorted(self.path.iterdir()) if SEGMENT_NAME.fullmatch(path.name)]
+        return [path for path in list_folder(self.path) if SEGMENT_NAME.fullmatch(path.name)]
 
 
 class Catalog:
@@ -227,7 +234,7 @@ class Catalog:
             known: owners of the sessions that exist, by the names of their folders; None if the
                 directory does not know them.
         """
-        for path in sorted(self.sessions.iterdir()):
+        for path in list_folder(self.sessions):
             is_expected = known is not None and path.name in known
             if not _is_session_folder(path) and not (is_expected and path.is_dir()):
                 _log.warning("%s is no session, and is ignored", path)
@@ -334,7 +341,7 @@ class Catalog:
     def list_quarantined(self) -> dict[str, list[Path]]:
         """What lies in quarantine, by the session's id."""
         found: dict[str, list[Path]] = {}
-        for path in sorted(self.quarantine.iterdir()):
+        for path in list_folder(self.quarantine):
             match = _QUARANTINED.fullmatch(path.name)
             if match is not None and path.is_dir():
                 found.setdefault(match[1], []).append(path)

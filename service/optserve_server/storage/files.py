@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from optserve_server.resources.descriptors import STORAGE_RESERVE
 from optserve_server.storage.failpoints import hit_failpoint
 
 Piece: TypeAlias = bytes | memoryview
@@ -36,16 +37,25 @@ def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
 _sync_file_range = _find_sync_file_range()
 
 
+def _open(path: Path, flags: int, mode: int = 0) -> int:
+    return STORAGE_RESERVE.open_file(lambda: os.open(path, flags | os.O_CLOEXEC, mode))
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """What is in a folder, in the order of names."""
+    return [folder / name for name in sorted(STORAGE_RESERVE.run(lambda: os.listdir(folder)))]
+
+
 class Disk:
     """Files and folders. All methods raise OSError as the operating system does."""
 
     def open(self, path: Path, flags: int) -> int:
         """Opens a file; new ones are for the server's own user alone."""
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+        return _open(path, flags, 0o600)
 
     def close(self, fd: int) -> None:
         """Closes a file."""
-        os.close(fd)
+        STORAGE_RESERVE.close_file(fd)
 
     def write(self, fd: int, pieces: Sequence[Piece], offset: int) -> int:
         """Writes all of ``pieces`` from ``offset`` on, and returns where they end."""
@@ -85,11 +95,11 @@ class Disk:
 
     def sync_folder(self, folder: Path) -> None:
         """Returns when the names in a folder are durable."""
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = _open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)
         finally:
-            os.close(fd)
+            STORAGE_RESERVE.close_file(fd)
 
     def make_folder(self, folder: Path) -> None:
         """Makes a folder, unless it is there."""
@@ -99,7 +109,7 @@ class Disk:
         """Removes a file or a folder with all in it; nothing if it is gone."""
         with contextlib.suppress(FileNotFoundError):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                STORAGE_RESERVE.run(lambda: shutil.rmtree(path))
             else:
                 path.unlink()
 
@@ -109,12 +119,12 @@ class Disk:
 
     def read(self, path: Path) -> memoryview:
         """A file's content, mapped rather than read where it is not empty."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _open(path, os.O_RDONLY)
         try:
             size = os.fstat(fd).st_size
             return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else b"")
         finally:
-            os.close(fd)
+            STORAGE_RESERVE.close_file(fd)
 
 
 class ReadOnlyDisk(Disk):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from optserve_server.resources.fair_queue import FairQueue, Flow
 from optserve_server.storage.directory_format import FORMAT
@@ -51,6 +52,9 @@ _SPARES = 4
 
 GROUP_BYTES = 4 << 20
 """Bytes from which on no more records are added to a group, so that others wait for no more than these."""
+
+PREPARATION_RETRY_S = 2.0
+"""Seconds after which the next segment is tried again if it could not be begun ahead of need."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +95,13 @@ class Segment:
     path: Path
     size: int
     last: dict[int, int]
+
+
+class _OpenSegment(NamedTuple):
+    """A segment that can be written to, and its descriptor."""
+
+    segment: Segment
+    fd: int
 
 
 class Journal:
@@ -139,8 +150,11 @@ class Journal:
             else:
                 self._remove(segment)
         number = max(numbers, default=0) + 1
+        self._next: _OpenSegment | None = None
+        self._next_attempt = 0.0
         try:
-            self._current = self._begin_segment(number)
+            self._current, self._fd = self._begin_segment(number)
+            self._prepare_next_segment()
         except OSError as error:
             # A full disk: the first group begins another one, or is refused.
             _log.warning("no segment of the journal can be begun: %s", error)
@@ -236,6 +250,11 @@ class Journal:
             self._turn.notify()
         self._writer.join()
         self._close_segment()
+        if self._next is not None:
+            segment, fd = self._next
+            with contextlib.suppress(OSError):  # the next start removes it
+                self._disk.close(fd)
+                self._remove(segment)
 
     def _run_commit_thread(self) -> None:
         while True:
@@ -247,6 +266,8 @@ class Journal:
                 return
             self._commit_group(group)
             group = []  # what it held may be large, and the next one may be long in coming
+            if self._next is None:
+                self._prepare_next_segment()
 
     def _take_group(self) -> list[Record]:
         """The records that wait, in fair order; when they are many bytes, those that come first."""
@@ -370,7 +391,8 @@ class Journal:
 
     def _rotate_segment(self) -> None:
         before, fd = self._current, self._fd
-        self._current = self._begin_segment(before.number + 1)
+        following, self._next = self._next or self._begin_segment(before.number + 1), None
+        self._current, self._fd = following
         with self._files:
             if before.last:
                 self._closed.append(before)
@@ -379,10 +401,23 @@ class Journal:
         if not before.last:
             self._remove(before)
 
+    def _prepare_next_segment(self) -> None:
+        """Begins the next segment ahead of need: when it is needed, no descriptor may be left.
+
+        If that fails, it is tried again after `PREPARATION_RETRY_S`, and when the segment is needed.
+        """
+        if time.monotonic() < self._next_attempt:
+            return
+        try:
+            self._next = self._begin_segment(self._current.number + 1)
+        except OSError as error:
+            self._next_attempt = time.monotonic() + PREPARATION_RETRY_S
+            _log.warning("the next segment of the journal cannot be begun yet: %s", error)
+
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:012}{SUFFIX}"
 
-    def _begin_segment(self, number: int) -> Segment:
+    def _begin_segment(self, number: int) -> _OpenSegment:
         path = self._path(number)
         with self._files:
             spare = self._spares.pop() if self._spares else None
@@ -396,8 +431,7 @@ class Journal:
         except OSError:
             self._disk.close(fd)
             raise
-        self._fd = fd
-        return Segment(number, path, size, {})
+        return _OpenSegment(Segment(number, path, size, {}), fd)
 
 
 def _first_record(segment: int, directory: str, number: int = FORMAT) -> list[Piece]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.initializers import REGISTRY
 from optserve_server.initializers.base import Initializer
 from optserve_server.initializers.constant import Constant
+from optserve_server.initializers.draws import BLOCK_ELEMENTS, Draws
 from optserve_server.initializers.glorot import Glorot
 from optserve_server.initializers.he import He
 from optserve_server.initializers.identity import Identity
 from optserve_server.initializers.lecun import Lecun
 from optserve_server.initializers.normal import Normal
 from optserve_server.initializers.orthogonal import Orthogonal
+from optserve_server.initializers.orthonormal_columns import orthonormal_columns
 from optserve_server.initializers.truncated_normal import STDDEV, TruncatedNormal
 from optserve_server.initializers.uniform import Uniform
 from optserve_server.initializers.variance_scaling import (
@@ -171,3 +175,50 @@ def test_numbers_too_large_for_the_dtype_are_refused(initializer: Initializer) -
     with pytest.raises(DomainError) as caught:
         draw(initializer, (3,), np.float32)
     assert caught.value.reason is Reason.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (BLOCK_ELEMENTS // 8, 17)])
+def test_blocks_change_no_numbers(shape: tuple[int, ...]) -> None:
+    drawn, whole = Draws(np.random.default_rng(1)), np.random.default_rng(1)
+    assert np.array_equal(drawn.draw_normal(shape), whole.standard_normal(shape))
+    assert np.array_equal(drawn.draw_uniform(shape), whole.random(shape))
+
+
+@pytest.mark.parametrize("shape", [(5, 0), (1, 1), (64, 64), (65, 65), (200, 130), (300, 7)])
+def test_panels_give_the_columns_of_one_decomposition(shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(1).standard_normal(shape)
+    q, r = np.linalg.qr(matrix)
+    q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    assert orthonormal_columns(matrix, lambda: None) == pytest.approx(q, abs=1e-13)
+
+
+def test_few_columns_of_many_rows_are_decomposed_one_by_one() -> None:
+    matrix = np.random.default_rng(1).standard_normal((BLOCK_ELEMENTS + 1, 3))
+    q = orthonormal_columns(matrix, lambda: None)
+    assert q.T @ q == pytest.approx(np.eye(3), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "shape", "calls"),
+    [
+        (Normal(), (3, BLOCK_ELEMENTS), 3),
+        (Uniform(), (3, BLOCK_ELEMENTS), 3),
+        (TruncatedNormal(), (3, BLOCK_ELEMENTS), 6),
+        (Orthogonal(), (640, 640), 20),
+    ],
+    ids=repr,
+)
+def test_long_work_can_be_ended_at_each_block(
+    initializer: Initializer, shape: tuple[int, ...], calls: int
+) -> None:
+    class Ended(Exception):
+        pass
+
+    def check(left: Iterator[int]) -> None:
+        if next(left, None) is None:
+            raise Ended
+
+    for count in (1, calls):
+        ends = partial(check, iter(range(count - 1)))
+        with pytest.raises(Ended):
+            initializer.initialize(shape, np.dtype(np.float32), np.random.default_rng(1), ends)

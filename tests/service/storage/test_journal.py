@@ -18,6 +18,7 @@ from optserve_server.storage.journal import GROUP_BYTES, Record
 from optserve_server.storage.records import HEADER_BYTES
 from tests.service.storage.journals import Writer, holes, payloads, writing
 from tests.support.disks import FailingDisk, FullDisk, GatedDisk, SlowDisk
+from tests.support.watching import wait_until
 
 
 def test_records_come_back_in_order_by_owner(tmp_path: Path) -> None:
@@ -82,7 +83,8 @@ def test_segments_are_freed_when_nobody_needs_them(tmp_path: Path) -> None:
         for number in range(1, 21):
             writer.append(7, number, bytes(400))
             writer.append(8, number, bytes(400))
-        before = len(list(tmp_path.glob("*.journal")))
+        before = 15  # three records to a segment, and the next segment
+        wait_until(lambda: len(list(tmp_path.glob("*.journal"))) == before)
         assert writer.journal.find_pinning_owners({7: 20, 8: 0}) == {8}
         writer.journal.delete_old_segments({7: 20, 8: 0}, 0)
         assert len(list(tmp_path.glob("*.journal"))) == before

@@ -22,7 +22,7 @@ from optserve._engine.step_result import StepResult
 from optserve._transport.call import Call, CallSequence
 from optserve._transport.connection import Connection
 from optserve.base_session import BaseSessionHandle
-from optserve.events import Event, decode_event
+from optserve.events import Event, EventWatch
 from optserve.extras import import_extra
 from optserve.history import History, read_history
 from optserve.metrics import MetricsReport, make_report
@@ -364,18 +364,30 @@ class SessionHandle(BaseSessionHandle):
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.
 
+        If the connection is lost, the session is watched again. The events after that begin with a further
+        `events.Began`, whose ``dropped`` counts the steps that were taken meanwhile.
+
         Raises:
-            NotFound: there is no such session.
-            Unavailable: the connection was lost, or the server is shutting down; watch again.
+            NotFound: there is no such session, or not any more.
+            Unavailable: the server could not be reached again within the client's time-out.
         """
-        stubs, metadata = self._connection.stubs, self._connection.metadata
-        call = stubs.sessions.WatchSession(wire.WatchSessionRequest(name=self.name), metadata=metadata)
-        try:
-            yield from filter(None, map(decode_event, call))
-        except grpc.RpcError as failure:
-            raise errors.from_call(failure) from None
-        finally:
-            call.cancel()
+        connection = self._connection
+        watch = EventWatch(connection.retry, connection.timeout)
+        request = wire.WatchSessionRequest(name=self.name)
+        while True:
+            call = connection.stubs.sessions.WatchSession(request, metadata=connection.metadata)
+            try:
+                yield from filter(None, map(watch.decode, call))
+                return
+            except grpc.RpcError as failure:
+                error = errors.from_call(failure)
+            finally:
+                call.cancel()
+            pause = watch.compute_pause(error)
+            if pause is None:
+                connection.add_error_context(error, watch.failures, watch.deadline)
+                raise error
+            connection.pause(pause, error)
 
     def get(self, *, timeout: float | None = None) -> SessionInfo:
         """Reads the session's current state."""

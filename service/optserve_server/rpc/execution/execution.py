@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError
 from functools import partial
 from time import perf_counter_ns, time
 from typing import TypeVar
@@ -16,6 +17,7 @@ from optserve_server.durability.durability_manager import DurabilityManager
 from optserve_server.resources.fair_queue import Flow
 from optserve_server.resources.fair_threads import FairThreads
 from optserve_server.rpc.context import calls
+from optserve_server.rpc.context.calls import Call
 from optserve_server.rpc.context.loop_turns import LoopTurns
 from optserve_server.rpc.context.meters import Meters
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
@@ -60,13 +62,20 @@ class Execution:
         self._clock = clock
         self.meters = Meters()
 
-    async def commit(self, session: Session, change: Change[Session, P], apply: Callable[[P], T]) -> T:
-        """Makes a change while nothing else touches the session, to its end even if the caller leaves.
+    async def commit(
+        self,
+        session: Session,
+        change: Change[Session, P],
+        apply: Callable[[P], T],
+        call: Call | None = None,
+    ) -> T:
+        """Makes a change while nothing else touches the session: once begun, to its end.
 
         Args:
             session: the session.
             change: what is to be done.
             apply: applies what was prepared, and makes the answer while the session is still locked.
+            call: the call that asks for it, if the change is not to begin when that has ended.
 
         Returns:
             What ``apply`` returned.
@@ -78,18 +87,23 @@ class Execution:
         inline = session.is_small or change.is_brief
         if inline and session.durability is None and not session.lock.is_held:
             # What waits for nothing cannot be interrupted, and nothing else runs meanwhile.
-            return await self._make_change(session, change, apply, perf_counter_ns())
-        return await ShieldedCoroutine(self._commit_exclusively(session, change, apply))
+            return await self._make_change(session, change, apply, call, perf_counter_ns())
+        return await ShieldedCoroutine(self._commit_exclusively(session, change, apply, call))
 
     async def _commit_exclusively(
-        self, session: Session, change: Change[Session, P], apply: Callable[[P], T]
+        self, session: Session, change: Change[Session, P], apply: Callable[[P], T], call: Call | None
     ) -> T:
         asked = perf_counter_ns()
         async with session.lock:
-            return await self._make_change(session, change, apply, asked)
+            return await self._make_change(session, change, apply, call, asked)
 
     async def _make_change(
-        self, session: Session, change: Change[Session, P], apply: Callable[[P], T], asked: int
+        self,
+        session: Session,
+        change: Change[Session, P],
+        apply: Callable[[P], T],
+        call: Call | None,
+        asked: int,
     ) -> T:
         """Checks, records and applies a change.
 
@@ -97,14 +111,17 @@ class Execution:
             session: the session, which nothing else touches.
             change: the change.
             apply: as of `commit`.
+            call: as of `commit`.
             asked: when its turn was asked for, by the performance counter in nanoseconds.
         """
+        if call is not None and call.has_ended:
+            raise CancelledError
         begun, session.changed_at = perf_counter_ns(), self._clock()
         inline, flow = session.is_small or change.is_brief, session.budget
         if inline:
             prepared = change.prepare(session)
         else:
-            prepared = await self.in_thread(partial(change.prepare, session), flow)
+            prepared = await self.in_thread(partial(_begin, partial(change.prepare, session), call), flow)
         durability, durability_manager = session.durability, self._durability_manager
         if durability_manager is None or durability is None or not prepared.has_changes:
             done = apply(prepared) if inline else await self.in_thread(partial(apply, prepared), flow)
@@ -130,15 +147,23 @@ class Execution:
             failpoints.hit_failpoint("before-ack")
         return done
 
-    def run_exclusively(self, session: Session, work: Callable[[], T]) -> Awaitable[T]:
-        """Runs work that changes nothing while nothing else touches the session."""
-        return ShieldedCoroutine(self._run_exclusively(session, work))
+    def run_exclusively(
+        self, session: Session, work: Callable[[], T], call: Call | None = None
+    ) -> Awaitable[T]:
+        """Runs work that changes nothing while nothing else touches the session.
 
-    async def _run_exclusively(self, session: Session, work: Callable[[], T]) -> T:
+        Args:
+            session: the session.
+            work: what is run.
+            call: the call that asks for it, if the work is not to begin when that has ended.
+        """
+        return ShieldedCoroutine(self._run_exclusively(session, work, call))
+
+    async def _run_exclusively(self, session: Session, work: Callable[[], T], call: Call | None) -> T:
         asked = perf_counter_ns()
         async with session.lock:
-            begun = perf_counter_ns()
-            done = work() if session.is_small else await self.in_thread(work, session.budget)
+            begun, run = perf_counter_ns(), partial(_begin, work, call)
+            done = run() if session.is_small else await self.in_thread(run, session.budget)
         self.meters.queue.add_duration(begun - asked)
         self.meters.compute.add_duration(perf_counter_ns() - begun)
         return done
@@ -176,3 +201,14 @@ class Execution:
     async def run_or_offload(self, count: int, work: Callable[[], T]) -> T:
         """Runs ``work`` that does something for each of ``count`` tensors: for many of them in a thread."""
         return work() if count <= MANY_TENSORS else await self.in_thread(work)
+
+
+def _begin(work: Callable[[], T], call: Call | None) -> T:
+    """Runs ``work``.
+
+    Raises:
+        CancelledError: the call that asked for it has ended.
+    """
+    if call is not None and call.has_ended:
+        raise CancelledError
+    return work()

@@ -34,7 +34,11 @@ async def answer_once(requests: RequestLedger, request: Request, act: Callable[[
     Raises:
         DomainError: REQUEST_ID_REUSED, or what ``act`` raises.
     """
-    return await ShieldedCoroutine(_answer_once(requests, request, act))
+    answering = ShieldedCoroutine(_answer_once(requests, request, act))
+    if not request.key:
+        return await answering
+    with requests.audiences[request.key].join():
+        return await answering
 
 
 async def _answer_once(requests: RequestLedger, request: Request, act: Callable[[], Awaitable[M]]) -> M:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 from grpc import aio
 
@@ -15,7 +17,7 @@ from optserve.v1.tensor_pb2 import Tensor
 from optserve_server.activations.base import Activation
 from optserve_server.arrays.backend import Backend
 from optserve_server.complexity.network import estimate_complexity, zero_state_size
-from optserve_server.errors import within
+from optserve_server.errors import DomainError, Reason, within
 from optserve_server.hyperparameters import Chosen
 from optserve_server.losses.base import Floats, Loss, Reduction, reduce_losses
 from optserve_server.rpc.execution.execution import Execution
@@ -39,6 +41,9 @@ T = TypeVar("T")
 
 SMALL_BYTES = 1 << 17
 """Input up to which a function is shorter than handing it to another thread."""
+
+MAX_REDUCED_ELEMENTS = 1 << 20
+"""Elements of what a function makes of an empty tensor: the message says nothing of their number."""
 
 _FLOATS = (FLOAT32, FLOAT64)
 _TARGETS = (FLOAT32, FLOAT64, INT32, INT64)
@@ -91,6 +96,24 @@ class FunctionService(FunctionServiceServicer):
         return work() if tensor.ByteSize() <= SMALL_BYTES else await self._execution.in_thread(work)
 
 
+def _array_from(tensor: Tensor, allowed: Collection[np.dtype[Any]]) -> npt.NDArray[Any]:
+    """A tensor's array, unless it is empty and a sum over its empty dimension would be long.
+
+    Raises:
+        DomainError: what `array_from` raises, and LIMIT_EXCEEDED.
+    """
+    array = array_from(tensor, allowed)
+    elements = math.prod(filter(None, array.shape))
+    if not array.size and elements > MAX_REDUCED_ELEMENTS:
+        raise DomainError(
+            Reason.LIMIT_EXCEEDED,
+            f"the dimensions beside the empty one have {elements} elements, more than {MAX_REDUCED_ELEMENTS}",
+            field="shape",
+            metadata={"limit": "empty_tensor_elements", "value": MAX_REDUCED_ELEMENTS},
+        )
+    return array
+
+
 def _evaluate_schedule(request: pb.EvaluateScheduleRequest) -> pb.EvaluateScheduleResponse:
     with within("schedule"):
         chosen = algorithm_from(request.schedule)
@@ -104,9 +127,9 @@ def _compute_loss(
     request: pb.ComputeLossRequest, chosen: Chosen[Loss], reduction: Reduction, backend: Backend
 ) -> pb.ComputeLossResponse:
     with within("prediction"):
-        prediction = array_from(request.prediction, _FLOATS)
+        prediction = _array_from(request.prediction, _FLOATS)
     with within("target"):
-        target = array_from(request.target, _TARGETS)
+        target = _array_from(request.target, _TARGETS)
     with within(f"loss.{chosen.algorithm.name}"):
         chosen.algorithm.check_shape(prediction.shape)
     sample_weight = _decode_sample_weight(request)
@@ -132,12 +155,12 @@ def _decode_sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
     if not request.HasField("sample_weight"):
         return None
     with within("sample_weight"):
-        return array_from(request.sample_weight, _FLOATS)
+        return _array_from(request.sample_weight, _FLOATS)
 
 
 def _compute_activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
     with within("input"):
-        x = array_from(request.input, _FLOATS)
+        x = _array_from(request.input, _FLOATS)
     slope = _decode_slope(request)
     chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x, slope)))
@@ -149,9 +172,9 @@ def _compute_activation_gradient(
     request: pb.ComputeActivationGradientRequest,
 ) -> pb.ComputeActivationGradientResponse:
     with within("input"):
-        x = array_from(request.input, _FLOATS)
+        x = _array_from(request.input, _FLOATS)
     with within("output_gradient"):
-        dy = array_from(request.output_gradient, _FLOATS)
+        dy = _array_from(request.output_gradient, _FLOATS)
     slope = _decode_slope(request)
     chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationGradientResponse(
@@ -186,7 +209,7 @@ def _decode_slope(
     if not request.HasField("slope"):
         return None
     with within("slope"):
-        return array_from(request.slope, _FLOATS)
+        return _array_from(request.slope, _FLOATS)
 
 
 def _choose_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]:

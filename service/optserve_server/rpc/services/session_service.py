@@ -189,7 +189,7 @@ class SessionService(SessionServiceServicer):
 
         if isinstance(change, Contribution):
             return answer(await self._coordination.contribute(session, change, reply))
-        return await self._execution.commit(session, change, answer)
+        return await self._execution.commit(session, change, answer, calls.current.get())
 
     def _stage_step(
         self, session: Session, request: pb.StepRequest, options: StepOptions
@@ -244,7 +244,7 @@ class SessionService(SessionServiceServicer):
             yield Framed(pb.PullParametersResponse(header=header))
             return
         work = partial(session.read_values, pull.tensors, pull.dtype, pull.point)
-        values = await self._execution.run_exclusively(session, work)
+        values = await self._execution.run_exclusively(session, work, calls.current.get())
         chunks = split_chunks(values.buffer, self._limits.chunk_bytes)
         header = await self._execution.run_or_offload(count, partial(parameters.values_header_to, values))
         calls.note_answer_size(count)
@@ -429,9 +429,11 @@ async def _creation(session_id: str) -> AsyncIterator[None]:
         lock.release()
 
 
-def _make_left_check(asked: Request) -> Callable[[], None] | None:
-    """What ends long work whose client has left; None if a repeat of the request may ask for its result."""
-    return None if asked.key else calls.make_left_check()
+def _make_left_check(asked: Request) -> Callable[[], None]:
+    """What ends work whose client has left: at once, or later if a repeat may ask for its result."""
+    if not asked.key:
+        return calls.make_left_check()
+    return calls.current_namespace().requests.audiences[asked.key].check
 
 
 def _decode_create_request(request: pb.CreateSessionRequest) -> tuple[SessionSpec, list[ParameterInit]]:

@@ -26,6 +26,7 @@ from optserve_server.durability.snapshot_codec import (
 )
 from optserve_server.durability.snapshot_schema import check_snapshot_facts
 from optserve_server.errors import DomainError, Reason, within
+from optserve_server.rpc.context import calls
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.execution.idempotency import commit_change
 from optserve_server.rpc.execution.shielded_coroutine import ShieldedCoroutine
@@ -119,7 +120,7 @@ class Snapshots:
         request: pb.ForkSessionRequest,
         new_id: str,
         keep: Callable[[Session], object],
-        check: Callable[[], None] | None,
+        check: Callable[[], None],
     ) -> Message:
         """Makes a session that begins as another one is or was."""
         store.choose_id(new_id)  # another call may have been quicker
@@ -140,7 +141,8 @@ class Snapshots:
         """A session's bytes, as it is or was."""
         if step is None:
             session.check_ready()
-            data = await self._execution.run_exclusively(session, partial(self._encode_export, session))
+            work = partial(self._encode_export, session)
+            data = await self._execution.run_exclusively(session, work, calls.current.get())
             of_step = session.step
         else:
             assert self._durability_manager is not None  # without one there is no file
@@ -161,7 +163,7 @@ class Snapshots:
         new_id: str,
         data: npt.NDArray[np.uint8],
         keep: Callable[[Session], object],
-        check: Callable[[], None] | None,
+        check: Callable[[], None],
     ) -> Message:
         """Creates a session from uploaded bytes."""
         store.choose_id(new_id)  # another call may have been quicker

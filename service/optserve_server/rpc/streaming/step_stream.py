@@ -301,11 +301,11 @@ class StepStream:
             return encode_answer(result, reply, self._chunk_bytes)
         if session.is_small or step.is_brief:
             commit = partial(Step.commit, reply=reply)
-            result = await self._execution.commit(session, step, commit)
+            result = await self._execution.commit(session, step, commit, calls.current.get())
             return encode_answer(result, reply, self._chunk_bytes)
         answer = self._answers.make_answer(reply)
         commit = partial(Step.commit, reply=reply, progress=answer)
-        await self._execution.commit(session, step, commit)
+        await self._execution.commit(session, step, commit, calls.current.get())
         self._answers.measure_sending(self._execution.meters.respond)
         return NO_MESSAGES
 
@@ -321,7 +321,7 @@ class StepStream:
         def commit(step: Step) -> tuple[StepResult, int, int]:
             return _copy_parameters_to_region(region, plan, step.commit())
 
-        answer = await self._execution.commit(plan.session, step, commit)
+        answer = await self._execution.commit(plan.session, step, commit, calls.current.get())
         return ((steps.encode_answer_head(*answer),),)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from optserve_server.resources.descriptors import DescriptorReserve
 from optserve_server.rpc.transport.accept_filter import peer_network
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class AcceptLoop:
         trouble: what the log says where one cannot be taken.
         most: how many may be served at once; None for any number. Others are closed.
         most_of_peer: the same of one peer.
+        reserve: descriptors for connections when the process has no others left; None for none.
     """
 
     def __init__(
@@ -33,7 +35,9 @@ class AcceptLoop:
         trouble: str,
         most: int | None = None,
         most_of_peer: int | None = None,
+        reserve: DescriptorReserve | None = None,
     ) -> None:
+        self._reserve = reserve
         self._serve, self._trouble = serve, trouble
         self._most, self._most_of_peer = most, most_of_peer
         self._of_peers: Counter[bytes] = Counter()
@@ -62,6 +66,8 @@ class AcceptLoop:
                 try:
                     connection, address = await asyncio.get_running_loop().sock_accept(listener)
                 except OSError as error:  # no descriptors are left, for example
+                    if self._reserve is not None and self._reserve.give_up_one():
+                        continue
                     _log.warning("%s: %s", self._trouble, error)
                     await asyncio.sleep(0.1)
                     continue
@@ -80,6 +86,8 @@ class AcceptLoop:
         return self._most_of_peer is None or self._of_peers[peer] < self._most_of_peer
 
     def _release(self, peer: bytes, _: asyncio.Task[None]) -> None:
+        if self._reserve is not None:
+            self._reserve.refill()
         self._of_peers[peer] -= 1
         if not self._of_peers[peer]:
             del self._of_peers[peer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,7 @@ from optserve.aio.step_engine import AsyncStepEngine
 from optserve.aio.stream import AsyncStepStream
 from optserve.aio.workers import AsyncMember
 from optserve.base_session import BaseSessionHandle
-from optserve.events import Event, decode_event
+from optserve.events import Event, EventWatch
 from optserve.parameters import Pulling
 from optserve.session import SessionHandle
 from optserve.session_calls import make_delete, make_get_worker
@@ -121,18 +122,27 @@ class AsyncSessionHandle(BaseSessionHandle):
 
         Close the iterator (``contextlib.aclosing``) when it is left early. See `SessionHandle.watch`.
         """
-        stubs, metadata = self._connection.stubs, self._connection.metadata
-        begun: Any = stubs.sessions.WatchSession(wire.WatchSessionRequest(name=self.name), metadata=metadata)
-        call, messages = ObservedCall(begun), aiter(begun)
-        try:
-            while (message := await call.wait(anext(messages, None))) is not None:
-                event = decode_event(message)
-                if event is not None:
-                    yield event
-        except grpc.RpcError as failure:
-            raise errors.from_call(failure) from None
-        finally:
-            call.cancel()
+        connection = self._connection
+        watch = EventWatch(connection.retry, connection.timeout)
+        request = wire.WatchSessionRequest(name=self.name)
+        while True:
+            begun: Any = connection.stubs.sessions.WatchSession(request, metadata=connection.metadata)
+            call, messages = ObservedCall(begun), aiter(begun)
+            try:
+                while (message := await call.wait(anext(messages, None))) is not None:
+                    event = watch.decode(message)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.RpcError as failure:
+                error = errors.from_call(failure)
+            finally:
+                call.cancel()
+            pause = watch.compute_pause(error)
+            if pause is None:
+                await asyncio.to_thread(connection.add_error_context, error, watch.failures, watch.deadline)
+                raise error
+            await asyncio.sleep(pause)
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Deletes the session and everything it holds."""

@@ -60,17 +60,27 @@ def read_history(connection: Connection, name: str, timeout: float | None) -> Hi
         name: resource name of the session.
         timeout: seconds for each page; the client's default when None.
     """
-    steps, metrics = _read_points(connection, name, "", timeout)
-    return History(steps, {metric: _read_points(connection, name, metric, timeout)[0] for metric in metrics})
+    steps, metrics = read_points(connection, name, "", 0, timeout)
+    return History(
+        steps, {metric: read_points(connection, name, metric, 0, timeout)[0] for metric in metrics}
+    )
 
 
-def _read_points(
-    connection: Connection, name: str, metric: str, timeout: float | None
+def read_points(
+    connection: Connection, name: str, metric: str, after_number: int, timeout: float | None
 ) -> tuple[npt.NDArray[Any], list[str]]:
-    """Reads the steps, or a metric's values; also returns the names of the metrics."""
+    """Reads steps, or a metric's values; also returns the names of the metrics.
+
+    Args:
+        connection: to the server.
+        name: resource name of the session.
+        metric: name of the metric; empty for the steps.
+        after_number: points with greater numbers are read.
+        timeout: seconds for each page; the client's default when None.
+    """
     dtype = _VALUE if metric else _STEP
     rows: list[tuple[Any, ...]] = []
-    after, last = 0, 1
+    after, last = after_number, after_number + 1
     while after < last:
         request = wire.GetHistoryRequest(name=name, metric=metric, after_number=after, page_size=PAGE_POINTS)
         page = connection.call(connection.sessions.GetHistory, request, timeout)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from optserve import coercion
 from optserve import metrics as reports
@@ -26,7 +26,7 @@ from optserve._engine.step_protocol import Membership
 from optserve._engine.step_result import StepResult
 from optserve._transport.connection import Connection
 from optserve.events import Event, watch
-from optserve.history import History, read_history
+from optserve.history import History, read_history, read_points
 from optserve.metrics import MetricsReport
 from optserve.parameters import Parameters, Pull, Pulling, as_pull
 from optserve.session_info import SessionInfo
@@ -376,6 +376,26 @@ class SessionHandle:
             OptserveError: another error of the server, or it could not be reached.
         """
         return read_history(self._connection, self.name, timeout)
+
+    def read_points(
+        self, metric: str = "", *, after_number: int = 0, timeout: float | None = None
+    ) -> tuple[NDArray[Any], list[str]]:
+        """Reads the part of the history that follows a point.
+
+        Args:
+            metric: name of a metric; empty for the steps.
+            after_number: number of the point, as in `history`; 0 for all.
+            timeout: seconds for each page of 10,000 points; the client's default when None.
+
+        Returns:
+            A structured array as in `history`, and the names of the session's metrics.
+
+        Raises:
+            NotFound: there is no such session.
+            OptserveError: another error of the server, or it could not be reached.
+        """
+        after_number = coercion.to_step(after_number, "after_number")
+        return read_points(self._connection, self.name, metric, after_number, timeout)
 
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.

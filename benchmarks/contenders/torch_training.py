@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,14 +82,27 @@ def _find_address(optimizer: str) -> Iterator[str]:
         yield server.address
 
 
+@contextlib.contextmanager
+def _answers_kept_apart() -> Iterator[None]:
+    """Sends standard output to standard error meanwhile: DeepSpeed and its compiler print there."""
+    own = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(own, 1)
+        os.close(own)
+
+
 def _make_optimizer(name: str, model: torch.nn.Module, address: str) -> Any:
     if name == "remote":
         rule = optserve.optimizers.AdamW(learning_rate=1e-3)
         return RemoteOptimizer(model.named_parameters(), rule, server=address)
     if name == "deepspeed":
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
+        with _answers_kept_apart():
+            from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        return DeepSpeedCPUAdam(model.parameters(), lr=1e-3, weight_decay=1e-2, adamw_mode=True)
+            return DeepSpeedCPUAdam(model.parameters(), lr=1e-3, weight_decay=1e-2, adamw_mode=True)
     return torch.optim.AdamW(model.parameters(), lr=1e-3, **{name: True})
 
 

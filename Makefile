@@ -74,6 +74,10 @@ damage: $(VENV)/.test ## Damage a data directory 1,000 times and look whether ch
 crash-workers: $(VENV)/.test ## Kill the server of 64 workers and a quarter of them for 5 minutes (ARGS="--seconds 60 --workers 16")
 	$(PY) -m chaos.crash_workers $(ARGS)
 
+.PHONY: crash-watch
+crash-watch: $(VENV)/.test ## Kill a server and the recording of its steps 100 times, and look for lost or doubled points (ARGS="--kills 20")
+	$(PY) -m chaos.crash_watch $(ARGS)
+
 .PHONY: federated
 federated: $(VENV)/.test ## Train 1,000 simulated clients, 30 % of which drop out of each round (ARGS="--rounds 2")
 	$(PY) -m chaos.federated $(ARGS)
@@ -117,7 +121,7 @@ test-install: ## Install server and client with pip in a new environment, and ru
 
 .PHONY: test-adapters
 test-adapters: $(FRAMEWORKS_VENV)/.made ## Test the adapters for frameworks beside the frameworks' own optimizers (ARGS="-k adam")
-	$(FRAMEWORKS_PY) -m tools.docstrings optserve.torch
+	$(FRAMEWORKS_PY) -m tools.docstrings optserve.torch optserve.recording
 	$(FRAMEWORKS_PY) -m pytest --numprocesses=2 --dist=worksteal -m "not slow" tests/adapters $(ARGS)
 
 .PHONY: workers-frameworks

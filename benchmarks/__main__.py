@@ -22,6 +22,7 @@ GROUPS = {
     "neighbours": "neighbours",
     "kernels": "kernels.everything",
     "end-to-end": "end_to_end",
+    "torch": "torch_training",
     "clients": "clients",
     "languages": "languages",
     "workers": "workers",

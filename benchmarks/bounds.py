@@ -90,6 +90,8 @@ BOUNDS = (
     Bound("heavy calls", most=20),
     Bound("heavy calls, /healthz", most=100),
     Bound("neighbours", peer="alone", most=2),
+    Bound("PyTorch, training step", "optserve, shared memory", 10_000_000, "torch fused", least=1 / 1.2),
+    Bound("PyTorch, training step", "optserve, shared memory", None, "DeepSpeed CPUAdam", least=1),
     Bound("workers", "SYNC", 100_000, "Ray parameter server", least=1.5),
     Bound("workers", "ROUNDS", 1_000_000, "Flower FedAvg", least=5),
     Bound("workers, one of them slow", peer="SYNC, 3 workers, none of them slow", least=0.95),

@@ -23,7 +23,8 @@ client=clients/python/pyproject.toml
 quick="--extra numba --extra uvloop"
 hashes=--generate-hashes
 # All but torch, whose wheels differ by platform.
-extras="--extra cli --extra fsspec --extra gpu --extra numba --extra otel --extra plot --extra progress --extra uvloop"
+extras="--extra cli --extra fsspec --extra gpu --extra mlflow --extra numba --extra otel --extra plot --extra progress"
+extras="$extras --extra tensorboard --extra uvloop"
 
 compile build "" $hashes --group build "$@"
 compile runtime build $hashes $server $client $extras "$@"

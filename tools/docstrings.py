@@ -3,7 +3,7 @@
     python -m tools.docstrings optserve optserve_server
 
 A member that overrides a documented one needs none; that is what ruff's D102 cannot see. An adapter for a
-framework that is not installed is left to ``make test-adapters``.
+package that is not installed is left to ``make test-adapters``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ import sys
 from importlib.util import find_spec
 from types import ModuleType
 
-FRAMEWORKS = ("torch", "optax", "keras")
+ADAPTERS = {
+    "optserve.torch": "torch",
+    "optserve.optax": "optax",
+    "optserve.keras": "keras",
+    "optserve.recording.mlflow_runs": "mlflow",
+}
+"""Modules, and the packages that they need."""
 
 
 def modules_of(package: ModuleType) -> list[str]:
     """Names of the package's modules, without generated stubs and commands."""
     found = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".", lambda _: None)]
-    left_out = ["optserve.v1.", *(f"optserve.{name}" for name in FRAMEWORKS if find_spec(name) is None)]
+    left_out = ["optserve.v1.", *(name for name, package in ADAPTERS.items() if find_spec(package) is None)]
     return [name for name in found if not name.startswith(tuple(left_out)) and not name.endswith("__main__")]
 
 

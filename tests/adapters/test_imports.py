@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-FRAMEWORKS = ("torch", "optax", "jax", "keras", "tensorflow", "safetensors")
+FRAMEWORKS = ("torch", "optax", "jax", "keras", "tensorflow", "tensorboard", "mlflow", "safetensors")
 
 
 @pytest.mark.parametrize("adapter", ["torch"])

@@ -47,6 +47,10 @@ RULES = {
     "NAdam": (rules.NAdam(learning_rate=0.01), lambda p, **k: Single.NAdam(p, lr=0.01, **k)),
     "RAdam": (rules.RAdam(learning_rate=0.01), lambda p, **k: Single.RAdam(p, lr=0.01, **k)),
     "Rprop": (rules.Rprop(learning_rate=0.01), lambda p, **k: Single.Rprop(p, lr=0.01, **k)),
+    "Adafactor": (
+        rules.Adafactor(learning_rate=0.05, epsilon2=0.01),
+        lambda p, **k: Single.Adafactor(p, lr=0.05, eps=(None, 0.01), **k),
+    ),
 }
 EXACT = {"Rprop"}
 """Rules whose kernels in PyTorch round as the server's: the others fuse a product with a sum."""
@@ -468,6 +472,86 @@ def test_state_moves_to_and_from_torch(client, rule):
             assert found["state"][number].keys() == {k for k, v in state.items() if v is not None}
             for key, value in found["state"][number].items():
                 torch.testing.assert_close(value, state[key], rtol=1e-6, atol=1e-9)
+
+
+def test_adafactor_has_the_hyperparameters_and_state_of_torch(client):
+    """Of tensors with three axes too, whose averages keep the first one."""
+    options = {"beta2_decay": -0.7, "eps": (1e-3, 1e-2), "d": 1.5, "weight_decay": 0.1}
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in ((3, 4, 5), (6, 2), (7,), ())]
+    copies = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
+    remote = RemoteOptimizer(parameters, rules.Adafactor(learning_rate=0.1), server=client)
+    remote.param_groups[0].update(options)
+    local = torch.optim.Adafactor(copies, lr=0.1, **options)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(6):
+        for p, q in zip(parameters, copies, strict=True):
+            p.grad = q.grad = torch.randn(p.shape, generator=generator)
+        remote.step()
+        local.step()
+    torch.testing.assert_close(parameters, copies, rtol=1e-5, atol=1e-6)
+    found, expected = remote.state_dict(), local.state_dict()
+    assert found["param_groups"] == expected["param_groups"]
+    for number, state in expected["state"].items():
+        assert found["state"][number].keys() == state.keys()
+        for key, value in state.items():
+            assert found["state"][number][key].shape == value.shape
+            torch.testing.assert_close(found["state"][number][key], value, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("adjust", [None, "original", "match_rms_adamw"])
+def test_muon_has_the_hyperparameters_and_state_of_torch(client, adjust):
+    """PyTorch iterates in bfloat16, so that the parameters of both are only near."""
+    options = {"lr": 0.02, "momentum": 0.8, "nesterov": False, "ns_steps": 4, "adjust_lr_fn": adjust}
+    saved = None
+    for begins_remotely in (True, False):
+        parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((6, 4), (3, 8))]
+        remote = RemoteOptimizer(parameters, rules.Muon(), server=client)
+        assert remote.defaults == torch.optim.Muon(parameters).defaults
+        remote.param_groups[0].update(options)
+        local = torch.optim.Muon(parameters, **options)
+        first, second = (remote, local) if begins_remotely else (local, remote)
+        generator = torch.Generator().manual_seed(3)
+        for step in range(8):
+            if step == 4:
+                second.load_state_dict(first.state_dict())
+            for p in parameters:
+                p.grad = torch.randn(p.shape, generator=generator)
+            (first if step < 4 else second).step()
+        state = second.state_dict()
+        assert set(state["state"][0]) == {"momentum_buffer"}
+        if saved is not None:
+            assert state["param_groups"] == saved[1]["param_groups"]
+            torch.testing.assert_close(state["state"], saved[1]["state"], rtol=1e-5, atol=1e-7)
+            for p, q in zip(parameters, saved[0], strict=True):
+                torch.testing.assert_close(p, q, rtol=0, atol=0.03)
+        saved = parameters, state
+
+
+def test_muon_has_the_state_of_adamw_for_what_is_no_matrix(client):
+    vector, alone = (torch.nn.Parameter(torch.ones(5)) for _ in range(2))
+    matrix = torch.nn.Parameter(torch.eye(3))
+    remote = RemoteOptimizer([matrix, vector], rules.Muon(learning_rate=0.1), server=client)
+    local = torch.optim.AdamW([alone], lr=0.1, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(4):
+        matrix.grad = torch.eye(3)
+        vector.grad = alone.grad = torch.randn(5, generator=generator)
+        remote.step()
+        local.step()
+    torch.testing.assert_close(vector, alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(remote.state_dict()["state"][1], local.state_dict()["state"][0])
+
+
+def test_muons_iteration_has_one_set_of_coefficients(client):
+    remote = RemoteOptimizer([torch.nn.Parameter(torch.eye(3))], rules.Muon(), server=client)
+    remote.param_groups[0]["ns_coefficients"] = (2.0, -1.5, 0.5)
+    with pytest.raises(ValueError, match="ns_coefficients must be"):
+        remote.session  # noqa: B018 - opens it
+
+
+def test_half_of_a_pair_of_hyperparameters_may_be_given(address):
+    optimizer = RemoteOptimizer(network().parameters(), rules.Adam(beta1=0.8), server=address)
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.999)
 
 
 def test_a_state_that_is_loaded_takes_the_place_of_the_session(client):

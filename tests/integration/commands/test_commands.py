@@ -32,6 +32,7 @@ EXAMPLES = {
     "session update": "SESSION 'optimizer=sgd(learning_rate=0.5)'",
     "session watch": "SESSION --count 1",
     "session top": "--count 1",
+    "watch": "SESSION --tensorboard logs --once",
     "step": "SESSION gradients.npz",
     "pull": "SESSION -o parameters.safetensors",
     "push": "SESSION gradients.npz",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -50,6 +51,25 @@ def open_to_read(place: FileLike) -> Iterator[tuple[IO[bytes], int]]:
         return
     with _open_with_fsspec(place, "rb") if _is_url(place) else Path(place).open("rb") as file:
         yield file, _count_remaining(file)
+
+
+def lock_exclusively(path: Path) -> IO[bytes]:
+    """Opens a file that no other process can lock until this one closes it or ends (POSIX only).
+
+    Raises:
+        RuntimeError: another process has locked it.
+        OSError: it cannot be opened.
+    """
+    file = path.open("ab")
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise RuntimeError(f"{path.parent} is in use by another process") from None
+    return file
 
 
 def _is_url(place: str | os.PathLike[str]) -> bool:

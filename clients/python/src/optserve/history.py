@@ -58,18 +58,26 @@ def read_history(name: str) -> CallSequence[History]:
     Args:
         name: resource name of the session.
     """
-    steps, metrics = yield from _read_points(name, "")
+    steps, metrics = yield from read_points(name)
     values = {}
     for metric in metrics:
-        values[metric], _ = yield from _read_points(name, metric)
+        values[metric], _ = yield from read_points(name, metric)
     return History(steps, values)
 
 
-def _read_points(name: str, metric: str) -> CallSequence[tuple[npt.NDArray[Any], list[str]]]:
-    """Reads the steps, or a metric's values; also returns the names of the metrics."""
+def read_points(
+    name: str, metric: str = "", after_number: int = 0
+) -> CallSequence[tuple[npt.NDArray[Any], list[str]]]:
+    """Reads steps, or a metric's values; also returns the names of the metrics.
+
+    Args:
+        name: resource name of the session.
+        metric: name of the metric; empty for the steps.
+        after_number: points with greater numbers are read.
+    """
     dtype = _VALUE if metric else _STEP
     rows: list[tuple[Any, ...]] = []
-    after, last = 0, 1
+    after, last = after_number, after_number + 1
     while after < last:
         request = wire.GetHistoryRequest(name=name, metric=metric, after_number=after, page_size=PAGE_POINTS)
         page = yield Call(lambda stubs: stubs.sessions.GetHistory, request, lambda answer: answer)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from optserve import coercion, errors
 from optserve._codec.dtypes import Array
@@ -24,7 +24,7 @@ from optserve._transport.connection import Connection
 from optserve.base_session import BaseSessionHandle
 from optserve.events import Event, EventWatch
 from optserve.extras import import_extra
-from optserve.history import History, read_history
+from optserve.history import History, read_history, read_points
 from optserve.metrics import MetricsReport, make_report
 from optserve.parameters import Parameters, Pull, Pulling
 from optserve.progress import ProgressOption
@@ -360,6 +360,27 @@ class SessionHandle(BaseSessionHandle):
         drawing = import_extra("optserve.plotting.history_figure", "plot", "matplotlib")
         figure: CallSequence[Figure] = drawing.plot_history(self.name)
         return self._connection.call_sequence(figure, timeout)
+
+    def read_points(
+        self, metric: str = "", *, after_number: int = 0, timeout: float | None = None
+    ) -> tuple[NDArray[Any], list[str]]:
+        """Reads the part of the history that follows a point.
+
+        Args:
+            metric: name of a metric; empty for the steps.
+            after_number: number of the point, as in `history`; 0 for all.
+            timeout: seconds for each page of 10,000 points; the client's default when None.
+
+        Returns:
+            A structured array as in `history`, and the names of the session's metrics.
+
+        Raises:
+            NotFound: there is no such session.
+            OptserveError: another error of the server, or it could not be reached.
+        """
+        after_number = coercion.to_step(after_number, "after_number")
+        points = read_points(self.name, metric, after_number)
+        return self._connection.call_sequence(points, timeout)
 
     def watch(self) -> Iterator[Event]:
         """Yields the session's events until it is deleted or the iterator is closed.

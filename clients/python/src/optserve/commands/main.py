@@ -15,7 +15,7 @@ from optserve.formatting import escape_controls
 from optserve.plotting.spec_parser import WrongItem
 
 COMMANDS = (
-    *("session", "step", "pull", "push", "snapshot", "worker", "schedule", "loss", "activation"),
+    *("session", "watch", "step", "pull", "push", "snapshot", "worker", "schedule", "loss", "activation"),
     *("optimizer", "plot", "server", "context", "completion"),
 )
 """The commands, each in a module of its name."""

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from optserve.commands import command_parser as parsers
-from optserve.commands import confirmation, top, watch
+from optserve.commands import confirmation, session_watch, top
 from optserve.commands.array_files import SUFFIXES, read_arrays
 from optserve.commands.command_parser import add_command, list_keys
 from optserve.commands.connection import open_client
@@ -47,7 +47,7 @@ def add_to(commands: parsers.Subparsers) -> None:
     names = remove.add_argument("words", nargs="+", metavar="SESSION", help="id, or sessions/{id}")
     parsers.complete_sessions(names)
     confirmation.add_flag(remove)
-    watch.add_to(group)
+    session_watch.add_to(group)
     top.add_to(group)
 
 

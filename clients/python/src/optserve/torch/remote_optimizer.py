@@ -22,7 +22,13 @@ from optserve.specs.optimizers import Optimizer
 from optserve.specs.session_spec import Gradient, ParameterGroup
 from optserve.stream import StepStream
 from optserve.torch.session_file import SessionFile, State, numpy_view
-from optserve.torch.torch_rules import L2, find_torch_rule, list_values
+from optserve.torch.session_replacement import (
+    STAGING_LEASE,
+    finish_replacement,
+    import_complete,
+    replace_session,
+)
+from optserve.torch.torch_rules import DECOUPLED, L2, find_torch_rule, list_values
 from optserve.workers import Member
 
 SESSION_KEY = "optserve"
@@ -283,27 +289,30 @@ class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch i
                 name,
                 tensors=list(dict.fromkeys(self._names[p] for p in group["params"])),
                 l2=values[name].get(L2),
+                decoupled_weight_decay=values[name].get(DECOUPLED),
                 optimizer=made[name],
             )
             for name, group in zip(values, self.param_groups, strict=True)
             if name
         ]
         gradient = dataclasses.replace(gradient, l2=values[""].get(L2, gradient.l2))
-        return {"optimizer": made[""], "gradient": gradient, "groups": groups}
+        decay = {key: values[""][key] for key in (DECOUPLED,) if key in values[""]}
+        return {"optimizer": made[""], "gradient": gradient, "groups": groups, **decay}
 
     def _open_session(self) -> None:
         """Creates the session, or attaches to it; replaces it if there is a state to be written."""
         self._close_steps()
-        old, self._values = self._session, self._list_groups()
-        if old is None and self._states is None and self._attaches:
+        self._values = self._list_groups()
+        if self._session is None and self._session_id:
+            finish_replacement(self._client, self._session_id)
+        if self._session is None and self._attaches and (self._states is None or self._worker is None):
             self._session = self._attach()
-        if self._session is None or self._states is not None:
-            self._session = self._create_session(self._session_id if old is None and not self._states else "")
-            if self._states:
-                self._session = self._write_states(self._session, old)
-            elif old is not None:
-                old.delete()
-            self._states = None
+        if self._session is None and not self._states:
+            self._session = self._create_session(self._session_id)
+        elif self._states is not None:
+            self._session = self._write_states(self._states)
+        self._states = None
+        assert self._session is not None
         if self._worker is not None:
             self._steps = self._session.join(self._worker)
         else:
@@ -318,13 +327,13 @@ class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch i
             self._accept_parameters()
         self._step = self._session.step_number
 
-    def _create_session(self, session_id: str) -> SessionHandle:
+    def _create_session(self, session_id: str, **options: Any) -> SessionHandle:
         arrays = {}
         for p, name in self._names.items():
             value = p.detach().cpu()
             wide = value if value.dtype in (torch.float64, torch.complex128) else _to_single(value)
             arrays[name] = numpy_view(wide)
-        settings = {**self._options, **self._make_settings(self._values)}
+        settings = {**self._options, **self._make_settings(self._values), **options}
         return self._client.create_session(arrays, session_id=session_id, **settings)
 
     def _attach(self) -> SessionHandle | None:
@@ -344,22 +353,23 @@ class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch i
             time.sleep(UPLOAD_POLL_S)
         return session
 
-    def _write_states(self, made: SessionHandle, old: SessionHandle | None) -> SessionHandle:
-        """Returns a session with the states that takes the place of both."""
-        assert self._states is not None
+    def _write_states(self, states: Mapping[str, State]) -> SessionHandle:
+        """Returns a session with the states, which takes the place of the present one if there is one."""
+        made = self._create_session("", lease=STAGING_LEASE)
         file = SessionFile(made)
         made.delete()
-        file.write_states(self._states, self._torch_rule, self._step)
-        written = self._client.import_session(file.encode())
-        if self._options.get("durability") is not None:  # an import has the server's own
-            written.update(dataclasses.replace(written.spec, durability=self._options["durability"]))
-        if old is not None:
-            old.delete()
-        if not self._session_id:
-            return written
-        named = written.snapshots.fork(session_id=self._session_id)
-        written.delete()
-        return self._client.session(named)
+        file.write_states(states, self._torch_rule, self._step)
+        content = file.encode()
+        if self._session is None:
+            return import_complete(self._client, content, self._session_id, self._complete_import)
+        return replace_session(self._client, self._session, content, self._complete_import)
+
+    def _complete_import(self, session: SessionHandle) -> None:
+        """Gives an imported session what its file has not: its own lease and durability."""
+        spec = dataclasses.replace(session.spec, lease=self._options.get("lease"))
+        if self._options.get("durability") is not None:
+            spec = dataclasses.replace(spec, durability=self._options["durability"])
+        session.update(spec)
 
     def _pull_states(self) -> dict[str, State]:
         """The state on the server, by name."""
@@ -458,7 +468,7 @@ class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch i
         self._accept_parameters()
 
     def _is_maximizing(self) -> bool:
-        kinds = {bool(group["maximize"]) for group in self.param_groups}
+        kinds = {bool(group.get("maximize")) for group in self.param_groups}
         if len(kinds) > 1:
             raise ValueError("maximize must be the same in all parameter groups")
         return kinds.pop()
@@ -473,7 +483,10 @@ class RemoteOptimizer(torch.optim.Optimizer):  # type: ignore[misc]  # PyTorch i
             changed = {
                 k: v for k, v in values.items() if v != known.get(k) and k not in self._torch_rule.initial
             }
-            if any(k != "learning_rate" and (v == 0) != (known.get(k) == 0) for k, v in changed.items()):
+            if any(
+                isinstance(v, int) or (k != "learning_rate" and (v == 0) != (known.get(k) == 0))
+                for k, v in changed.items()
+            ):
                 spec = dataclasses.replace(self.session.spec, **self._make_settings(live))
                 self.session.update(spec, expected_step=self._step)
                 self._values = live

@@ -58,7 +58,8 @@ class SessionFile:
                 continue
             mine = [name for name, own in self._groups.items() if own == group]
             for name in wanted.intersection(mine if members is None else members):
-                state: State = {STEP: torch.tensor(float(count))} if STEP in rule.slots else {}
+                counted = STEP in rule.find_slots(self._count_axes(name))
+                state: State = {STEP: torch.tensor(float(count))} if counted else {}
                 if _PRODUCT in scalars:
                     state[_PRODUCT_KEY] = torch.tensor(scalars[_PRODUCT])
                 states[name] = state | self._read_slots(name, rule)
@@ -102,17 +103,23 @@ class SessionFile:
         return {name: named.get(name, "") for name, *_ in self.facts["layout"]}
 
     def _read_slots(self, name: str, rule: TorchRule) -> State:
-        own = {slot: key for key, slot in rule.slots.items()}
+        own = {slot: key for key, slot in rule.find_slots(self._count_axes(name)).items()}
         found: State = {}
         for path, tensor in self.tensors.items():
             kind, slot, of = (*path.split("/", 2), "", "")[:3]
             if kind == "slot" and of == name:
-                found[own.get(slot, slot)] = tensor
+                key = own.get(slot, slot)
+                found[key] = tensor.unsqueeze(rule.unit_axes[key]) if key in rule.unit_axes else tensor
         return found
 
+    def _count_axes(self, name: str) -> int:
+        axes: int = self.tensors[f"parameter/{name}"].dim()
+        return axes
+
     def _write_slots(self, name: str, state: State, rule: TorchRule) -> None:
+        slots = rule.find_slots(self._count_axes(name))
         for key, value in state.items():
-            path = f"slot/{rule.slots.get(key, key)}/{name}"
+            path = f"slot/{slots.get(key, key)}/{name}"
             if key in (STEP, _PRODUCT_KEY) or not isinstance(value, torch.Tensor):
                 continue
             if path not in self.tensors:

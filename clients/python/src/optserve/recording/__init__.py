@@ -1,0 +1,1 @@
+"""Copies of sessions' histories for experiment trackers (extras ``tensorboard``, ``mlflow``)."""

@@ -1,0 +1,1 @@
+"""Histories of sessions in event files and runs."""

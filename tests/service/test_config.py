@@ -45,6 +45,7 @@ def test_every_setting_is_a_flag_a_variable_and_a_key(name: str, loaded: Load, t
         "journal_bytes": "8388608",
         "allow_unauthenticated": "no",
         "dashboard": "no",
+        "log_format": "text",
     }
     text = stated.get(name, "70000" if name.startswith("max_") else "7")
     if isinstance(default, bool):

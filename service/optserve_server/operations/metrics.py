@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -195,6 +196,15 @@ class ServerCollector(Collector):
         yield recovered
         yield GaugeMetricFamily(
             "optserve_recovery_seconds", "Seconds that recovery took at the start.", recovery.seconds
+        )
+        disk = os.statvfs(durability_manager.catalog.root)
+        yield GaugeMetricFamily(
+            "optserve_data_free_bytes",
+            "Free bytes of the file system of the data directory.",
+            disk.f_bavail * disk.f_frsize,
+        )
+        yield GaugeMetricFamily(
+            "optserve_data_size_bytes", "Bytes of that file system.", disk.f_blocks * disk.f_frsize
         )
         journal, name = durability_manager.journal, "optserve_journal"
         yield CounterMetricFamily(f"{name}_records", "Changes that the journal has taken.", journal.records)

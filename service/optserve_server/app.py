@@ -18,10 +18,10 @@ from optserve_server.arrays.backend_selection import select_backend
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
 from optserve_server.dashboard.pages import make_dashboard_pages
 from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
-from optserve_server.durability.recovery import Recovery
+from optserve_server.durability.recovery import Recovery, RecoveryProgress
 from optserve_server.operations.control_socket import ControlSocket
 from optserve_server.operations.http_server import HttpServer, Page
-from optserve_server.operations.operator_pages import make_operator_pages
+from optserve_server.operations.operator_pages import make_operator_pages, make_recovery_pages
 from optserve_server.resources.budget import Budget
 from optserve_server.resources.garbage import defer_full_collections
 from optserve_server.resources.memory import memory_limit
@@ -70,16 +70,26 @@ _LAST_WORK_S = 0.5
 _log = logging.getLogger("optserve_server")
 
 
-def build_server(settings: Settings, backend: Backend, tracer: Tracer | None = None) -> Server:
+def make_namespaces(settings: Settings, backend: Backend) -> Namespaces:
+    """Namespaces without sessions, with the server's limits.
+
+    Raises:
+        ConfigError: sessions are to be durable, and there is no data directory.
+    """
+    return Namespaces(backend, _make_limits(settings), make_budget(settings))
+
+
+def build_server(
+    settings: Settings,
+    namespaces: Namespaces,
+    recovered: DurabilityManager | None = None,
+    tracer: Tracer | None = None,
+) -> Server:
     """A server that is not listening yet.
 
     Raises:
         ConfigError: the tokens cannot be used.
-        DirectoryError: another server uses the data directory.
-        OSError: the data directory cannot be used.
     """
-    namespaces = Namespaces(backend, _make_limits(settings), make_budget(settings))
-    recovered = _recover_sessions(settings, namespaces)
     conditions = _make_conditions(settings)
     identities = load_identities(settings, namespaces)
     return Server(namespaces, settings.threads, identities, conditions, recovered, tracer)
@@ -130,9 +140,17 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select_backend(settings.backend)
     tracer = _make_tracer(settings)
-    server = build_server(settings, backend, tracer)
-    pages = HttpServer(_make_pages(server, settings))
+    progress = RecoveryProgress()
+    pages = HttpServer(make_recovery_pages(progress))
     metrics_port = await _start_http_server(pages, settings)
+    namespaces = make_namespaces(settings, backend)
+    recovered = None
+    if settings.data_dir:
+        _log.info("recovering", extra={"facts": {"metrics_port": metrics_port}})
+        # In a thread: the pages say meanwhile how far it is.
+        recovered = await asyncio.to_thread(_recover_sessions, settings, namespaces, progress)
+    server = build_server(settings, namespaces, recovered, tracer)
+    pages.pages = _make_pages(server, settings)
     port = await server.start(listening)
     control = None if server.durability_manager is None else ControlSocket(server.durability_manager)
     if control is not None:
@@ -292,16 +310,23 @@ def load_identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError(str(error)) from None
 
 
-def _recover_sessions(settings: Settings, namespaces: Namespaces) -> DurabilityManager | None:
-    if not settings.data_dir:
-        return None
+def _recover_sessions(
+    settings: Settings, namespaces: Namespaces, progress: RecoveryProgress
+) -> DurabilityManager:
+    """Restores the sessions of the data directory.
+
+    Raises:
+        DirectoryError: another server uses it, or a file that all sessions depend on is missing.
+        OSError: it cannot be used.
+    """
     policy = SnapshotPolicy(
         generations=settings.snapshot_generations,
         journal_bytes=settings.journal_bytes,
         # Whole files are freed, so there have to be several.
         segment_bytes=min(64 << 20, settings.journal_bytes // 4),
     )
-    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encode_answer, policy).run()
+    root = Path(settings.data_dir)
+    return Recovery(root, namespaces, SPEC_TEXT, encode_answer, policy, progress=progress).run()
 
 
 def _make_limits(settings: Settings) -> Limits:

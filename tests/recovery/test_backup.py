@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from optserve_server.state.session_change import Request
 from optserve_server.storage.catalog import find_control_socket
 from optserve_server.storage.directory_format import BACKUP, DirectoryError, read_backup_facts
 from optserve_server.storage.failpoints import VARIABLE
+from optserve_server.storage.files import Disk
 from tests.recovery.keeping import House, bits, house, run
 from tests.support.disks import FullDisk, fill, small_filesystem
 from tests.support.server import RunningServer, run_to_end, running_server
@@ -264,6 +265,63 @@ def test_what_the_server_does_meanwhile_does_not_reach_the_copy(tmp_path: Path) 
 
     run(compare())
     assert check(copy).status == 0
+
+
+class MeddlingDisk(Disk):
+    """A disk that lets something else happen after a number of links.
+
+    Attributes:
+        meddle: called once.
+        left: links until then.
+    """
+
+    def __init__(self) -> None:
+        self.meddle: Callable[[], object] = bool
+        self.left = 0
+
+    def link(self, source: Path, target: Path) -> None:
+        super().link(source, target)
+        self.left -= 1
+        if self.left == 0:
+            self.meddle()
+
+
+@pytest.mark.parametrize("links", range(1, 7))
+def test_sessions_that_are_deleted_and_made_again_before_the_moment(tmp_path: Path, links: int) -> None:
+    """Files get their second names in two passes; of a session that changes in between, the second counts."""
+    disk, copy = MeddlingDisk(), tmp_path / "copy"
+
+    async def work() -> dict[str, dict[str, bytes]]:
+        async with house(tmp_path / "data", disk) as made:
+            for name in ("again", "gone", "stays"):
+                await made.step(made.create(name), 0)
+
+            def meddle() -> None:
+                for name in ("again", "gone"):
+                    durability = made.namespaces[""].store.get(name).durability
+                    made.durability_manager.delete_session(durability, Request(name, b"x"))
+                    made.namespaces[""].store.delete(name)
+                made.create("again", values={"other": np.ones(4)})
+                made.create("new")
+
+            disk.meddle, disk.left = meddle, links
+            source = await made.durability_manager.begin_backup()
+            assert disk.left < 0
+            copy_backup(source.folder, copy)
+            await made.durability_manager.end_backup(source)
+            store = made.namespaces[""].store
+            return {name: bits(store.get(name)) for name in ("again", "stays", "new")}
+
+    states = run(work())
+    assert check(copy) == Ended(0, "data      ok       3 sessions are whole; 0 findings\n")
+    assert sorted(path.name for path in (copy / "sessions").iterdir()) == ["again", "new", "stays"]
+
+    async def compare() -> None:
+        async with house(copy) as made:
+            store = made.namespaces[""].store
+            assert {name: bits(store.get(name)) for name in states} == states
+
+    run(compare())
 
 
 def test_a_session_that_is_deleted_while_it_is_saved_for_a_backup(tmp_path: Path) -> None:

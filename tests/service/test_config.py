@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optserve_server.app import build_server
+from optserve_server.app import make_namespaces
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.config import ConfigError, Settings, add_flags, load_settings
 
@@ -150,7 +150,7 @@ def test_variables_of_clients_are_ignored(loaded: Load) -> None:
 def test_durability_needs_a_data_directory(durability: str, loaded: Load) -> None:
     settings = loaded(["--durability", durability], {})
     with pytest.raises(ConfigError) as caught:
-        build_server(settings, NumpyBackend())
+        make_namespaces(settings, NumpyBackend())
     assert str(caught.value) == (
         f"durability is {durability!r}, which needs data_dir; set data_dir, or durability to 'ephemeral'"
     )

@@ -2,12 +2,13 @@
 
 Snapshots, manifests and closed segments are never written to again, and the current segment only grows. So
 a second name (a hard link) holds a file as it is, whatever the server does with the first one: what is
-deleted keeps its content, and a segment with two names is not used again. To give all names takes the time
-of a few system calls for each session, in which no record is committed; to copy takes as long as it takes.
+deleted keeps its content, and a segment with two names is not used again. Most files get theirs while
+records are committed; the journal is paused for a last look at every folder, and for what is new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -57,42 +58,74 @@ def pin_directory(
     disk = catalog.disk
     folder = catalog.make_trash_folder("backup")
     try:
-        with deleting, directory_log.pause(), journal.pause():
-            begun = time.perf_counter()
-            moment = datetime.now(UTC)
-            # Before the snapshots: of those that are finished meanwhile the table need not know.
-            positions = catalog.positions.read_all()
-            ends = journal.list_segment_ends()
-            count = _link_all(disk, catalog.root, folder, [*catalog.list_files(), *ends])
-            facts = BackupFacts(
-                catalog.identity,
-                moment.isoformat(timespec="microseconds"),
-                len(directory_log.folders),
-                {str(path.relative_to(catalog.root)): end for path, end in ends.items()},
-            )
-            paused = time.perf_counter() - begun
+        links = _Links(disk, catalog.root, folder)
+        with deleting:
+            with contextlib.suppress(FileNotFoundError):  # a session that is deleted meanwhile
+                links.add(catalog.list_files())
+            with directory_log.pause(), journal.pause():
+                begun = time.perf_counter()
+                moment = datetime.now(UTC)
+                # Before the snapshots: of those that are finished meanwhile the table need not know.
+                positions = catalog.positions.read_all()
+                ends = journal.list_segment_ends()
+                present = links.add([*catalog.list_files(), *ends])
+                session_count = len(directory_log.folders)
+                paused = time.perf_counter() - begun
+        links.remove_others(present)
+        facts = BackupFacts(
+            catalog.identity,
+            moment.isoformat(timespec="microseconds"),
+            session_count,
+            {str(path.relative_to(catalog.root)): end for path, end in ends.items()},
+        )
         _write(disk, folder / "journal" / POSITIONS, positions)
         _write(disk, folder / BACKUP, facts.to_json())
     except BaseException:
         disk.remove(folder)
         raise
-    _log.info("backup begins", extra={"facts": {"files": count, "paused_seconds": round(paused, 6)}})
+    _log.info("backup begins", extra={"facts": {"files": len(present), "paused_seconds": round(paused, 6)}})
     return BackupSource(folder, facts)
 
 
-def _link_all(disk: Disk, root: Path, folder: Path, paths: Iterable[Path]) -> int:
-    """Gives files second names; returns how many there are."""
-    made, count = set[Path](), 0
-    for name in FOLDERS:
-        disk.make_folder(folder / name)
-    for path in paths:
-        target = folder / path.relative_to(root)
-        if target.parent not in made:
-            disk.make_folder(target.parent)
-            made.add(target.parent)
-        disk.link(path, target)
-        count += 1
-    return count
+class _Links:
+    """Second names of a directory's files.
+
+    Args:
+        disk: where.
+        root: the directory.
+        folder: where the second names are, under the same paths.
+    """
+
+    def __init__(self, disk: Disk, root: Path, folder: Path) -> None:
+        self._disk, self._root, self._folder = disk, root, folder
+        self._made: dict[Path, tuple[Path, int]] = {}  # with the number of the file itself
+        for name in FOLDERS:
+            disk.make_folder(folder / name)
+
+    def add(self, paths: Iterable[Path]) -> set[Path]:
+        """Gives those files second names that have none yet; returns all of ``paths``."""
+        present = set()
+        for path in paths:
+            present.add(path)
+            if path in self._made:
+                target, number = self._made[path]
+                if path.stat().st_ino == number:
+                    continue
+                self._disk.remove(target)  # another file of that name: a session was created again
+            else:
+                target = self._folder / path.relative_to(self._root)
+                self._disk.make_folder(target.parent)
+            self._disk.link(path, target)
+            self._made[path] = target, target.stat().st_ino
+        return present
+
+    def remove_others(self, present: set[Path]) -> None:
+        """Removes the second names of all files but these."""
+        for path in self._made.keys() - present:
+            target, _ = self._made.pop(path)
+            self._disk.remove(target)
+            if not any(target.parent.iterdir()):  # of a session that was deleted
+                self._disk.remove(target.parent)
 
 
 def _write(disk: Disk, path: Path, data: Piece) -> None:

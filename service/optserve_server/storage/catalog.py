@@ -446,12 +446,15 @@ class Catalog:
     def list_files(self) -> Iterator[Path]:
         """Every file that a copy of the directory needs, but for the journal.
 
-        Nothing may be created or deleted meanwhile.
+        Raises:
+            FileNotFoundError: a session was deleted meanwhile.
         """
         yield self.root / VERSION
-        for folder in sorted(self.sessions.iterdir()):
-            if _is_session_folder(folder):
-                yield from (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+        for folder in map(self.sessions.joinpath, os.listdir(self.sessions)):
+            if folder.is_dir():
+                names = [name for name in os.listdir(folder) if not name.startswith(".")]
+                if _MANIFEST in names:
+                    yield from map(folder.joinpath, names)
         yield from (path for path in sorted(self.quarantine.rglob("*")) if path.is_file())
 
     def make_trash_folder(self, name: str) -> Path:

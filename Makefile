@@ -301,6 +301,17 @@ image-test: $(VENV)/.test ## Run the image, train against it, kill it, go on (af
 image-base: ## Make a base image of Debian's packages, where no registry of images is reached
 	deploy/debian_base.sh $(ARGS)
 
+# ---- What operators install ------------------------------------------------
+
+KUSTOMIZE := build/tools/kustomize
+
+.PHONY: check-deploy
+check-deploy: $(VENV)/.check $(KUSTOMIZE) ## Check alert rules, systemd unit and manifests (promtool, systemd-analyze, Go)
+	BIN=$(VENV)/bin KUSTOMIZE=$(KUSTOMIZE) deploy/check.sh
+
+$(KUSTOMIZE): | go-found
+	GOBIN=$(CURDIR)/$(dir $@) go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
+
 # ---- Static checks ---------------------------------------------------------
 
 .PHONY: check lint docstrings types layers prose contract workflows fresh

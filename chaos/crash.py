@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.actors import Actor, Pair, Soloist
-from optserve_server.check_command import check
+from optserve_server.commands.data_directory import check_data_directory
 from optserve_server.storage.failpoints import NAMES, VARIABLE
 from tests.support.disks import FILLER, fill_up, mount_filesystem
 from tests.support.server import running_server
@@ -101,7 +101,7 @@ def _crash(kills: int, seed: int, folder: Path, is_fillable: bool, verbose: bool
         place = next(others) if number % 5 == 4 or (kills > 40 and number % 2) else next(names)
         died_at = _life(place, rng, actors, root, tally)
         tally.kills[died_at] += 1
-        findings = check(root).findings
+        findings = check_data_directory(root).findings
         assert not findings, f"after a kill {died_at}: {findings}"
         if verbose:
             print(f"{number + 1:4}  {died_at}", flush=True)

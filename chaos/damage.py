@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from optserve_server.check_command import check
+from optserve_server.commands.data_directory import check_data_directory
 from optserve_server.durability.durability_manager import SnapshotPolicy
 from optserve_server.spec.session_spec import DurabilityMode
 from optserve_server.state.session_change import Request
@@ -127,7 +127,7 @@ def damage(damages: int, sessions: int, seed: int) -> Tally:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "data")
         state = make_directory(root, sessions)
-        clean = check(root)
+        clean = check_data_directory(root)
         assert not clean.findings, clean.findings
         assert clean.sessions.keys() == state.keys()
         contents = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -149,7 +149,7 @@ def damage(damages: int, sessions: int, seed: int) -> Tally:
 
 def _is_found(root: Path) -> bool:
     try:
-        return bool(check(root).findings)
+        return bool(check_data_directory(root).findings)
     except DirectoryError as error:
         if "in use" in str(error):
             raise

@@ -7,14 +7,16 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from optserve_server import __version__, check_command, config, health_command, repair_command, token_command
+from optserve_server import __version__, config
+from optserve_server.commands import backup, check, health, repair, token
 
 _DEFAULT_COMMAND = "serve"
 _COMMANDS = {
-    "check": check_command,
-    "health": health_command,
-    "repair": repair_command,
-    "token": token_command,
+    "backup": backup,
+    "check": check,
+    "health": health,
+    "repair": repair,
+    "token": token,
 }
 _FORMS = ("-h", "--help", "--version")
 """Options of the command itself."""
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 when the command fails, 2 for a wrong setting.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser, commands = _make_argument_parser()
+    parser, commands = make_argument_parser()
     if not arguments or arguments[0] not in (*commands, *_FORMS):
         arguments.insert(0, _DEFAULT_COMMAND)
     parsed = parser.parse_args(arguments)
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _make_argument_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
+def make_argument_parser() -> tuple[argparse.ArgumentParser, Sequence[str]]:
     """The command line, and the names of its subcommands."""
     parser = argparse.ArgumentParser(
         prog="optserve-server",
@@ -97,9 +99,9 @@ def _run_server(parsed: argparse.Namespace) -> int:
     # Imported behind it: they import gRPC.
     from optserve_server.app import serve
     from optserve_server.event_loop import event_loop_factory
-    from optserve_server.rpc.middleware import json_logs
+    from optserve_server.rpc.middleware import log_formats
 
-    json_logs.configure_logs(settings.log_level)
+    log_formats.configure_logs(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         runner.run(serve(settings))
     return 0

@@ -18,9 +18,10 @@ from optserve_server.arrays.backend_selection import select_backend
 from optserve_server.config import METRICS_PORT, ConfigError, Settings
 from optserve_server.dashboard.pages import make_dashboard_pages
 from optserve_server.durability.durability_manager import DurabilityManager, SnapshotPolicy
-from optserve_server.durability.recovery import Recovery
+from optserve_server.durability.recovery import Recovery, RecoveryProgress
+from optserve_server.operations.control_socket import ControlSocket
 from optserve_server.operations.http_server import HttpServer, Page
-from optserve_server.operations.operator_pages import make_operator_pages
+from optserve_server.operations.operator_pages import make_operator_pages, make_recovery_pages
 from optserve_server.resources.budget import Budget
 from optserve_server.resources.descriptors import OPERATIONS_RESERVE, STORAGE_RESERVE
 from optserve_server.resources.garbage import defer_full_collections
@@ -61,7 +62,7 @@ _DATA_CONNECTIONS_SHARE = 0.125
 _STORAGE_DESCRIPTORS, _OPERATIONS_DESCRIPTORS = 8, 4
 """File descriptors that are held for the journal and snapshots, and for the port for operators."""
 
-_MAX_DESCRIPTORS = 1 << 20
+MAX_DESCRIPTORS = 1 << 20
 """File descriptors beyond which a server needs no more, whatever the system allows."""
 
 _SWITCH_INTERVAL_S = 0.0005
@@ -73,17 +74,44 @@ _LAST_WORK_S = 0.5
 _log = logging.getLogger("optserve_server")
 
 
-def build_server(settings: Settings, backend: Backend, tracer: Tracer | None = None) -> Server:
+def make_namespaces(settings: Settings, backend: Backend) -> Namespaces:
+    """Namespaces without sessions, with the server's limits.
+
+    Raises:
+        ConfigError: sessions are to be durable, and there is no data directory.
+    """
+    return Namespaces(backend, _make_limits(settings), make_budget(settings))
+
+
+def build_server(
+    settings: Settings,
+    namespaces: Namespaces,
+    recovered: DurabilityManager | None = None,
+    tracer: Tracer | None = None,
+) -> Server:
     """A server that is not listening yet.
 
     Raises:
         ConfigError: the tokens cannot be used.
-        DirectoryError: another server uses the data directory.
-        OSError: the data directory cannot be used.
     """
-    namespaces = Namespaces(backend, _make_limits(settings), _make_budget(settings))
-    recovered = _recover_sessions(settings, namespaces)
-    conditions = Conditions(
+    conditions = _make_conditions(settings)
+    identities = load_identities(settings, namespaces)
+    return Server(namespaces, settings.threads, identities, conditions, recovered, tracer)
+
+
+def check_settings(settings: Settings) -> None:
+    """Checks that settings fit each other and this process' limits.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    find_certificate_files(settings)
+    _make_limits(settings)
+    _make_conditions(settings)
+
+
+def _make_conditions(settings: Settings) -> Conditions:
+    return Conditions(
         # The service refuses with details; gRPC refuses what comes beyond that.
         max_concurrent_rpcs=2 * settings.max_concurrent_rpcs,
         max_calls_per_connection=settings.max_calls_per_connection,
@@ -99,8 +127,6 @@ def build_server(settings: Settings, backend: Backend, tracer: Tracer | None = N
         max_shared_memory_descriptors=_shared_memory_descriptor_limit(settings),
         shared_memory_idle_seconds=settings.shared_memory_idle_seconds,
     )
-    identities = _load_identities(settings, namespaces)
-    return Server(namespaces, settings.threads, identities, conditions, recovered, tracer)
 
 
 async def serve(settings: Settings) -> None:
@@ -111,7 +137,7 @@ async def serve(settings: Settings) -> None:
         RuntimeError: an address cannot be bound, or the backend is not there.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     STORAGE_RESERVE.hold(_STORAGE_DESCRIPTORS)
     OPERATIONS_RESERVE.hold(_OPERATIONS_DESCRIPTORS)
     listening = build_listening(settings)
@@ -120,14 +146,27 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     backend = select_backend(settings.backend)
     tracer = _make_tracer(settings)
-    server = build_server(settings, backend, tracer)
-    pages = HttpServer(_make_pages(server, settings))
+    progress = RecoveryProgress()
+    pages = HttpServer(make_recovery_pages(progress))
     metrics_port = await _start_http_server(pages, settings)
+    namespaces = make_namespaces(settings, backend)
+    recovered = None
+    if settings.data_dir:
+        _log.info("recovering", extra={"facts": {"metrics_port": metrics_port}})
+        # In a thread: the pages say meanwhile how far it is.
+        recovered = await asyncio.to_thread(_recover_sessions, settings, namespaces, progress)
+    server = build_server(settings, namespaces, recovered, tracer)
+    pages.pages = _make_pages(server, settings)
     port = await server.start(listening)
+    control = None if server.durability_manager is None else ControlSocket(server.durability_manager)
+    if control is not None:
+        control.start()
     _report_listening(settings, backend, port, metrics_port)
     defer_full_collections()
     await stop.wait()
     _log.info("shutting down")
+    if control is not None:
+        await control.stop()
     # Operators see until the end that the server takes no more calls.
     await server.stop(settings.grace_seconds)
     await pages.stop()
@@ -198,6 +237,22 @@ def build_listening(settings: Settings) -> Listening:
     Raises:
         ConfigError: nowhere, beyond loopback without TLS, or with certificates that cannot be used.
     """
+    files = find_certificate_files(settings)
+    return Listening(
+        settings.host if settings.tcp else None,
+        settings.port,
+        settings.unix_socket or None,
+        None if files is None else load_certificates(files),
+        _data_port(settings),
+    )
+
+
+def find_certificate_files(settings: Settings) -> CertificateFiles | None:
+    """The files of the server's certificate; None if it listens without TLS, where that is allowed.
+
+    Raises:
+        ConfigError: it listens nowhere, or beyond loopback without TLS, or a file is not named.
+    """
     if not settings.tcp and not settings.unix_socket:
         raise ConfigError("tcp is no and unix_socket is not set, so there is nowhere to listen")
     if bool(settings.tls_certificate) != bool(settings.tls_key) or (
@@ -220,13 +275,7 @@ def build_listening(settings: Settings) -> Listening:
             " tls_certificate and tls_key, or, where something else protects the connections,"
             " --allow-plaintext-beyond-loopback=yes"
         )
-    return Listening(
-        settings.host if settings.tcp else None,
-        settings.port,
-        settings.unix_socket or None,
-        None if files is None else _load_certificates(files),
-        _data_port(settings),
-    )
+    return files
 
 
 def _data_port(settings: Settings) -> int | None:
@@ -235,14 +284,24 @@ def _data_port(settings: Settings) -> int | None:
     return 0 if settings.data_port == "auto" else settings.data_port
 
 
-def _load_certificates(files: CertificateFiles) -> Certificates:
+def load_certificates(files: CertificateFiles) -> Certificates:
+    """Certificates from files.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
     try:
         return Certificates(files)
     except CertificateError as error:
         raise ConfigError(str(error)) from None
 
 
-def _load_identities(settings: Settings, namespaces: Namespaces) -> Identities:
+def load_identities(settings: Settings, namespaces: Namespaces) -> Identities:
+    """Who may call.
+
+    Raises:
+        ConfigError: no client could, or the file of tokens is wrong.
+    """
     path = Path(settings.tokens_file) if settings.tokens_file else None
     wanted = settings.allow_unauthenticated
     if wanted == "no" and path is None:
@@ -259,16 +318,23 @@ def _load_identities(settings: Settings, namespaces: Namespaces) -> Identities:
         raise ConfigError(str(error)) from None
 
 
-def _recover_sessions(settings: Settings, namespaces: Namespaces) -> DurabilityManager | None:
-    if not settings.data_dir:
-        return None
+def _recover_sessions(
+    settings: Settings, namespaces: Namespaces, progress: RecoveryProgress
+) -> DurabilityManager:
+    """Restores the sessions of the data directory.
+
+    Raises:
+        DirectoryError: another server uses it, or a file that all sessions depend on is missing.
+        OSError: it cannot be used.
+    """
     policy = SnapshotPolicy(
         generations=settings.snapshot_generations,
         journal_bytes=settings.journal_bytes,
         # Whole files are freed, so there have to be several.
         segment_bytes=min(64 << 20, settings.journal_bytes // 4),
     )
-    return Recovery(Path(settings.data_dir), namespaces, SPEC_TEXT, encode_answer, policy).run()
+    root = Path(settings.data_dir)
+    return Recovery(root, namespaces, SPEC_TEXT, encode_answer, policy, progress=progress).run()
 
 
 def _make_limits(settings: Settings) -> Limits:
@@ -299,10 +365,10 @@ def _default_durability(settings: Settings) -> DurabilityMode:
     return DurabilityMode(settings.durability.upper())
 
 
-def _raise_descriptor_limit() -> None:
+def raise_descriptor_limit() -> None:
     """Lets the process open as many files as the system allows it; 1024, a usual soft limit, are few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -346,7 +412,8 @@ def _max_connections(settings: Settings) -> int:
     return _share_of_descriptors("max_connections", settings.max_connections, _CONNECTIONS_SHARE)
 
 
-def _make_budget(settings: Settings) -> Budget:
+def make_budget(settings: Settings) -> Budget:
+    """Limits of what all sessions and calls may take together."""
     memory = settings.max_memory_bytes or int(memory_limit() * _MEMORY_SHARE)
     return Budget(
         {

@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged"
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="form of the log on standard error; auto is text on a terminal, else json"
+    )
     grace_seconds: Seconds = Field(10.0, description="seconds that calls in flight get after SIGTERM")
     max_concurrent_rpcs: int = Field(1000, ge=1, le=1_000_000, description="calls in flight at once")
     max_calls_per_connection: int = Field(

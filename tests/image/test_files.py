@@ -15,7 +15,8 @@ from tests.image.engines import DATA, OWNER
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-MANIFESTS = {path.name: path.read_text() for path in sorted((ROOT / "deploy").rglob("*.yaml"))}
+FILES = [ROOT / "deploy/compose.yaml", *sorted((ROOT / "deploy/kubernetes").iterdir())]
+MANIFESTS = {path.name: path.read_text() for path in FILES}
 STATEFUL_SET = MANIFESTS["statefulset.yaml"]
 PAGES = {"Dockerfile": DOCKERFILE, "deployment.md": (ROOT / "docs/deployment.md").read_text(), **MANIFESTS}
 STATED = (

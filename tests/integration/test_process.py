@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 import socket
@@ -51,15 +52,34 @@ def test_calls_are_logged_as_json() -> None:
     """Unary calls that succeed are logged at debug, failures and streams at info."""
     with running_server("numpy", log_level="debug") as server, Client(server.address) as client:
         client.create(VALUES, session_id="logged")
+        client.step("sessions/logged", VALUES, worker="w", sequence=1)
         with expect_refusal():
             client.get("sessions/missing")
         assert server.stop() == 0
-        made, missed = [line for line in server.log() if line["message"].startswith("/optserve.v1.")]
+        made, stepped, missed = [line for line in server.log() if line["message"].startswith("/optserve.v1.")]
     assert (made["message"], made["code"]) == ("/optserve.v1.SessionService/CreateSession", "OK")
     assert (made["session"], made["level"]) == ("logged", "debug")
     assert (missed["session"], missed["level"]) == ("missing", "info")
+    assert (stepped["session"], stepped["worker"], stepped["namespace"]) == ("logged", "w", "")
+    assert (stepped["code"], stepped["milliseconds"] > 0) == ("OK", True)
     assert missed["code"] == "SESSION_NOT_FOUND"
     assert made["request_id"] != missed["request_id"]
+
+
+def test_calls_are_logged_as_text() -> None:
+    server_of = running_server("numpy", log_level="debug", log_format="text")
+    with server_of as server, Client(server.address) as client:
+        client.create(VALUES, session_id="logged")
+        client.step("sessions/logged", VALUES, worker="a worker", sequence=1)
+        assert server.stop() == 0
+        lines = server.log_path.read_text().splitlines()
+    (stepped,) = [line for line in lines if "/Step " in line]
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00 DEBUG   /optserve\.v1\.SessionService/Step request_id=\S+"
+        r' session=logged worker="a worker" code=OK milliseconds=[\d.]+',
+        stepped,
+    )
+    assert any(" INFO    listening host=127.0.0.1 port=" in line for line in lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

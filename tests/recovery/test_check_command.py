@@ -16,14 +16,14 @@ __all__ = ["used"]
 
 
 def check(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    status = main(["check", f"--data-dir={root}"])
+    status = main(["check", "--only=data", f"--data-dir={root}"])
     printed = capsys.readouterr()
     return status, printed.out + printed.err
 
 
 def test_a_directory_of_a_killed_server(used: Used, capsys: pytest.CaptureFixture[str]) -> None:
     before = used.tree()
-    assert check(used.root, capsys) == (0, "3 sessions are whole; 0 findings\n")
+    assert check(used.root, capsys) == (0, "data      ok       3 sessions are whole; 0 findings\n")
     assert used.tree() == before
     used.live(steps=30)
     assert check(used.root, capsys)[0] == 0
@@ -56,10 +56,10 @@ def test_what_is_wrong_is_named(used: Used, capsys: pytest.CaptureFixture[str]) 
     before = used.tree()
     status, text = check(used.root, capsys)
     assert status == 1
+    assert text.startswith("data      failed   2 sessions are whole; ")
     assert f"{older}: it is cut off, or too long" in text
     assert f"{segment}: bytes " in text
     assert f"{used.root}/sessions/c: " in text
-    assert text.endswith("findings\n")
     assert used.tree() == before
 
 
@@ -67,7 +67,7 @@ def test_what_all_sessions_depend_on(used: Used, capsys: pytest.CaptureFixture[s
     (used.root / "journal" / "positions").unlink()
     status, text = check(used.root, capsys)
     assert status == 1
-    assert text.startswith(f"optserve-server check: {used.root}/journal/positions is missing")
+    assert text.startswith(f"data      failed   {used.root}/journal/positions is missing")
 
 
 def test_a_session_in_quarantine(used: Used, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,8 +89,8 @@ def test_a_directory_in_use_or_none(tmp_path: Path, capsys: pytest.CaptureFixtur
     status, text = run(live())
     assert status == 1
     assert "in use by another server" in text
-    assert main(["check"]) == 2
+    assert main(["check", "--only=data"]) == 2
     assert "data_dir is not set" in capsys.readouterr().err
-    assert main(["check", f"--data-dir={tmp_path / 'none'}"]) == 2
+    assert main(["check", "--only=data", f"--data-dir={tmp_path / 'none'}"]) == 2
     assert "is no directory" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -34,7 +34,7 @@ def apply(used: Used, capsys: pytest.CaptureFixture[str]) -> str:
     assert status == 0, text
     steps = plan.splitlines()[:-1]
     assert text.splitlines() == [*steps, f"{len(steps)} steps were made; 0 findings are left"]
-    assert main(["check", f"--data-dir={used.root}"]) == 0
+    assert main(["check", "--only=data", f"--data-dir={used.root}"]) == 0
     capsys.readouterr()
     return text
 

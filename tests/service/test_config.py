@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optserve_server.app import build_server
+from optserve_server.app import make_namespaces
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.config import ConfigError, Settings, add_flags, load_settings
 
@@ -45,6 +45,7 @@ def test_every_setting_is_a_flag_a_variable_and_a_key(name: str, loaded: Load, t
         "journal_bytes": "8388608",
         "allow_unauthenticated": "no",
         "dashboard": "no",
+        "log_format": "text",
     }
     text = stated.get(name, "70000" if name.startswith("max_") else "7")
     if isinstance(default, bool):
@@ -149,7 +150,7 @@ def test_variables_of_clients_are_ignored(loaded: Load) -> None:
 def test_durability_needs_a_data_directory(durability: str, loaded: Load) -> None:
     settings = loaded(["--durability", durability], {})
     with pytest.raises(ConfigError) as caught:
-        build_server(settings, NumpyBackend())
+        make_namespaces(settings, NumpyBackend())
     assert str(caught.value) == (
         f"durability is {durability!r}, which needs data_dir; set data_dir, or durability to 'ephemeral'"
     )

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,18 @@ class DirectoryLog:
         """
         with self._turn:
             self._append_checkpoint()
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Makes no change while the block runs; the last one is complete.
+
+        Raises:
+            OSError: a change that failed before is still to be superseded, and the disk refuses that.
+        """
+        with self._turn:
+            if self.outdated:
+                self._append_checkpoint()
+            yield
 
     def _append_checkpoint(self) -> None:
         answers = {n.name: n.requests.to_json(DIRECTORY, MAX_CHECKPOINT_ANSWERS) for n in self._namespaces}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from optserve_server.durability.backup_source import BackupSource, pin_directory
 from optserve_server.durability.directory_log import DIRECTORY, DirectoryLog, folder_name
 from optserve_server.durability.disk_state import DiskState
 from optserve_server.durability.snapshot_codec import encode_snapshot
@@ -126,6 +128,8 @@ class DurabilityManager:
         self._threads = FairThreads(STORAGE_THREADS, "storage")
         self._watched: dict[int, SessionDurability[Session]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._deleting = threading.Lock()
+        """Held while files are deleted that are no longer needed, and while a backup takes hold of them."""
         self._outcomes: deque[tuple[asyncio.Future[None], OSError | None]] = deque()
 
     def add_session(self, durability: SessionDurability[Session]) -> None:
@@ -335,6 +339,31 @@ class DurabilityManager:
             await self.in_thread(self.directory_log.checkpoint)
             await self.in_thread(partial(self.journal.delete_old_segments, self._list_saved_numbers(), 0))
 
+    async def begin_backup(self) -> BackupSource:
+        """Takes hold of the files of the directory as they are at one moment.
+
+        Sessions with changes that are in no record are saved before.
+
+        Raises:
+            DomainError: STORAGE_FULL or STORAGE_UNAVAILABLE, when a session was to be saved.
+            OSError: the files cannot get second names.
+        """
+        for durability in tuple(self._watched.values()):
+            is_recorded = durability.is_journaled and durability.has_complete_journal
+            if durability.has_unsaved_changes and not is_recorded and not durability.session.damaged:
+                try:
+                    await self.save_session(durability)
+                except DomainError:
+                    if not durability.session.closed:  # by a caller who deleted it
+                        raise
+        return await self.in_thread(
+            lambda: pin_directory(self.catalog, self.journal, self.directory_log, self._deleting)
+        )
+
+    async def end_backup(self, source: BackupSource) -> None:
+        """Lets go of the files that a backup has held."""
+        await self.in_thread(lambda: self.catalog.disk.remove(source.folder))
+
     async def close(self, seconds: float) -> None:
         """Saves every session that has changed, for up to about ``seconds``, and closes the files."""
         deadline = time.monotonic() + seconds
@@ -431,7 +460,8 @@ class DurabilityManager:
     def _delete_old_files(self, durability: SessionDurability[Session]) -> None:
         """Deletes what is no longer needed; a failure is logged, and the next time tries again."""
         try:
-            self.catalog.prune_snapshots(durability.folder, self._policy.generations)
+            with self._deleting:
+                self.catalog.prune_snapshots(durability.folder, self._policy.generations)
             self._release_segments()
         except OSError as error:
             _log.warning("old files are still there: %s", error)
@@ -443,7 +473,8 @@ class DurabilityManager:
             self._release_segments()
 
     def _release_segments(self) -> None:
-        self.journal.delete_old_segments(self._list_saved_numbers(), self._policy.journal_bytes // 2)
+        with self._deleting:
+            self.journal.delete_old_segments(self._list_saved_numbers(), self._policy.journal_bytes // 2)
 
     def _list_saved_numbers(self) -> dict[int, int]:
         sessions = {owner: durability.saved_number for owner, durability in tuple(self._watched.items())}

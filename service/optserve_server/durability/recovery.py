@@ -83,6 +83,19 @@ class Examination:
     sessions: list[RestoredSession | DamagedSession]
 
 
+@dataclass
+class RecoveryProgress:
+    """How far a recovery is; may be read from any thread.
+
+    Attributes:
+        examined: sessions that were restored or found damaged.
+        known: sessions that the directory has; 0 until its journal was read.
+    """
+
+    examined: int = 0
+    known: int = 0
+
+
 class Recovery:
     """Restores the sessions of a data directory.
 
@@ -94,6 +107,7 @@ class Recovery:
         policy: for afterwards.
         disk: how to get at the directory.
         accept_loss: whether to make another table of positions if it is missing or damaged.
+        progress: is kept up to date.
     """
 
     def __init__(
@@ -106,7 +120,9 @@ class Recovery:
         disk: Disk | None = None,
         *,
         accept_loss: bool = False,
+        progress: RecoveryProgress | None = None,
     ) -> None:
+        self._progress = progress or RecoveryProgress()
         self._disk = disk or Disk()
         self._catalog = Catalog(self._disk, root, accept_loss=accept_loss)
         self._namespaces = namespaces
@@ -210,14 +226,16 @@ class Recovery:
         """Restores every session that can be restored exactly; changes nothing on the disk."""
         known = self._log.folders if self._log.is_complete else None
         examined: list[RestoredSession | DamagedSession] = []
+        self._progress.known = len(self._log.folders)
         reported = time.monotonic()
         with self._lift_limits():
             for folder in self._catalog.iterate_sessions(known):
                 if time.monotonic() - reported > PROGRESS_SECONDS:
                     reported = time.monotonic()
-                    progress = {"sessions": len(examined), "of": len(known or ())}
+                    progress = {"sessions": len(examined), "of": self._progress.known}
                     _log.info("recovering", extra={"facts": progress})
                 examined.append(self._examine(folder))
+                self._progress.examined = len(examined)
         return examined
 
     @contextlib.contextmanager

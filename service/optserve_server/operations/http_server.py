@@ -73,10 +73,13 @@ class HttpServer:
 
     Args:
         pages: by path.
+
+    Attributes:
+        pages: the same; may be replaced.
     """
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
-        self._pages = pages
+        self.pages = pages
         self._open: dict[asyncio.Task[Any], None] = {}  # oldest first
         self._accept_loop = AcceptLoop(
             self._handle_connection, "an operator could not connect", reserve=OPERATIONS_RESERVE
@@ -123,7 +126,7 @@ class HttpServer:
         first, *lines = data.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ", 2)
         parts = urlsplit(target)
-        page = self._pages.get(parts.path)
+        page = self.pages.get(parts.path)
         if method not in ("GET", "HEAD"):
             response = HttpResponse(405, "text/plain", b"only GET and HEAD\n")
         elif page is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -9,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from optserve_server import __version__
 from optserve_server.coordination.membership import Member
+from optserve_server.durability.recovery import RecoveryProgress
 from optserve_server.resources.budget import Kind
 from optserve_server.resources.descriptors import count_descriptors
 from optserve_server.resources.memory import resident_bytes
@@ -37,6 +39,32 @@ WORKER_METRICS: dict[str, tuple[str, Callable[[Session, Member], float]]] = {
     "waits": ("Whether a contribution waits for other members", lambda _, member: float(member.waiting > 0)),
 }
 """By the last part of its name: what a metric of a member says."""
+
+
+class RecoveryCollector(Collector):
+    """Gathers the metrics of a server that recovers its sessions.
+
+    Args:
+        progress: of the recovery.
+    """
+
+    def __init__(self, progress: RecoveryProgress) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics at this moment."""
+        yield GaugeMetricFamily("optserve_ready", "Whether calls are taken.", 0)
+        yield GaugeMetricFamily(
+            "optserve_recovery_examined_sessions",
+            "Sessions that were restored or found damaged so far; only while the server recovers.",
+            self._progress.examined,
+        )
+        yield GaugeMetricFamily(
+            "optserve_recovery_known_sessions",
+            "Sessions that are to be restored; only while the server recovers.",
+            self._progress.known,
+        )
+        yield GaugeMetricFamily("optserve_process_memory_bytes", "Resident memory.", resident_bytes())
 
 
 class ServerCollector(Collector):
@@ -195,6 +223,15 @@ class ServerCollector(Collector):
         yield recovered
         yield GaugeMetricFamily(
             "optserve_recovery_seconds", "Seconds that recovery took at the start.", recovery.seconds
+        )
+        disk = os.statvfs(durability_manager.catalog.root)
+        yield GaugeMetricFamily(
+            "optserve_data_free_bytes",
+            "Free bytes of the file system of the data directory.",
+            disk.f_bavail * disk.f_frsize,
+        )
+        yield GaugeMetricFamily(
+            "optserve_data_size_bytes", "Bytes of that file system.", disk.f_blocks * disk.f_frsize
         )
         journal, name = durability_manager.journal, "optserve_journal"
         yield CounterMetricFamily(f"{name}_records", "Changes that the journal has taken.", journal.records)

@@ -2,7 +2,8 @@
 
 ::
 
-    LOCK                                the server that uses it
+    LOCK                                the server that uses it, and its control socket
+    BACKUP                              in a copy that no server has used yet, see `BackupFacts`
     VERSION                             format and identity; written last, when all folders exist
     journal/000000000001.journal        see `optserve_server.storage.journal`
     journal/000000000001.spare          a journal's file that is to be used again
@@ -39,11 +40,13 @@ import xxhash
 from optserve_server.storage import snapshot
 from optserve_server.storage.damage import DamagedError, UnknownFormatError
 from optserve_server.storage.directory_format import (
+    BACKUP,
     FORMAT,
     DirectoryError,
     check_format,
     make_identity,
     parse_version,
+    read_backup_facts,
     version_text,
 )
 from optserve_server.storage.durable_positions import POSITIONS, DurablePositions
@@ -62,6 +65,9 @@ VERSION = "VERSION"
 
 TRASH = "trash"
 """Folder of what is being made or deleted."""
+
+FOLDERS = "sessions", "journal", "quarantine", TRASH
+"""Folders of a data directory."""
 
 Move = tuple[Path, Path]
 """A file or folder that gets another place: from, to."""
@@ -180,10 +186,7 @@ class Catalog:
     def __init__(self, disk: Disk, root: Path, *, accept_loss: bool = False) -> None:
         self.disk = disk
         self.root = root
-        self.sessions = root / "sessions"
-        self.journal = root / "journal"
-        self.quarantine = root / "quarantine"
-        self._trash = root / TRASH
+        self.sessions, self.journal, self.quarantine, self._trash = (root / name for name in FOLDERS)
         # Before anything is written: a directory of a newer format stays as it is.
         self._read_identity()
         disk.make_folder(root)
@@ -403,16 +406,20 @@ class Catalog:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(fd, 256, 0).decode(errors="replace").strip()
+            holder = os.pread(fd, 256, 0).decode(errors="replace").partition("\n")[0]
             self.disk.close(fd)
             text = f"the data directory {self.root} is in use by another server ({holder or 'unknown'})"
             raise DirectoryError(text) from error
         return fd
 
-    def _write_holder(self) -> None:
-        self.disk.truncate(self._lock, 0)
+    def announce_socket(self, name: str) -> None:
+        """States the server's control socket in the file LOCK, for `find_control_socket`."""
+        self._write_holder(f"socket {name}\n")
+
+    def _write_holder(self, rest: str = "") -> None:
+        text = f"process {os.getpid()} on {socket.gethostname()}\n{rest}".encode()
         with contextlib.suppress(OSError):  # a full disk
-            self.disk.write(self._lock, [f"process {os.getpid()} on {socket.gethostname()}\n".encode()], 0)
+            self.disk.truncate(self._lock, self.disk.write(self._lock, [text], 0))
 
     def _read_identity(self) -> str | None:
         """The identity; None if the directory is to be set up.
@@ -422,6 +429,12 @@ class Catalog:
                 lost without a word if it were taken for an empty one.
         """
         path = self.root / VERSION
+        if (self.root / BACKUP).exists():
+            facts = read_backup_facts(self.root)
+            if facts is None or not facts.is_complete:
+                raise DirectoryError(
+                    f"the data directory {self.root} is a backup that was not completed: use another one"
+                )
         if not path.exists():
             if self.sessions.exists() and any(map(_is_session_folder, self.sessions.iterdir())):
                 raise DirectoryError(
@@ -437,12 +450,45 @@ class Catalog:
                 )
         return identity
 
+    def list_files(self) -> Iterator[Path]:
+        """Every file that a copy of the directory needs, but for the journal.
+
+        Raises:
+            FileNotFoundError: a session was deleted meanwhile.
+        """
+        yield self.root / VERSION
+        for folder in map(self.sessions.joinpath, os.listdir(self.sessions)):
+            if folder.is_dir():
+                names = [name for name in os.listdir(folder) if not name.startswith(".")]
+                if _MANIFEST in names:
+                    yield from map(folder.joinpath, names)
+        yield from (path for path in sorted(self.quarantine.rglob("*")) if path.is_file())
+
+    def make_trash_folder(self, name: str) -> Path:
+        """Makes a folder whose content is removed at the next start, if not before."""
+        folder = self._trash_place(Path(name))
+        self.disk.make_folder(folder)
+        return folder
+
     def remove_leftovers(self) -> None:
-        """Removes what was being written or deleted when the last server ended."""
+        """Removes what was being written or deleted when the last server ended.
+
+        The directory is in use from now on, and is no backup any more.
+        """
+        self.disk.remove(self.root / BACKUP)
         for path in self._trash.iterdir():
             self.disk.remove(path)
         for path in (*self.root.glob(".*.new"), *self.sessions.glob("*/.*.new")):
             self.disk.remove(path)
+
+
+def find_control_socket(root: Path) -> str:
+    """Name of the control socket of the server that uses a directory; empty if none does."""
+    try:
+        found = re.search(r"^socket (\S+)$", (root / "LOCK").read_text(errors="replace"), re.MULTILINE)
+    except FileNotFoundError:
+        return ""
+    return "" if found is None else found[1]
 
 
 def is_kept_snapshot(path: str) -> bool:

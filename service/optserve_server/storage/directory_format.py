@@ -6,8 +6,11 @@ reads all formats from `OLDEST_FORMAT` to `FORMAT`, and refuses a newer one befo
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import xxhash
@@ -18,11 +21,45 @@ FORMAT = 4
 OLDEST_FORMAT = 3
 """First format that was released."""
 
+BACKUP = "BACKUP"
+"""Name of the file that describes a backup; a directory in use has none."""
+
 _VERSION = re.compile(r"optserve data (\d{1,9})\n(?:([0-9a-f]{32}) ([0-9a-f]{16})\n)?", re.ASCII)
 
 
 class DirectoryError(RuntimeError):
     """The data directory cannot be used; the message names the file, the cause and what to do."""
+
+
+@dataclass(frozen=True)
+class BackupFacts:
+    """Description of a backup.
+
+    Attributes:
+        directory: identity of the data directory that was copied, and of the copy.
+        moment: when the directory was as it is in the backup, in ISO 8601 with microseconds.
+        sessions: how many sessions it has.
+        ends: bytes of the files of which the backup has a part, by their paths from the root.
+        is_complete: whether all files are there, durably.
+    """
+
+    directory: str
+    moment: str
+    sessions: int
+    ends: Mapping[str, int] = field(default_factory=dict)
+    is_complete: bool = False
+
+    def to_json(self) -> bytes:
+        """The content of the file BACKUP."""
+        return json.dumps(vars(self), indent=1).encode() + b"\n"
+
+
+def read_backup_facts(root: Path) -> BackupFacts | None:
+    """What the file BACKUP of a directory says; None if there is none, or if it is damaged."""
+    try:
+        return BackupFacts(**json.loads((root / BACKUP).read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def make_identity() -> str:

@@ -231,6 +231,15 @@ class DurablePositions:
             self._disk.sync(self._fd)
             self._damaged_slots, self.damaged = [], []
 
+    def read_all(self) -> bytes:
+        """The table as it is now, no entry half written.
+
+        Raises:
+            OSError: it could not be read.
+        """
+        with self._lock:
+            return os.pread(self._fd, self._size, 0)
+
     def close(self) -> None:
         """Writes the table to the disk."""
         try:

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +163,7 @@ class Journal:
         self._queue: FairQueue[Record] = FairQueue()
         self._closing = False
         self._turn = threading.Condition()
+        self._committing = threading.Lock()
         self._releasing = threading.Lock()
         self._writer = threading.Thread(target=self._run_commit_thread, name="journal", daemon=True)
         self._writer.start()
@@ -243,6 +244,22 @@ class Journal:
                 return owners
         return set()
 
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Commits no group while the block runs.
+
+        So what was acknowledged is in the files, and no record is half written. Records that are appended
+        meanwhile wait.
+        """
+        with self._committing:
+            yield
+
+    def list_segment_ends(self) -> dict[Path, int]:
+        """How many bytes of each segment are records that were acknowledged; what follows is of no use."""
+        with self._files:
+            segments = [*self._closed, self._current]
+            return {segment.path: segment.size for segment in segments if segment.path.exists()}
+
     def close(self) -> None:
         """Waits for what was appended, and closes the files."""
         with self._turn:
@@ -264,7 +281,8 @@ class Journal:
                 group = self._take_group()
             if not group:
                 return
-            self._commit_group(group)
+            with self._committing:
+                self._commit_group(group)
             group = []  # what it held may be large, and the next one may be long in coming
             if self._next is None:
                 self._prepare_next_segment()

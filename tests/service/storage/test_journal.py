@@ -39,6 +39,46 @@ def test_records_of_several_blocks(tmp_path: Path) -> None:
     assert payloads(tmp_path, 7) == [b"head" + large, b"next"]
 
 
+def test_a_pause_begins_between_two_groups(tmp_path: Path) -> None:
+    """A group that is being written is completed first; what is appended meanwhile waits."""
+    disk, done = GatedDisk(), threading.Semaphore(0)
+    paused, left = threading.Event(), threading.Event()
+    ends: list[dict[Path, int]] = []
+
+    def pause() -> None:
+        with writer.journal.pause():
+            ends.append(writer.journal.list_segment_ends())
+            paused.set()
+            left.wait(10)
+            ends.append(writer.journal.list_segment_ends())
+
+    with writing(tmp_path, disk) as writer:
+        assert writer.append(7, 1, b"one") is None
+        disk.gated = True
+        writer.journal.append(Record(7, 2, [b"two"], lambda _: done.release()))
+        assert disk.reached.wait(10)
+        thread = threading.Thread(target=pause)
+        thread.start()
+        assert not paused.wait(0.2)
+        disk.opened.set()
+        assert paused.wait(10)
+        assert done.acquire(timeout=10)
+        assert writer.durable_positions[7] == 2
+        writer.journal.append(Record(7, 3, [b"three"], lambda _: done.release()))
+        assert not done.acquire(timeout=0.2)
+        left.set()
+        assert done.acquire(timeout=10)
+        thread.join(10)
+    assert ends[0] == ends[1]
+    (path,) = ends[0]
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / path.name).write_bytes(path.read_bytes()[: ends[0][path]])
+    (cut / "positions").write_bytes((tmp_path / "positions").read_bytes())
+    with pytest.raises(DamagedError, match="3 to 3 were acknowledged"):
+        payloads(cut, 7)  # the table is of later
+
+
 def test_a_short_record_waits_for_few_bytes_of_another_flow(tmp_path: Path) -> None:
     """One flow's records are many groups; the next group begins with the other's, though it came last."""
     disk = GatedDisk()

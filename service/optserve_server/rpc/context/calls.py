@@ -31,6 +31,7 @@ class Call:
         method: full name, as in ``/optserve.v1.SessionService/Step``.
         caller: who makes it; None until it is admitted.
         session: id of the session that it concerns, once that is known.
+        worker: name of the worker that it concerns, once that is known.
         heard: when its stream last moved, by the monotonic clock.
         moves: whether messages are still to come or to go, so that silence means something.
         waits: whether it waits for something that others do.
@@ -48,6 +49,7 @@ class Call:
     method: str
     caller: Caller | None = None
     session: str = ""
+    worker: str = ""
     heard: float = field(default_factory=time.monotonic)
     moves: bool = True
     waits: bool = False
@@ -108,6 +110,13 @@ def make_left_check() -> Callable[[], None]:
             raise CancelledError
 
     return check
+
+
+def note_worker(worker: str) -> None:
+    """Notes the worker that the running call, if there is one, concerns: a name that was checked."""
+    call = current.get()
+    if call is not None:
+        call.worker = worker
 
 
 def note_answer_size(count: int) -> None:

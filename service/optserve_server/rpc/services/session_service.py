@@ -122,6 +122,7 @@ class SessionService(SessionServiceServicer):
         await describe_session(self._execution, response.session, session)
         if request.worker:
             worker = check_identifier(request.worker, "worker")
+            calls.note_worker(worker)
             response.next_sequence = session.step_deduplication.next_sequence(worker)
         return response
 
@@ -173,6 +174,9 @@ class SessionService(SessionServiceServicer):
     async def Step(self, request: pb.StepRequest, context: Context) -> pb.StepResponse:
         session = self.find_session(request.name)
         options = steps.unary_options_from(request.options)
+        call = calls.current.get()
+        if call is not None:
+            call.worker = options.worker
         stage = partial(self._stage_step, session, request, options)
         # If few rows were sent, the zeros of the others are many.
         is_long = len(request.gradients) > MANY_TENSORS or (request.sparse_gradients and not session.is_small)

@@ -10,6 +10,7 @@ from grpc import aio
 from optserve.v1 import worker_service_pb2 as pb
 from optserve.v1.worker_service_pb2_grpc import WorkerServiceServicer
 from optserve_server.errors import DomainError
+from optserve_server.rpc.context import calls
 from optserve_server.rpc.execution.coordination import Coordination
 from optserve_server.rpc.execution.execution import Execution
 from optserve_server.rpc.services.session_description import describe_session
@@ -43,7 +44,7 @@ class WorkerService(WorkerServiceServicer):
 
     async def JoinSession(self, request: pb.JoinSessionRequest, context: Context) -> pb.JoinSessionResponse:
         session = self._find_request_session(request.session)
-        worker, lease_seconds = workers.worker_from(request), workers.lease_seconds_from(request)
+        worker, lease_seconds = _worker_from(request), workers.lease_seconds_from(request)
         member = await self._coordination.join(session, worker, lease_seconds)
         response = pb.JoinSessionResponse(
             epoch=member.epoch,
@@ -56,14 +57,14 @@ class WorkerService(WorkerServiceServicer):
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         session = self._find_request_session(request.session)
-        session.coordinator.membership.check_and_renew(workers.worker_from(request), request.worker_epoch)
+        session.coordinator.membership.check_and_renew(_worker_from(request), request.worker_epoch)
         return pb.RenewLeaseResponse(step=session.step)
 
     async def LeaveSession(
         self, request: pb.LeaveSessionRequest, context: Context
     ) -> pb.LeaveSessionResponse:
         session = self._find_request_session(request.session)
-        await self._coordination.leave(session, workers.worker_from(request), request.worker_epoch)
+        await self._coordination.leave(session, _worker_from(request), request.worker_epoch)
         return pb.LeaveSessionResponse()
 
     async def AcquireShards(
@@ -71,7 +72,7 @@ class WorkerService(WorkerServiceServicer):
     ) -> pb.AcquireShardsResponse:
         acquired = await self._coordination.acquire_shards(
             self._find_request_session(request.session),
-            workers.worker_from(request),
+            _worker_from(request),
             request.worker_epoch,
             workers.shard_count_from(request),
             workers.wait_seconds_from(request),
@@ -81,7 +82,7 @@ class WorkerService(WorkerServiceServicer):
     async def ReleaseShards(
         self, request: pb.ReleaseShardsRequest, context: Context
     ) -> pb.ReleaseShardsResponse:
-        session, worker = self._find_request_session(request.session), workers.worker_from(request)
+        session, worker = self._find_request_session(request.session), _worker_from(request)
         await self._coordination.release_shards(session, worker, request.worker_epoch, request.shards)
         return pb.ReleaseShardsResponse()
 
@@ -91,3 +92,10 @@ class WorkerService(WorkerServiceServicer):
         return pb.ListWorkersResponse(
             workers=[workers.worker_to(member, now) for member in membership.list_members()]
         )
+
+
+def _worker_from(request: workers.MemberRequest) -> str:
+    """The worker that a request names, for the log as well."""
+    worker = workers.worker_from(request)
+    calls.note_worker(worker)
+    return worker

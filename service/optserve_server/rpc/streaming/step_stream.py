@@ -167,6 +167,7 @@ class StepStream:
         if plan.region is not None:
             with within("plan"):
                 self._sharing.find_region(session, message.region)  # it may have been dropped meanwhile
+        calls.note_worker(message.worker)
         plan.session.on_close[self] = self._on_close
         if plan.region is not None:
             plan.region.hold(self, self._drop_plan)

@@ -108,6 +108,10 @@ class DescriptorPassing:
 
 def is_same_user(connection: socket.socket) -> bool:
     """Whether the process at the other end of a unix socket runs as this one's user."""
+    return get_peer_user(connection) == os.geteuid()
+
+
+def get_peer_user(connection: socket.socket) -> int:
+    """The user of the process at the other end of a unix socket."""
     told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    _, user, _ = _PEER.unpack(told)
-    return bool(user == os.geteuid())
+    return int(_PEER.unpack(told)[1])

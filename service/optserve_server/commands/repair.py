@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optserve_server import config
-from optserve_server.check_command import check, find_data_dir, suppress_log
+from optserve_server.commands.data_directory import check_data_directory, find_data_dir, suppress_log
 
 if TYPE_CHECKING:
     from optserve_server.durability.directory_check import Finding
@@ -58,7 +58,7 @@ def _repair(root: Path, *, apply: bool) -> int:
         print(f"{len(steps)} steps; nothing was changed: --apply makes them")
         return int(bool(steps))
     asyncio.run(_apply(root))
-    findings = check(root).findings
+    findings = check_data_directory(root).findings
     for finding in findings:
         print(finding)
     print(f"{len(steps)} steps were made; {len(findings)} findings are left")
@@ -68,7 +68,7 @@ def _repair(root: Path, *, apply: bool) -> int:
 def _find_unneeded(root: Path, planned: set[Path]) -> list[Finding]:
     """What is damaged in the journal and no session needs; a repair replaces the whole journal."""
     try:
-        found = check(root).findings
+        found = check_data_directory(root).findings
     except RuntimeError:  # what all sessions depend on; it is among the steps
         return []
     journal = [finding for finding in found if finding.path.parent.name == "journal"]

@@ -1,4 +1,4 @@
-"""``optserve-server check``: verifies a data directory that no server uses."""
+"""The data directory that commands are about."""
 
 from __future__ import annotations
 
@@ -13,36 +13,6 @@ from optserve_server import config
 
 if TYPE_CHECKING:
     from optserve_server.durability.directory_check import CheckReport
-
-DESCRIPTION = (
-    "Verifies every file of a data directory that no server uses, and changes nothing. The exit status is 0"
-    " if every session is whole and no file is damaged, missing or out of place, otherwise 1."
-)
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the server's flags: the command line of a server, of which data_dir counts."""
-    config.add_flags(parser)
-
-
-def run(parsed: argparse.Namespace) -> int:
-    """Prints what is wrong, and how many sessions are whole.
-
-    Args:
-        parsed: flags of the server.
-
-    Returns:
-        The exit status: 0 if nothing is wrong, otherwise 1.
-
-    Raises:
-        ConfigError: a setting is wrong, or there is no data directory.
-        DirectoryError: a server uses the directory, or a file is missing that all sessions depend on.
-    """
-    report = check(find_data_dir(parsed))
-    for finding in report.findings:
-        print(finding)
-    print(f"{len(report.sessions)} sessions are whole; {len(report.findings)} findings")
-    return int(bool(report.findings))
 
 
 def find_data_dir(parsed: argparse.Namespace) -> Path:
@@ -59,7 +29,7 @@ def find_data_dir(parsed: argparse.Namespace) -> Path:
     return Path(data_dir)
 
 
-def check(root: Path) -> CheckReport:
+def check_data_directory(root: Path) -> CheckReport:
     """Checks a data directory; changes nothing.
 
     Raises:

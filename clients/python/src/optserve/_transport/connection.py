@@ -84,6 +84,7 @@ class Connection:
         data_connections: whether streams may have connections of their own beside gRPC.
 
     Attributes:
+        target: as given.
         shares_memory: whether sharing memory may succeed, as far as is known.
         data_address: host and port of data connections; None if there are none.
         watchdog: cancels the waits of streams.
@@ -105,7 +106,7 @@ class Connection:
         self.retry = retry
         self.progress = progress
         self.shares_memory = shared_memory and is_local(target)
-        self._target, self._credentials = target, credentials
+        self.target, self._credentials = target, credentials
         # Over TLS, the channel's own connection is the only one that is encrypted.
         self.data_address = host_and_port(target) if data_connections and credentials is None else None
         self._data_pause, self._no_data_until = NO_DATA_PAUSE_S[0], 0.0
@@ -161,8 +162,8 @@ class Connection:
             error.message += f" (tried {attempts} times in {seconds:.3g} s)"
         cause = ""
         if isinstance(error, errors.Unavailable) and error.reason is None:
-            proxied = not is_local(self._target)
-            address = host_and_port(self._target)
+            proxied = not is_local(self.target)
+            address = host_and_port(self.target)
             cause = diagnose_connection(address, is_tls=self._credentials is not None, uses_proxy=proxied)
         if cause:
             error.message += f": {cause}"
@@ -210,9 +211,9 @@ class Connection:
 
     def _open_channel(self) -> None:
         self.channel = (
-            grpc.insecure_channel(self._target, options=self._options)
+            grpc.insecure_channel(self.target, options=self._options)
             if self._credentials is None
-            else grpc.secure_channel(self._target, self._credentials, options=self._options)
+            else grpc.secure_channel(self.target, self._credentials, options=self._options)
         )
         self.health = health_pb2_grpc.HealthStub(self.channel)
         self.sessions = session_service_pb2_grpc.SessionServiceStub(self.channel)

@@ -48,7 +48,7 @@ class BaseConnection:
         progress: whether long transfers show a bar; None lets them decide.
 
     Attributes:
-        timeout, progress: as given.
+        target, timeout, progress: as given.
         retry: how often this client makes a call again.
         metadata: sent with every call.
         options: arguments of the channel.
@@ -66,7 +66,7 @@ class BaseConnection:
         retry: Retry | Literal["grpc"] | None,
         progress: ProgressOption,
     ) -> None:
-        self._target = coercion.to_server_address(target, "target")
+        self.target = coercion.to_server_address(target, "target")
         self.timeout = coercion.to_seconds(timeout, "timeout")
         token = coercion.to_optional(coercion.to_string, token, "token")
         if retry not in (None, "grpc") and not isinstance(retry, Retry):
@@ -78,7 +78,7 @@ class BaseConnection:
         self.options: tuple[tuple[str, Any], ...] = (
             *OPTIONS,
             # A proxy elsewhere cannot reach a loopback address of this machine.
-            ("grpc.enable_http_proxy", int(not is_local(self._target))),
+            ("grpc.enable_http_proxy", int(not is_local(self.target))),
             ("grpc.service_config", make_service_config(retries=retry == "grpc")),
         )
 
@@ -94,8 +94,8 @@ class BaseConnection:
             error.message += f" (tried {attempts} times in {seconds:.3g} s)"
         cause = ""
         if isinstance(error, errors.Unavailable) and error.reason is None:
-            proxied = not is_local(self._target)
-            address = host_and_port(self._target)
+            proxied = not is_local(self.target)
+            address = host_and_port(self.target)
             cause = diagnose_connection(address, is_tls=self._credentials is not None, uses_proxy=proxied)
         if cause:
             error.message += f": {cause}"

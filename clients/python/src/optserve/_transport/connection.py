@@ -58,6 +58,7 @@ class Connection(BaseConnection):
         data_connections: whether streams may have connections of their own beside gRPC.
 
     Attributes:
+        target: as given.
         shares_memory: whether sharing memory may succeed, as far as is known.
         data_address: host and port of data connections; None if there are none.
         watchdog: cancels the waits of streams.
@@ -76,10 +77,10 @@ class Connection(BaseConnection):
         data_connections: bool = True,
     ) -> None:
         super().__init__(target, timeout, token, credentials, retry, progress)
-        self.shares_memory = shared_memory and is_local(self._target)
+        self.shares_memory = shared_memory and is_local(self.target)
         # Over TLS, the channel's own connection is the only one that is encrypted.
         beside = data_connections and credentials is None
-        self.data_address = host_and_port(self._target) if beside else None
+        self.data_address = host_and_port(self.target) if beside else None
         self._data_pause, self._no_data_until = NO_DATA_PAUSE_S[0], 0.0
         self.watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close)
@@ -226,8 +227,8 @@ class Connection(BaseConnection):
 
     def _open_channel(self) -> None:
         self.channel = (
-            grpc.insecure_channel(self._target, options=self.options)
+            grpc.insecure_channel(self.target, options=self.options)
             if self._credentials is None
-            else grpc.secure_channel(self._target, self._credentials, options=self.options)
+            else grpc.secure_channel(self.target, self._credentials, options=self.options)
         )
         self.stubs = Stubs(self.channel)

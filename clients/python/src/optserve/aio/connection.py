@@ -50,9 +50,9 @@ class AsyncConnection(BaseConnection):
         super().__init__(target, timeout, token, credentials, retry, progress)
         asyncio.get_running_loop()  # raises if there is none; gRPC would make one
         self._channel = (
-            grpc.aio.insecure_channel(self._target, options=self.options)
+            grpc.aio.insecure_channel(self.target, options=self.options)
             if credentials is None
-            else grpc.aio.secure_channel(self._target, credentials, options=self.options)
+            else grpc.aio.secure_channel(self.target, credentials, options=self.options)
         )
         self.stubs = Stubs(self._channel)
         self._closables: weakref.WeakSet[AsyncClosable] = weakref.WeakSet()

@@ -109,8 +109,9 @@ soak: $(VENV)/.test ## Train with 64 clients for 5 minutes over a network that f
 	$(PY) -m chaos.soak $(ARGS)
 
 .PHONY: tutorial-frameworks
-tutorial-frameworks: $(FRAMEWORKS_VENV)/.made ## Run the tutorials that need PyTorch
-	$(FRAMEWORKS_PY) -m tests.support.pages docs/tutorials/pytorch.md
+tutorial-frameworks: $(FRAMEWORKS_VENV)/.made ## Run the tutorials that need PyTorch, optax or Keras
+	$(FRAMEWORKS_PY) -m tests.support.pages docs/tutorials/pytorch.md docs/tutorials/optax.md
+	KERAS_BACKEND=jax $(FRAMEWORKS_PY) -m tests.support.pages docs/tutorials/keras.md
 
 .PHONY: test-install
 test-install: ## Install server and client with pip in a new environment, and run the README's program
@@ -121,8 +122,11 @@ test-install: ## Install server and client with pip in a new environment, and ru
 
 .PHONY: test-adapters
 test-adapters: $(FRAMEWORKS_VENV)/.made ## Test the adapters for frameworks beside the frameworks' own optimizers (ARGS="-k adam")
-	$(FRAMEWORKS_PY) -m tools.docstrings optserve.torch optserve.recording
+	KERAS_BACKEND=torch $(FRAMEWORKS_PY) -m tools.docstrings optserve.torch optserve.optax optserve.keras optserve.recording
 	$(FRAMEWORKS_PY) -m pytest --numprocesses=2 --dist=worksteal -m "not slow" tests/adapters $(ARGS)
+	for backend in jax torch tensorflow; do \
+	    KERAS_BACKEND=$$backend $(FRAMEWORKS_PY) -m pytest --numprocesses=2 --dist=worksteal -m "not slow" \
+	        tests/adapters/keras_backends $(ARGS) || exit 1; done
 
 .PHONY: workers-frameworks
 workers-frameworks: $(FRAMEWORKS_VENV)/.made ## Train with torch DDP and with four workers of a session, and compare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 FRAMEWORKS = ("torch", "optax", "jax", "keras", "tensorflow", "tensorboard", "mlflow", "safetensors")
 
 
-@pytest.mark.parametrize("adapter", ["torch"])
+@pytest.mark.parametrize("adapter", ["torch", "optax", "keras"])
 def test_an_adapter_is_loaded_by_its_first_use(adapter):
     program = f"""
 import sys
@@ -21,4 +22,5 @@ assert not loaded & set(sys.modules), loaded & set(sys.modules)
 getattr(optserve, {adapter!r})
 assert {adapter!r} in sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=environment)

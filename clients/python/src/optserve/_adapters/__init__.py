@@ -1,0 +1,1 @@
+"""What the adapters for frameworks have in common."""

@@ -149,5 +149,5 @@ def _is_same(given: Array, held: Array) -> bool:
     if np.array_equal(given.view(bits), held.view(bits)):
         return True
     differs = given.view(bits) != held.view(bits)
-    smallest = ml_dtypes.finfo(given.dtype).smallest_normal
+    smallest = ml_dtypes.finfo(given.dtype).smallest_normal  # type: ignore[no-untyped-call]
     return bool((np.abs(given[differs]) < smallest).all() and (np.abs(held[differs]) < smallest).all())

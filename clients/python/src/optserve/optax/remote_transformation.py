@@ -73,6 +73,8 @@ class RemoteTransformation(optax.GradientTransformationExtraArgs):  # type: igno
         ValueError, TypeError: an argument is wrong.
     """
 
+    _sessions: _Sessions
+
     def __new__(
         cls, rule: AnyOptimizer, *, server: str | Client, session_id: str = "", **session_options: Any
     ) -> RemoteTransformation:
@@ -147,9 +149,10 @@ class _Sessions:
     def __init__(
         self, rule: AnyOptimizer, server: str | Client, session_id: str, options: Mapping[str, Any]
     ) -> None:
-        self._rule: Any = dataclasses.replace(Optimizer.of(rule, "rule"), convention=Convention.OPTAX)
+        chosen: Any = dataclasses.replace(Optimizer.of(rule, "rule"), convention=Convention.OPTAX)
         if options.get("schedule") is not None:
-            self._rule = dataclasses.replace(self._rule, learning_rate=None)
+            chosen = dataclasses.replace(chosen, learning_rate=None)
+        self._rule: Any = chosen
         gradient = options.get("gradient")
         if gradient is not None and gradient.accumulation_steps > 1:
             raise ValueError(

@@ -50,7 +50,8 @@ def _call_from_jax(function: HostFunction, like: Sequence[Any], tensors: Sequenc
 
     from optserve._adapters import jax_callback
 
-    results = [jax.ShapeDtypeStruct(one.shape, one.dtype) for one in like]
+    # Of the values, because a variable that is called float64 has float32 unless jax_enable_x64 is set.
+    results = [jax.ShapeDtypeStruct(one.shape, keras.ops.convert_to_tensor(one).dtype) for one in like]
     return jax_callback.call_host(function, results, *tensors)  # type: ignore[no-any-return]
 
 

@@ -99,6 +99,7 @@ class RemoteOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Kera
             self._remote.session_name = coercion.to_session_name(session_id)
 
     def build(self, variables: Sequence[Any]) -> None:
+        """Creates the optimizer's variables; with ``resume``, the model takes the session's parameters."""
         super().build(variables)
         self._session_step = self.add_variable(
             (), "zeros", "int", aggregation="only_first_replica", name="session_step"

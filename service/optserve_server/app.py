@@ -152,7 +152,7 @@ async def serve(settings: Settings) -> None:
     namespaces = make_namespaces(settings, backend)
     recovered = None
     if settings.data_dir:
-        _log.info("recovering", extra={"facts": {"metrics_port": metrics_port}})
+        _log.info("recovering", extra={"facts": {"data_dir": settings.data_dir}})
         # In a thread: the pages say meanwhile how far it is.
         recovered = await asyncio.to_thread(_recover_sessions, settings, namespaces, progress)
     server = build_server(settings, namespaces, recovered, tracer)

@@ -255,9 +255,12 @@ class Journal:
             yield
 
     def list_segment_ends(self) -> dict[Path, int]:
-        """How many bytes of each segment are records that were acknowledged; what follows is of no use."""
+        """How many bytes of each segment are records that were acknowledged; to be called in a `pause`.
+
+        What follows is of no use. The segment that was begun ahead of need is one of them.
+        """
         with self._files:
-            segments = [*self._closed, self._current]
+            segments = [*self._closed, self._current, *([] if self._next is None else [self._next.segment])]
             return {segment.path: segment.size for segment in segments if segment.path.exists()}
 
     def close(self) -> None:
@@ -284,8 +287,9 @@ class Journal:
             with self._committing:
                 self._commit_group(group)
             group = []  # what it held may be large, and the next one may be long in coming
-            if self._next is None:
-                self._prepare_next_segment()
+            with self._committing:
+                if self._next is None:
+                    self._prepare_next_segment()
 
     def _take_group(self) -> list[Record]:
         """The records that wait, in fair order; when they are many bytes, those that come first."""

@@ -38,13 +38,11 @@ def sources() -> list[Row]:
     """The tables of all sources."""
     from tests.conformance.sources import (
         activation_source,
-        custom_source,
         flower_source,
         keras_source,
         later_source,
         layers_source,
         lecture_source,
-        loss_source,
         matrix_source,
         metrics_source,
         optax_source,
@@ -52,8 +50,8 @@ def sources() -> list[Row]:
         sparse_source,
         steps_source,
         torch_source,
-        torchvision_source,
     )
+    from tests.conformance.sources.losses import custom_source, loss_source, torchvision_source
 
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,

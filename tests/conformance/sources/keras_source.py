@@ -19,7 +19,8 @@ from keras.src import backend
 from tests.conformance import inputs
 from tests.conformance.corpus import FRAMEWORK_FLOAT32
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules, tensors
+from tests.conformance.oracle import activations, gradient, schedules, tensors
+from tests.conformance.oracle.losses import class_losses as losses
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory, underscore
 

@@ -15,7 +15,8 @@ from torch.optim import lr_scheduler
 
 from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules
+from tests.conformance.oracle import activations, gradient, schedules
+from tests.conformance.oracle.losses import class_losses as losses
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
 

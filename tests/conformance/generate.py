@@ -51,12 +51,17 @@ def sources() -> list[Row]:
         steps_source,
         torch_source,
     )
-    from tests.conformance.sources.losses import custom_source, loss_source, torchvision_source
+    from tests.conformance.sources.losses import (
+        custom_source,
+        further_source,
+        loss_source,
+        torchvision_source,
+    )
 
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
         torchvision_source, layers_source, metrics_source, later_source, schedule_source, custom_source,
-        matrix_source, sparse_source, steps_source, flower_source,
+        matrix_source, sparse_source, steps_source, flower_source, further_source,
     )  # fmt: skip
     return [row for source in found for row in source.rows()]
 

@@ -41,6 +41,7 @@ from optserve.specs.enums import (
     StepCounting,
     StepOutcome,
     ThresholdMode,
+    TripletDistance,
     WeightAverageStart,
     WorkerState,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "StepCounting",
     "StepOutcome",
     "ThresholdMode",
+    "TripletDistance",
     "WeightAverageStart",
     "WorkerState",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from optserve_server.activations.base import Floats
 from optserve_server.activations.piecewise_linear.sloped_activation import SlopedActivation
+from optserve_server.arrays.narrow_floats import round_to, widen
 from optserve_server.arrays.ops import NumpyOps, Ops, Value
 
 
@@ -33,8 +34,8 @@ class PReLU(SlopedActivation):
     def slope_gradient(self, x: Floats, dy: Floats, slope: Floats) -> Floats:
         self._check_gradient_arguments(x, dy, slope)
         with np.errstate(all="ignore"):
-            terms = np.asarray(self.slope_gradient_term(NumpyOps(), x, dy))
+            terms = np.asarray(self.slope_gradient_term(NumpyOps(), widen(x), widen(dy)))
             lead = x.ndim - slope.ndim
             shared = [lead + i for i, extent in enumerate(slope.shape) if extent != x.shape[lead + i]]
             summed = np.sum(terms, axis=(*range(lead), *shared), dtype=np.float64)
-            return np.asarray(summed.reshape(slope.shape), x.dtype)
+            return round_to(np.asarray(summed.reshape(slope.shape)), x.dtype)

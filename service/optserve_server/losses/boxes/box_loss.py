@@ -62,7 +62,8 @@ class BoxLoss(Loss):
         if prediction.shape[-1] != 4:
             actual = "[" + ",".join(map(str, prediction.shape)) + "]"
             raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "boxes, [...,4]", actual)
-        return super()._prepare_target(prediction, target)
+        boxes: Floats = super()._prepare_target(prediction, target)
+        return boxes
 
     def _example_losses(self, prediction: Floats, target: Floats) -> Any:
         return self.compute_with_gradient(np.moveaxis(prediction, -1, 0), np.moveaxis(target, -1, 0)).value

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from optserve_server.arrays.ops import Ops, Value
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
+from optserve_server.losses.class_weights import broadcast_factors, check_factor_count, validate_factors
 from optserve_server.losses.elementwise import ElementwiseLoss
 from optserve_server.losses.probabilities import (
     clip_probability,
@@ -32,7 +33,7 @@ class BinaryLoss(ElementwiseLoss):
     axis: int = hyper(-1)
 
     def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        y = super()._prepare_target(prediction, target)
+        y: Floats = super()._prepare_target(prediction, target)
         if not self.label_smoothing:
             return y
         smoothed: Floats = y * (1 - self.label_smoothing) + self.label_smoothing / 2
@@ -46,14 +47,23 @@ class BinaryCrossentropy(BinaryLoss):
     sigmoid(prediction)    from logits
     prediction             otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
 
-    and w the weight of positive targets, which PyTorch calls pos_weight.
+    and w the weight of positive targets, which PyTorch calls pos_weight: one, times one for
+    each place along the axis.
     """
 
     positive_weight: float = hyper(1.0, ge=0)
+    positive_weights: tuple[float, ...] = hyper(())
+
+    def validate(self) -> None:
+        validate_factors("positive_weights", self.positive_weights)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
+        check_factor_count("positive_weights", self.positive_weights, shape[self.axis])
 
     def value(self, ops: Ops, p: Value, y: Value) -> Value:
         of = crossentropy_from_logits if self.from_logits else crossentropy_from_probabilities
-        return of(ops, p, self.positive_weight * y, 1 - y)
+        return of(ops, p, self._positive_factor(y) * y, 1 - y)
 
     def derivative(self, ops: Ops, p: Value, y: Value) -> Value:
         of = (
@@ -61,7 +71,13 @@ class BinaryCrossentropy(BinaryLoss):
             if self.from_logits
             else crossentropy_from_probabilities_derivative
         )
-        return of(ops, p, self.positive_weight * y, 1 - y)
+        return of(ops, p, self._positive_factor(y) * y, 1 - y)
+
+    def _positive_factor(self, y: Value) -> Value:
+        """w: a number, or an array that broadcasts to ``y`` where each place has its own."""
+        if not self.positive_weights:
+            return self.positive_weight
+        return self.positive_weight * broadcast_factors(self.positive_weights, y, self.axis)
 
 
 def crossentropy_from_logits(ops: Ops, z: Value, yes: Value, no: Value) -> Value:

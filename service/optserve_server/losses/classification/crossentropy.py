@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy.typing as npt
 
 from optserve_server.activations.along_axis.softmax import softmax, subtract_maximum
 from optserve_server.arrays.ops import NumpyOps
-from optserve_server.errors import Reason, mismatch_error, out_of_range_error
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats, Loss, require_same_shape_dtype
+from optserve_server.losses.class_weights import broadcast_factors, check_factor_count, validate_factors
 from optserve_server.losses.probabilities import CLIP, multiply_no_nan
 
 
@@ -32,23 +31,18 @@ class ClassLoss(Loss):
     class_weights: tuple[float, ...] = hyper(())
 
     def validate(self) -> None:
-        for i, factor in enumerate(self.class_weights):
-            if not 0 <= factor < math.inf:
-                raise out_of_range_error(f"class_weights[{i}]", factor, "at least 0")
+        validate_factors("class_weights", self.class_weights)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         super().check_shape(shape)
-        given, classes = len(self.class_weights), shape[self.axis]
-        if given not in (0, classes):
-            raise mismatch_error(Reason.SHAPE_MISMATCH, "class_weights", f"[{classes}]", f"[{given}]")
+        check_factor_count("class_weights", self.class_weights, shape[self.axis])
 
     def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
         y = self._target_distributions(prediction, target)
         if self.label_smoothing:
             y = y * (1 - self.label_smoothing) + self.label_smoothing / max(prediction.shape[self.axis], 1)
         if self.class_weights:
-            factors = np.array(self.class_weights, y.dtype)
-            y = y * factors.reshape([-1 if d == self.axis % y.ndim else 1 for d in range(y.ndim)])
+            y = y * broadcast_factors(self.class_weights, y, self.axis)
         return y
 
     def _target_distributions(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:

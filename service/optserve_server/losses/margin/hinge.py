@@ -24,7 +24,7 @@ class MarginLoss(ElementwiseLoss):
     convert_labels: bool = hyper(True, optax=False)
 
     def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
-        y = super()._prepare_target(prediction, target)
+        y: Floats = super()._prepare_target(prediction, target)
         if not self.convert_labels or not np.all((y == 0) | (y == 1)):
             return y
         signs: Floats = 2 * y - 1

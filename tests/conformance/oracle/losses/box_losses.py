@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.conformance.oracle.losses.class_losses import Line
+from tests.conformance.oracle.losses.evaluation import Line
 
 
 @dataclass(frozen=True)

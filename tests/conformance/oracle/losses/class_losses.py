@@ -1,18 +1,14 @@
-"""Losses with their gradients, on nested lists."""
+"""Losses over classes and vectors: value and gradient of one example, in scalars."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from tests.conformance.oracle.lines import flatten, lines, nest, shape_of, without
+from tests.conformance.oracle.losses.evaluation import Line
 
 CLIP = 1e-7
 """Probabilities are clipped to [CLIP, 1 - CLIP], as in Keras."""
-
-Line = Callable[[Sequence[float], Any], tuple[float, list[float]]]
-"""From one example's predictions and target to its loss and its gradient."""
 
 
 def mean_squared_error(y: Sequence[float], target: Sequence[float]) -> tuple[float, list[float]]:
@@ -103,40 +99,3 @@ def cosine_similarity(p: Sequence[float], y: Sequence[float]) -> tuple[float, li
     cosine = math.fsum(a * b for a, b in zip(u, v, strict=True))
     along = cosine if math.hypot(*p) >= CLIP else 0.0
     return -cosine, [(along * a - b) / length for a, b in zip(u, v, strict=True)]
-
-
-def evaluate(
-    line: Line,
-    prediction: Any,
-    target: Any,
-    *,
-    axis: int,
-    reduction: str,
-    sample_weight: Any = None,
-    index_weights: Sequence[float] = (),
-) -> dict[str, Any]:
-    """Value, values per example and gradient of a loss along ``axis``.
-
-    ``index_weights`` are what indices of classes add to the sum of the weights.
-    """
-    shape = shape_of(prediction)
-    flat, wanted = flatten(prediction), flatten(target)
-    dense = len(wanted) == len(flat)
-    per_example, gradient = [], [0.0] * len(flat)
-    rows = lines(shape, axis)
-    weights = [1.0] * len(rows) if sample_weight is None else flatten(sample_weight)
-    counted = [w * (index_weights[wanted[i]] if index_weights else 1.0) for i, w in enumerate(weights)]
-    share = 1 / divisor(reduction, counted)
-    for i, row in enumerate(rows):
-        loss, slopes = line([flat[k] for k in row], [wanted[k] for k in row] if dense else wanted[i])
-        per_example.append(loss * weights[i])
-        for k, slope in zip(row, slopes, strict=True):
-            gradient[k] = slope * share * weights[i]
-    result = {"per_example": nest(per_example, without(shape, axis)), "gradient": nest(gradient, shape)}
-    return result if reduction == "NONE" else {"value": math.fsum(per_example) * share, **result}
-
-
-def divisor(reduction: str, weights: Sequence[float]) -> float:
-    if reduction == "MEAN_WITH_SAMPLE_WEIGHT":
-        return math.fsum(weights)
-    return float(len(weights)) if reduction in ("SUM_OVER_BATCH_SIZE", "MEAN") else 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tests.conformance.oracle.losses.class_losses import CLIP, Line
+from tests.conformance.oracle.losses.class_losses import CLIP
+from tests.conformance.oracle.losses.evaluation import Line
 
 Element = Callable[[float, float], tuple[float, float]]
 """From a prediction and its target to the value and the derivative."""
@@ -74,6 +75,53 @@ def logistic(z: float) -> float:
 
 def softplus(z: float) -> float:
     return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
+
+
+def percentage(p: float, y: float) -> tuple[float, float]:
+    scale = 100 / max(abs(y), CLIP)
+    return abs(p - y) * scale, sign(p - y) * scale
+
+
+def soft_margin(p: float, y: float) -> tuple[float, float]:
+    return softplus(-y * p), -y * logistic(-y * p)
+
+
+def perceptron(p: float, y: float) -> tuple[float, float]:
+    return max(-y * p, 0.0), -y if y * p < 0 else 0.0
+
+
+def hinge_embedding(margin: float) -> Element:
+    def element(p: float, y: float) -> tuple[float, float]:
+        if y == 1:
+            return p, 1.0
+        return (margin - p, -1.0) if p < margin else (0.0, 0.0)
+
+    return element
+
+
+def log_target_divergence(p: float, y: float) -> tuple[float, float]:
+    return math.exp(y) * (y - p), -math.exp(y)
+
+
+def weigh_places(element: Element, weights: Sequence[float]) -> Line:
+    """The mean along the axis, each place times its weight."""
+
+    def line(p: Sequence[float], y: Sequence[float]) -> tuple[float, list[float]]:
+        found = [element(a, b) for a, b in zip(p, y, strict=True)]
+        pairs = [(w * value, w * slope) for w, (value, slope) in zip(weights, found, strict=True)]
+        return math.fsum(v for v, _ in pairs) / len(p), [d / len(p) for _, d in pairs]
+
+    return line
+
+
+def positive_by_place(weights: Sequence[float]) -> Line:
+    """Binary cross-entropy of logits with a weight of positive targets for each place."""
+
+    def line(p: Sequence[float], y: Sequence[float]) -> tuple[float, list[float]]:
+        pairs = [binary(True, positive=w)(a, b) for w, a, b in zip(weights, p, y, strict=True)]
+        return math.fsum(v for v, _ in pairs) / len(p), [d / len(p) for _, d in pairs]
+
+    return line
 
 
 def binary(from_logits: bool, smoothing: float = 0.0, positive: float = 1.0) -> Element:

@@ -74,7 +74,33 @@ KINDS: dict[str, Given] = {
     "indices": {"prediction": LOGITS, "target": [1, 4, 0]},
     "share_indices": {"prediction": CHANCES, "target": [1, 4, 0]},
     "boxes": {"prediction": BOXES, "target": WANTED},
+    "distances": {"prediction": POSITIVE, "target": SIGNS},
+    "log_indices": {"prediction": LOG_CHANCES, "target": [1, 4, 0]},
+    "log_distributions": {
+        "prediction": LOG_CHANCES,
+        "target": [[-abs(x) * 2 for x in row] for row in NEAR],
+    },
+    "label_lists": {"prediction": LOGITS, "target": [[1, 4, -1, 2, -1], [3, -1, 0, 0, 0], [0, 2, 1, 4, -1]]},
 }
+
+IMAGE = {
+    "prediction": [[[x, 1 - x, x / 2] for x in row[:4]] for row in CHANCES],
+    "target": [[[y, 0.0, 1 - y] for y in row[:4]] for row in ANSWERS],
+}
+"""Masks of 4 places and 3 classes for each of 3 examples."""
+
+
+def stack(*parts: Any) -> Any:
+    """Predictions [n][d] stacked to [n][parts][d]."""
+    return [list(rows) for rows in zip(*parts, strict=True)]
+
+
+SCORES = {"prediction": stack(REAL, NEAR), "target": SIGNS}
+NORMAL = {"prediction": stack(REAL, [[x / 4 for x in row] for row in POSITIVE]), "target": NEAR}
+VECTORS = {"prediction": stack([*REAL, *LOGITS], [*NEAR, *REAL]), "target": [1.0, -1.0, -1.0, 1.0, -1.0, 1.0]}
+TRIPLETS = {"prediction": stack([*REAL, *LOGITS], [*NEAR, *REAL], [*LOGITS, *NEAR]), "target": []}
+
+ELEMENT_WEIGHTS = [[0.5, 1.0, 2.0, 0.0, 0.25], [1.5, 0.75, 1.0, 4.0, 0.125], [0.5, 0.5, 3.0, 1.0, 2.0]]
 
 SAMPLE_WEIGHT = [0.5, 2.0, 0.25]
 

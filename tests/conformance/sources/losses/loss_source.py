@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from tests.conformance.corpus import EXACT
 from tests.conformance.oracle.losses import class_losses as lines
 from tests.conformance.oracle.losses import elementwise_losses as oracle
+from tests.conformance.oracle.losses.evaluation import Line
 from tests.conformance.sources import functions
 from tests.conformance.sources.losses import loss_run
 from tests.conformance.sources.losses.loss_inputs import KINDS, Given, columns, weigh
@@ -35,8 +36,8 @@ Fields = Mapping[str, Any]
 
 
 def from_keras(
-    file: str, make: Callable[..., Any], line: lines.Line, data: str | Given, fields: Fields | None = None,
-    *, reduction: str = BATCH, case: str = "", axis: int = -1, mean: bool = True,
+    file: str, make: Callable[..., Any], line: Line, data: str | Given, fields: Fields | None = None,
+    *, reduction: str = BATCH, case: str = "", axis: int | tuple[int, ...] = -1, mean: bool = True,
 ) -> Row:  # fmt: skip
     """A class of Keras; ``fields`` are its own arguments, and the spec's."""
     fields = fields or {}
@@ -50,7 +51,7 @@ def from_keras(
 
 
 def from_torch(
-    file: str, function: Callable[..., Any], line: lines.Line, data: str, fields: Fields | None = None,
+    file: str, function: Callable[..., Any], line: Line, data: str, fields: Fields | None = None,
     *, case: str = "", reduction: str = "mean", over: str = "mean",
 ) -> Row:  # fmt: skip
     """An element-wise function of PyTorch, averaged or summed over the last axis."""
@@ -69,7 +70,7 @@ def from_torch(
 
 
 def from_optax(
-    file: str, function: Callable[..., Any], line: lines.Line, data: str, fields: Fields | None = None,
+    file: str, function: Callable[..., Any], line: Line, data: str, fields: Fields | None = None,
     *, case: str = "", note: str = "",
 ) -> Row:  # fmt: skip
     """A function of optax that gives a value per example."""
@@ -80,7 +81,7 @@ def from_optax(
     )  # fmt: skip
 
 
-def from_oracle(file: str, line: lines.Line, data: str, fields: Fields | None = None) -> Row:
+def from_oracle(file: str, line: Line, data: str, fields: Fields | None = None) -> Row:
     """All digits of what Keras gives a few of."""
     return functions.loss(
         file, "all_digits_" + data, "lecture", "KERAS", BATCH, fields or {}, KINDS[data], None, line
@@ -291,7 +292,7 @@ def class_weights() -> list[Row]:
     return rows
 
 
-def by_class(file: str, data: str, line: lines.Line, fields: Fields, reduction: str) -> Row:
+def by_class(file: str, data: str, line: Line, fields: Fields, reduction: str) -> Row:
     given, knobs = KINDS[data], {"label_smoothing": fields["label_smoothing"]}
     how = TORCH_REDUCTIONS.get(reduction, "mean")
 

@@ -11,6 +11,8 @@ from optserve_server.activations import REGISTRY
 from optserve_server.activations.base import ElementwiseActivation
 from optserve_server.activations.gated.gelu import GELU
 from optserve_server.activations.piecewise_linear.prelu import PReLU
+from optserve_server.activations.piecewise_linear.relu import ReLU
+from optserve_server.activations.piecewise_linear.threshold import Threshold
 from optserve_server.arrays.cuda_source import OPTIONS, cuda_source
 from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
@@ -23,7 +25,9 @@ from tests.support.nvrtc import compile_ptx
 from tests.support.tiers import slow_unless
 
 ELEMENTWISE = [cls() for cls in REGISTRY.values() if issubclass(cls, ElementwiseActivation)] + [
-    GELU(approximate=True)
+    GELU(approximate=True),
+    ReLU(max_value=2.0, negative_slope=0.25, threshold=0.5),
+    Threshold(threshold=0.5, value=2.0),
 ]
 EVERY: list[Any] = [*ELEMENTWISE, PReLU()]
 UNITS = 4

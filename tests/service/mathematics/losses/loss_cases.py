@@ -13,6 +13,8 @@ from hypothesis.extra.numpy import arrays
 from optserve_server.hyperparameters import Convention
 from optserve_server.losses import REGISTRY
 from optserve_server.losses.base import Loss
+from optserve_server.losses.class_indices import ClassIndexLoss
+from optserve_server.losses.embedding.triplet_margin import TripletDistance
 
 Array = npt.NDArray[Any]
 Drawn = tuple[Loss, Array, Array]
@@ -25,6 +27,7 @@ FIELDS: dict[str, list[dict[str, object]]] = {
         {},
         {"label_smoothing": 0.2, "axis": 0},
         {"from_logits": True, "positive_weight": 3.0},
+        {"positive_weights": (1.0, 0.5, 2.0, 4.0)},
     ],
     "binary_focal_crossentropy": [
         {},
@@ -41,7 +44,7 @@ FIELDS: dict[str, list[dict[str, object]]] = {
     "sparse_categorical_crossentropy": [
         {"label_smoothing": 0.2},
         {"from_logits": True, "class_weights": (1.0, 0.5, 2.0, 4.0)},
-        {"axis": 0},
+        {"axis": 0, "ignore_class": 1},
     ],
     "categorical_focal_crossentropy": [
         {},
@@ -49,12 +52,28 @@ FIELDS: dict[str, list[dict[str, object]]] = {
         {"from_logits": True, "gamma": 0.5},
         {"from_logits": True, "gamma": 0.0, "axis": 0, "label_smoothing": 0.2},
     ],
-    "kl_divergence": [{}, {"log_prediction": True}],
+    "kl_divergence": [{}, {"log_prediction": True}, {"log_prediction": True, "log_target": True}],
     "poisson": [{}, {"log_prediction": True, "full": True}],
     "hinge": [{"convert_labels": False}],
     "squared_hinge": [{"convert_labels": False}, {}],
     "cosine_similarity": [{}, {"axis": 0}],
     "iou": [{}, {"epsilon": 0.25}],
+    "nll": [{}, {"axis": 0, "ignore_class": 1}, {"class_weights": (1.0, 0.5, 2.0, 4.0), "ignore_class": 2}],
+    "gaussian_nll": [{}, {"full": True, "epsilon": 0.125}],
+    "multi_margin": [{}, {"degree": 2, "margin": 0.5, "class_weights": (1.0, 0.5, 2.0, 4.0)}],
+    "multilabel_soft_margin": [{}, {"class_weights": (1.0, 0.5, 2.0, 4.0)}],
+    "triplet_margin": [
+        {},
+        {"swap": True, "margin": 2.0},
+        {"degree": 3.5, "epsilon": 0.25},
+        {"degree": 2.0, "epsilon": 0.25, "epsilon_in_sum": True},
+        {"distance": TripletDistance.COSINE, "swap": True},
+    ],
+    "cosine_embedding": [{}, {"margin": 0.25}],
+    "hinge_embedding": [{}, {"margin": 2.0}],
+    "margin_ranking": [{}, {"margin": 0.5}],
+    "dice": [{}, {"axes": (1,)}, {"axes": (0,), "epsilon": 0.25}],
+    "tversky": [{}, {"axes": (-1,), "alpha": 0.25, "beta": 1.5}],
 }
 """What is asked of each loss; of those that are missing, nothing."""
 
@@ -83,13 +102,16 @@ def boxes(draw: st.DrawFn) -> Array:
 
 
 INDICES = arrays(np.int64, SHAPE, elements=st.integers(0, 2))
+LABEL_LISTS = arrays(np.int64, SHAPE, elements=st.integers(-1, 3))
+PAIRS = REAL.map(lambda x: x.reshape(3, 2, 2))
 
 
 def inputs(loss: Any) -> tuple[st.SearchStrategy[Array], st.SearchStrategy[Array]]:
     """What a loss takes as prediction and target."""
     name, logits = loss.name, getattr(loss, "from_logits", False)
-    if name.startswith("sparse"):
-        return REAL if logits else CHANCE, INDICES.map(lambda x: x[:, 0] if loss.axis == -1 else x[0])
+    if isinstance(loss, ClassIndexLoss):
+        predictions = CHANCE if name.startswith("sparse") and not logits else REAL
+        return predictions, INDICES.map(lambda x: x[0] if getattr(loss, "axis", -1) == 0 else x[:, 0])
     if name.startswith("binary"):
         return REAL if logits else CHANCE, floats(0, 1)
     if name.startswith("categorical_") and name != "categorical_hinge":
@@ -103,8 +125,24 @@ def inputs(loss: Any) -> tuple[st.SearchStrategy[Array], st.SearchStrategy[Array
         "hinge": (REAL, SIGN),
         "squared_hinge": (REAL, SIGN),
         "categorical_hinge": (REAL, distributions()),
+        "soft_margin": (REAL, SIGN),
+        "perceptron": (REAL, SIGN),
+        "hinge_embedding": (REAL, SIGN),
+        "mean_absolute_percentage_error": (REAL, POSITIVE),
+        "multilabel_margin": (REAL, LABEL_LISTS),
+        "multilabel_soft_margin": (REAL, floats(0, 1)),
+        "gaussian_nll": (PAIRS.map(with_variances), REAL.map(lambda x: x[:, :2])),
+        "margin_ranking": (PAIRS, SIGN.map(lambda x: x[:, :2])),
+        "cosine_embedding": (PAIRS, SIGN.map(lambda x: x[:, 0])),
+        "triplet_margin": (REAL.map(lambda x: x.reshape(2, 3, 2)), st.just(np.zeros(0))),
+        "dice": (CHANCE, CHANCE),
+        "tversky": (CHANCE, CHANCE),
     }
     return (boxes(), boxes()) if name in BOXES else special.get(name, (REAL, REAL))
+
+
+def with_variances(x: Array) -> Array:
+    return np.stack([x[:, 0], np.abs(x[:, 1]) + 0.25], axis=1)
 
 
 BOXES = ("iou", "giou", "diou", "ciou")
@@ -115,8 +153,42 @@ NEAR_A_KINK: dict[str, Callable[[Any, Array, Array], Array]] = {
     "hinge": lambda _, p, y: 1 - y * p,
     "squared_hinge": lambda _, p, y: 1 - y * p,
     "cosine_similarity": lambda loss, p, _: np.linalg.norm(p, axis=loss.axis) / 100,
+    "perceptron": lambda _, p, y: y * p,
+    "hinge_embedding": lambda loss, p, _: loss.margin - p,
+    "mean_absolute_percentage_error": lambda _, p, y: p - y,
+    "multi_margin": lambda loss, p, y: other_classes(loss.margin - p[np.arange(3), y][:, None] + p, y),
+    "multilabel_margin": lambda _, p, y: 1 - np.abs(p[:, :, None] - p[:, None, :]),
+    "margin_ranking": lambda loss, p, y: loss.margin - y * (p[:, 0] - p[:, 1]),
+    "cosine_embedding": lambda loss, p, _: np.append(
+        cosine(p[:, 0], p[:, 1]) - loss.margin, np.linalg.norm(p, axis=-1) / 100
+    ),
+    "triplet_margin": lambda loss, p, y: near_triplets(loss, p),
 }
 """What is 0 where the slope jumps, or nearly."""
+
+
+def other_classes(values: Array, y: Array) -> Array:
+    return values[np.arange(4) != y[:, None]]
+
+
+def cosine(a: Array, b: Array) -> Array:
+    with np.errstate(all="ignore"):
+        found: Array = (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    return np.nan_to_num(found)
+
+
+def near_triplets(loss: Any, p: Array) -> Array:
+    """Losses, differences of the distances that are exchanged, and what distances have kinks at."""
+    anchor, positive, negative = p[:, 0], p[:, 1], p[:, 2]
+    pairs = ((anchor, positive), (anchor, negative), (positive, negative))
+    with np.errstate(all="ignore"):
+        near, far, other = (loss._distance(a, b).value for a, b in pairs)
+    kinks = [near - far + loss.margin, far - other, near - other + loss.margin]
+    if loss.distance is TripletDistance.COSINE:
+        kinks.append(np.linalg.norm(p, axis=-1) / 100)
+    else:
+        kinks += [(a - b + loss.epsilon * (not loss.epsilon_in_sum)) / 10 for a, b in pairs]
+    return np.concatenate([kink.ravel() for kink in kinks])
 
 
 def smooth(loss: Loss, p: Array, y: Array) -> bool:

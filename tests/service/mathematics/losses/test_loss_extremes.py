@@ -12,6 +12,9 @@ import pytest
 from optserve_server.errors import DomainError, Reason
 from optserve_server.losses import REGISTRY
 from optserve_server.losses.base import Loss, Reduction, reduce_losses
+from optserve_server.losses.class_indices import ClassIndexLoss
+from optserve_server.losses.segmentation.overlap_loss import OverlapLoss
+from optserve_server.losses.stacked import StackedLoss
 from tests.service.mathematics.differences import numeric_gradient
 from tests.service.mathematics.losses.loss_cases import make_loss
 
@@ -211,7 +214,13 @@ def test_indices_carry_the_weights_of_their_classes() -> None:
     assert reduce_losses(each, Reduction.MEAN_WITH_SAMPLE_WEIGHT, 5.0) == pytest.approx(math.log(3))
 
 
-@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"custom", "sparse_categorical_crossentropy"}))
+def takes_its_own_shape(name: str) -> bool:
+    """Whether the target is of the prediction's shape, and an example is the last axis."""
+    apart = ("custom", "multilabel_margin")
+    return name not in apart and not issubclass(REGISTRY[name], ClassIndexLoss | StackedLoss | OverlapLoss)
+
+
+@pytest.mark.parametrize("name", sorted(filter(takes_its_own_shape, REGISTRY)))
 @pytest.mark.parametrize("shape", [(0, 4), (2, 0, 4)])
 def test_no_examples_are_no_loss(name: str, shape: tuple[int, ...]) -> None:
     empty = np.zeros(shape, np.float32)
@@ -245,15 +254,26 @@ def test_boxes_have_four_edges(name: str) -> None:
     assert (caught.value.reason, caught.value.field) == (Reason.SHAPE_MISMATCH, "prediction")
 
 
-def test_class_weights_that_do_not_fit_are_refused() -> None:
-    for name in ("categorical_crossentropy", "categorical_focal_crossentropy"):
+@pytest.mark.parametrize(
+    "name",
+    ["categorical_crossentropy", "categorical_focal_crossentropy", "nll", "multi_margin",
+     "multilabel_soft_margin"],
+)  # fmt: skip
+def test_class_weights_that_do_not_fit_are_refused(name: str) -> None:
+    y = np.zeros(2, np.int64) if issubclass(REGISTRY[name], ClassIndexLoss) else P
+    with pytest.raises(DomainError) as caught:
+        make_loss(name, {"class_weights": (1.0, 1.0)}).per_example(P, y)
+    assert (caught.value.reason, caught.value.field) == (Reason.SHAPE_MISMATCH, "class_weights")
+    for wrong in (-1.0, math.nan, INF):
         with pytest.raises(DomainError) as caught:
-            make_loss(name, {"class_weights": (1.0, 1.0)}).per_example(P, P)
-        assert (caught.value.reason, caught.value.field) == (Reason.SHAPE_MISMATCH, "class_weights")
-        for wrong in (-1.0, math.nan, INF):
-            with pytest.raises(DomainError) as caught:
-                make_loss(name, {"class_weights": (1.0, wrong)})
-            assert (caught.value.reason, caught.value.field) == (Reason.OUT_OF_RANGE, "class_weights[1]")
+            make_loss(name, {"class_weights": (1.0, wrong)})
+        assert (caught.value.reason, caught.value.field) == (Reason.OUT_OF_RANGE, "class_weights[1]")
+
+
+def test_positive_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DomainError) as caught:
+        make_loss("binary_crossentropy", {"positive_weights": (1.0, 1.0)}).per_example(P, P)
+    assert (caught.value.reason, caught.value.field) == (Reason.SHAPE_MISMATCH, "positive_weights")
 
 
 @pytest.mark.parametrize("name", ["binary_crossentropy", "binary_focal_crossentropy", "cosine_similarity"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.ops import NumpyOps
 from optserve_server.arrays.trace import Tracer
 from optserve_server.losses import REGISTRY
-from optserve_server.losses.base import Loss, Reduction, reduce_losses
+from optserve_server.losses.base import Loss, Reduction
 from optserve_server.losses.elementwise import ElementwiseLoss
 from tests.service.mathematics.differences import numeric_gradient
 from tests.service.mathematics.losses.loss_cases import (
@@ -54,11 +55,10 @@ def test_the_gradient_is_that_of_central_differences(
     p, y = draw_inputs(data, loss)
     weights = weights_for(loss, data, p, y)
     reduction = data.draw(st.sampled_from(list(Reduction)))
-    total = loss.total_weight(y, weights)
 
     def value(p: Array) -> float:
         losses = loss.per_example(p, y, weights)
-        reduced = reduce_losses(losses, reduction, total)
+        reduced = loss.reduce(losses, y, reduction, weights)
         return float(losses.sum()) if reduced is None else reduced
 
     gradient = loss.gradient(p, y, reduction, weights)
@@ -75,14 +75,14 @@ def test_reductions_are_consistent(name: str, fields: dict[str, object], data: s
     weights = weights_for(loss, data, p, y)
     total = loss.total_weight(y, weights)
     each = loss.per_example(p, y, weights)
-    values = {r: reduce_losses(each, r, total) for r in Reduction}
+    values = {r: loss.reduce(each, y, r, weights) for r in Reduction}
     slopes = {r: loss.gradient(p, y, r, weights) for r in Reduction}
-    count = each.size
+    count = max(each.size - loss.count_ignored(y), 1)
     for reduction, divisor in (
         (Reduction.SUM, 1),
         (Reduction.SUM_OVER_BATCH_SIZE, count),
         (Reduction.MEAN, count),
-        (Reduction.MEAN_WITH_SAMPLE_WEIGHT, count if total is None else total),
+        (Reduction.MEAN_WITH_SAMPLE_WEIGHT, count if total is None else total or math.inf),
     ):
         assert values[reduction] == pytest.approx(each.sum() / divisor, rel=1e-12, abs=1e-12)
         assert slopes[reduction] == pytest.approx(slopes[Reduction.NONE] / divisor, rel=1e-12, abs=1e-15)
@@ -92,8 +92,38 @@ def test_reductions_are_consistent(name: str, fields: dict[str, object], data: s
 
 
 ELEMENTWISE = [
-    (name, fields) for name, fields in CASES if isinstance(make_loss(name, fields), ElementwiseLoss)
+    (name, fields)
+    for name, fields in CASES
+    if isinstance(make_loss(name, fields), ElementwiseLoss) and "positive_weights" not in fields
 ]
+
+
+@pytest.mark.parametrize(("name", "fields"), ELEMENTWISE)
+@searched
+@given(data=st.data())
+def test_elements_have_weights_of_their_own(
+    name: str, fields: dict[str, object], data: st.DataObject
+) -> None:
+    """Equal weights along an example are its weight; others count in value and gradient alike."""
+    loss = make_loss(name, fields)
+    p, y = draw_inputs(data, loss)
+    weights, reduction = data.draw(floats(0.25, 2)), data.draw(st.sampled_from(list(Reduction)))
+    axis = getattr(loss, "axis", -1)
+    each = np.take(weights, 0, axis)
+    spread = np.broadcast_to(np.expand_dims(each, axis), p.shape)
+    for how in Reduction:
+        assert loss.per_example(p, y, spread) == pytest.approx(loss.per_example(p, y, each), rel=1e-12)
+        assert loss.total_weight(y, spread) == pytest.approx(loss.total_weight(y, each), rel=1e-12)
+        assert loss.gradient(p, y, how, spread) == pytest.approx(loss.gradient(p, y, how, each), rel=1e-12)
+
+    def value(p: Array) -> float:
+        losses = loss.per_example(p, y, weights)
+        reduced = loss.reduce(losses, y, reduction, weights)
+        return float(losses.sum()) if reduced is None else reduced
+
+    gradient = loss.gradient(p, y, reduction, weights)
+    scale = 1 + np.abs(gradient).max()
+    assert gradient == pytest.approx(numeric_gradient(value, p, WIDTH), rel=1e-6, abs=1e-7 * scale)
 
 
 @pytest.mark.parametrize(("name", "fields"), ELEMENTWISE)

@@ -412,6 +412,16 @@ class LossReduction(IntEnum):
     """
 
 
+class TripletDistance(IntEnum):
+    """The distance of two vectors."""
+
+    MINKOWSKI = 1
+    """sum(|u - v|^degree)^(1/degree)."""
+
+    COSINE = 2
+    """1 - the cosine of the angle."""
+
+
 class LayerPadding(IntEnum):
     """Padding of a sliding window at the borders."""
 
@@ -980,6 +990,7 @@ _BY_NAME: dict[str, type[IntEnum]] = {
     "InitializerDistribution": InitializerDistribution,
     "FanMode": FanMode,
     "LossReduction": LossReduction,
+    "TripletDistance": TripletDistance,
     "LayerPadding": LayerPadding,
     "PoolingForm": PoolingForm,
     "MomentumForm": MomentumForm,

@@ -193,9 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row, _, distance in computed
         if distance > row.tolerance["float64"]
     ]
-    from tests.conformance.sources import initializer_source, non_finite_source
+    from tests.conformance.parity import public_names
+    from tests.conformance.sources import half_source, initializer_source, non_finite_source
 
     far += initializer_source.problems() + non_finite_source.problems()
+    far += public_names.problems() + half_source.problems()
     files = group((row, case) for row, case, _ in computed)
     text = report([(row, distance) for row, _, distance in computed])
     if options.write:

@@ -118,8 +118,8 @@ class Loss(Algorithm):
     ) -> Computed:
         """As `evaluate`, with the value, and of float16 and bfloat16 as well.
 
-        These are computed in float32. Values per example and the gradient are rounded once,
-        and the value, which is not made of rounded ones, not at all.
+        These are computed in float32. Values per example and the gradient are rounded once;
+        the value is that of the ones before rounding.
 
         Raises:
             DomainError: as `per_example`.
@@ -186,8 +186,8 @@ class Loss(Algorithm):
         """
         y = self._check_and_prepare(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
-            values = np.asarray(self._weighted_losses(prediction, y, sample_weight), prediction.dtype)
-        ignored = self.ignored_examples(target)
+            values = np.asarray(self._weigh_losses(prediction, y, sample_weight), prediction.dtype)
+        ignored = self.find_ignored_examples(target)
         return values if ignored is None else np.where(ignored, 0, values).astype(values.dtype)
 
     def gradient(
@@ -224,24 +224,24 @@ class Loss(Algorithm):
         """What MEAN_WITH_SAMPLE_WEIGHT divides by; None stands for the number of examples that count."""
         if sample_weight is None:
             return None
-        ignored = self.ignored_examples(target)
+        ignored = self.find_ignored_examples(target)
         counted = sample_weight if ignored is None else sample_weight[~ignored]
         return float(np.sum(counted, dtype=np.float64))
 
-    def ignored_examples(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    def find_ignored_examples(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         """Which examples count as 0 and in no mean, of the shape of `per_example`; None stands for none."""
         return None
 
     def count_ignored(self, target: npt.NDArray[Any]) -> int:
-        """How many examples `ignored_examples` names."""
-        ignored = self.ignored_examples(target)
+        """How many examples `find_ignored_examples` names."""
+        ignored = self.find_ignored_examples(target)
         return 0 if ignored is None else int(np.count_nonzero(ignored))
 
     def _example_axes(self, rank: int) -> tuple[int, ...]:
         """The axes that belong to one example: the hyperparameter `axis` where the loss has one."""
         return (getattr(self, "axis", -1),)
 
-    def _weighted_losses(self, prediction: Floats, target: Any, sample_weight: Floats | None) -> Any:
+    def _weigh_losses(self, prediction: Floats, target: Any, sample_weight: Floats | None) -> Any:
         """The loss of each example, times its weight."""
         values = np.asarray(self._example_losses(prediction, target), prediction.dtype)
         return apply_weights(values, sample_weight)
@@ -261,7 +261,7 @@ class Loss(Algorithm):
             each = np.expand_dims(each, axes)
         with np.errstate(all="ignore"):
             scaled = np.asarray(apply_weights(slope, each) * factor, slope.dtype)
-        ignored = self.ignored_examples(target)
+        ignored = self.find_ignored_examples(target)
         if ignored is None:
             return scaled
         return np.where(np.expand_dims(ignored, axes), 0, scaled).astype(slope.dtype)

@@ -22,7 +22,7 @@ class ClassIndexLoss(Loss):
     `ignore_class`.
     """
 
-    def ignored_examples(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    def find_ignored_examples(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         ignored = getattr(self, "ignore_class", None)
         return None if ignored is None else np.asarray(target == ignored)
 
@@ -36,7 +36,7 @@ class ClassIndexLoss(Loss):
         expected = remove_axes(prediction.shape, (axis,))
         check_allowed(Reason.DTYPE_MISMATCH, "target", target.dtype, (np.int32, np.int64))
         check_allowed(Reason.SHAPE_MISMATCH, "target", target.shape, (expected,))
-        ignored = self.ignored_examples(target)
+        ignored = self.find_ignored_examples(target)
         indices = target if ignored is None else np.where(ignored, 0, target)
         require_classes(indices, prediction.shape[axis])
         return indices

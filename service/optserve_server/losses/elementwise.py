@@ -41,9 +41,9 @@ class ElementwiseLoss(Loss):
     def _example_losses(self, prediction: Floats, target: Any) -> Any:
         return self._reduce(self._element_values(prediction, target))
 
-    def _weighted_losses(self, prediction: Floats, target: Any, sample_weight: Floats | None) -> Any:
+    def _weigh_losses(self, prediction: Floats, target: Any, sample_weight: Floats | None) -> Any:
         if sample_weight is None or sample_weight.ndim < prediction.ndim:
-            return super()._weighted_losses(prediction, target, sample_weight)
+            return super()._weigh_losses(prediction, target, sample_weight)
         return self._reduce(self._element_values(prediction, target) * sample_weight)
 
     def _sum_gradient(self, prediction: Floats, target: Any) -> Any:

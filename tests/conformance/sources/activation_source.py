@@ -196,7 +196,9 @@ def halves_and_simplices() -> list[Row]:
     def by(function: Any, axis: int) -> Oracle:
         return lambda x, g: function(x, g, axis=axis)
 
-    def gated(name: str, source: str, fields: Any, function: Any, axis: int, shape: tuple[int, ...]) -> Row:
+    def gate_case(
+        name: str, source: str, fields: Any, function: Any, axis: int, shape: tuple[int, ...]
+    ) -> Row:
         half = list(shape)
         half[axis] //= 2
         return row("glu", name, source, fields, function, by(oracle.glu, axis),
@@ -211,10 +213,10 @@ def halves_and_simplices() -> list[Row]:
         return torch.nn.Softmin(dim=axis)
 
     return [
-        gated("keras_defaults", "keras", {}, k.glu, -1, (3, 6)),
-        gated("torch_defaults", "torch", {}, F.glu, -1, (3, 6)),
-        gated("jax_defaults", "optax", {}, j.glu, -1, (3, 6)),
-        gated("torch_middle_axis", "torch", one, lambda x: F.glu(x, 1), 1, (2, 4, 3)),
+        gate_case("keras_defaults", "keras", {}, k.glu, -1, (3, 6)),
+        gate_case("torch_defaults", "torch", {}, F.glu, -1, (3, 6)),
+        gate_case("jax_defaults", "optax", {}, j.glu, -1, (3, 6)),
+        gate_case("torch_middle_axis", "torch", one, lambda x: F.glu(x, 1), 1, (2, 4, 3)),
         row("softmin", "torch_last_axis", "torch", {"axis": -1}, softmin(-1), by(oracle.softmin, -1)),
         row("softmin", "torch_axis", "torch", one, softmin(1), by(oracle.softmin, 1), x=block),
         row("sparsemax", "jax_defaults", "optax", {}, project, by(oracle.sparsemax, -1)),

@@ -37,7 +37,7 @@ class NLL(ClassIndexLoss):
     def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
         if not self.class_weights:
             return super().total_weight(target, sample_weight)
-        return weigh_indices(self.class_weights, target, self.ignored_examples(target), sample_weight)
+        return weigh_indices(self.class_weights, target, self.find_ignored_examples(target), sample_weight)
 
     def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Any:
         return np.expand_dims(self._check_indices(prediction, target), self.axis)

@@ -35,4 +35,4 @@ class SparseCategoricalCrossentropy(ClassIndexLoss, CategoricalCrossentropy):
     def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
         if not self.class_weights:
             return super().total_weight(target, sample_weight)
-        return weigh_indices(self.class_weights, target, self.ignored_examples(target), sample_weight)
+        return weigh_indices(self.class_weights, target, self.find_ignored_examples(target), sample_weight)

@@ -99,3 +99,22 @@ def cosine_similarity(p: Sequence[float], y: Sequence[float]) -> tuple[float, li
     cosine = math.fsum(a * b for a, b in zip(u, v, strict=True))
     along = cosine if math.hypot(*p) >= CLIP else 0.0
     return -cosine, [(along * a - b) / length for a, b in zip(u, v, strict=True)]
+
+
+def fenchel_young(regularizer: str) -> Line:
+    def line(p: Sequence[float], y: Sequence[float]) -> tuple[float, list[float]]:
+        if regularizer == "SHANNON":
+            top = max(p)
+            total = math.fsum(math.exp(x - top) for x in p)
+            q, best = [math.exp(x - top) / total for x in p], top + math.log(total)
+        elif regularizer == "GINI":
+            falling = sorted(p, reverse=True)
+            limit = max((math.fsum(falling[: k + 1]) - 1) / (k + 1) for k in range(len(p)))
+            q = [max(x - limit, 0.0) for x in p]
+            best = math.fsum(a * x + a * (1 - a) / 2 for a, x in zip(q, p, strict=True))
+        else:
+            q, best = [float(k == p.index(max(p))) for k in range(len(p))], max(p)
+        loss = best - math.fsum(t * x for t, x in zip(y, p, strict=True))
+        return loss, [a - t for a, t in zip(q, y, strict=True)]
+
+    return line

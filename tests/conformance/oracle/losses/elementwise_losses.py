@@ -90,6 +90,13 @@ def perceptron(p: float, y: float) -> tuple[float, float]:
     return max(-y * p, 0.0), -y if y * p < 0 else 0.0
 
 
+def sparsemax(p: float, y: float) -> tuple[float, float]:
+    z, sign_of_z = (-p, -1.0) if y else (p, 1.0)
+    if abs(z) >= 1:
+        return max(z, 0.0), sign_of_z * float(z > 0)
+    return (z + 1) ** 2 / 4, sign_of_z * (z + 1) / 2
+
+
 def hinge_embedding(margin: float) -> Element:
     def element(p: float, y: float) -> tuple[float, float]:
         if y == 1:

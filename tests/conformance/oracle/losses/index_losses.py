@@ -41,3 +41,21 @@ def multilabel_margin(p: Sequence[float], y: Sequence[int]) -> tuple[float, list
                 slopes[i] += 1 / len(p)
                 slopes[j] -= 1 / len(p)
     return math.fsum(loss), slopes
+
+
+def generalize_crossentropy(q: float = 0.5) -> Line:
+    def line(p: Sequence[float], y: int) -> tuple[float, list[float]]:
+        return (1 - p[y] ** q) / q, [-(p[y] ** (q - 1)) if k == y else 0.0 for k in range(len(p))]
+
+    return line
+
+
+def best_score(margin: float) -> Line:
+    """The best score, others raised by the margin, without the asked one; one class is best."""
+
+    def line(p: Sequence[float], y: int) -> tuple[float, list[float]]:
+        raised = [x + margin * (k != y) for k, x in enumerate(p)]
+        best = raised.index(max(raised))
+        return raised[best] - p[y], [float(k == best) - float(k == y) for k in range(len(p))]
+
+    return line

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import keras
 import optax
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 
 from tests.conformance.oracle.losses import (
     class_losses,
+    contrastive_losses,
     elementwise_losses,
     index_losses,
     mask_losses,
@@ -26,7 +28,9 @@ from tests.conformance.sources.losses.loss_inputs import (
     ELEMENT_WEIGHTS,
     IMAGE,
     KINDS,
+    LOGITS,
     NORMAL,
+    REAL,
     SCORES,
     TRIPLETS,
     VECTORS,
@@ -56,13 +60,11 @@ def by_example(
     """A function of PyTorch that gives a value per example, or what ``each`` makes such a value of."""
     how = TORCH_REDUCTIONS.get(reduction, "mean")
 
-    def reduced(p: Any, y: Any) -> Any:
+    def reduce(p: Any, y: Any) -> Any:
         return function(p, y, reduction=how).sum()
 
     def run() -> Mapping[str, Any]:
-        return loss_run.pytorch(
-            lambda p, y: each(function(p, y, reduction="none")), reduced, given, reduction
-        )
+        return loss_run.pytorch(lambda p, y: each(function(p, y, reduction="none")), reduce, given, reduction)
 
     return functions.loss(
         file, f"torch_{case}", "torch", "TORCH", reduction, fields or {}, given, run, line, axis
@@ -81,10 +83,10 @@ def indices() -> list[Row]:
         rows.append(by_example("nll", f"class_weights_{reduction.lower()}", weights,
                                index_losses.nll(CLASS_WEIGHTS), given, weighted,
                                reduction=reduction))  # fmt: skip
-    return [*rows, *ignored(), *multi_margin()]
+    return [*rows, *ignore_classes(), *multi_margin()]
 
 
-def ignored() -> list[Row]:
+def ignore_classes() -> list[Row]:
     """A class that does not count: one of the prediction's, one beside it, and PyTorch's own."""
     rows = []
     for index in (4, -100, 255):
@@ -209,7 +211,7 @@ def part(values: Any, index: int) -> Any:
     return values[..., index, :]
 
 
-def stacked() -> list[Row]:
+def stack_cases() -> list[Row]:
     o, axes = stacked_losses, (-2, -1)
     mean = {"axis": axes, "each": lambda values: values.mean(-1)}
 
@@ -289,7 +291,105 @@ def masks() -> list[Row]:
     return rows
 
 
+def from_optax_at(
+    file: str, case: str, function: Callable[..., Any], line: Line, given: Given,
+    fields: Mapping[str, Any] | None = None,
+) -> Row:  # fmt: skip
+    """A function of optax that gives a value per example."""
+    return functions.loss(
+        file, f"optax_{case}", "optax", "OPTAX", BATCH, fields or {}, given,
+        lambda: loss_run.optax(function, given, BATCH), line,
+    )  # fmt: skip
+
+
+def of_one_hot(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of class indices as one of one-hot targets."""
+    return lambda p, y: function(p, jnp.argmax(y, axis=-1))
+
+
+def scores() -> list[Row]:
+    """Losses of scores of classes, of binary labels and of ranked lists."""
+    o, x = index_losses, optax.losses
+    shares, classes, soft = KINDS["share_indices"], KINDS["indices"], KINDS["soft_classes"]
+    many = [f"FENCHEL_YOUNG_REGULARIZER_{name}" for name in ("SHANNON", "GINI", "NONE")]
+
+    def cumulant(p: Any) -> Any:
+        q = optax.projections.projection_simplex(p)
+        return jnp.dot(q, p) + 0.5 * jnp.dot(q, 1 - q)
+
+    generalized = K.CategoricalGeneralizedCrossEntropy
+    makes = (jax.nn.logsumexp, cumulant, jnp.max)
+    return [
+        from_keras("generalized_crossentropy", generalized, o.generalize_crossentropy(), shares,
+                   case="defaults", mean=False),
+        from_keras("generalized_crossentropy", partial(generalized, q=0.875),
+                   o.generalize_crossentropy(0.875), shares, {"q": 0.875}, case="q", mean=False),
+        from_optax_at("multiclass_hinge", "indices", x.multiclass_hinge_loss, o.best_score(1.0), classes),
+        from_optax_at("multiclass_perceptron", "indices", x.multiclass_perceptron_loss, o.best_score(0.0),
+                      classes),
+        from_optax("sparsemax_loss", average(x.sparsemax_loss),
+                   elementwise_losses.average(elementwise_losses.sparsemax), "logits"),
+        from_optax_at("ranking_softmax", "relevances", partial(x.ranking_softmax_loss, reduce_fn=None),
+                      class_losses.crossentropy_of_logits, soft),
+        from_optax_at("ranking_softmax", "graded", partial(x.ranking_softmax_loss, reduce_fn=None),
+                      class_losses.crossentropy_of_logits, KINDS["log_rates"]),
+        *(from_optax_at("fenchel_young", name.rpartition("_")[2].lower(),
+                        x.make_fenchel_young_loss(make), class_losses.fenchel_young(name.rpartition("_")[2]),
+                        soft, {"regularizer": name})
+          for name, make in zip(many, makes, strict=True)),
+        from_optax_at("fenchel_young", "multiclass_sparsemax", of_one_hot(x.multiclass_sparsemax_loss),
+                      class_losses.fenchel_young("GINI"), KINDS["classes"], {"regularizer": many[1]}),
+    ]  # fmt: skip
+
+
+CLASSES = [0, 1, 0, 2, 1, 0]
+EMBEDDINGS = {"prediction": [*LOGITS, *REAL], "target": CLASSES}
+UNIT = [[0.6, 0.8, 0.0], [0.0, 0.6, 0.8], [0.8, 0.0, 0.6], [-0.6, 0.0, 0.8], [0.0, -0.8, 0.6],
+        [0.28, 0.96, 0.0]]  # fmt: skip
+
+
+def contrastive() -> list[Row]:
+    """Rows of a batch of which each is compared with the others."""
+    o = contrastive_losses
+    unit = {"prediction": [[round(x * 1024) / 1024 for x in row] for row in UNIT], "target": CLASSES}
+
+    def row(
+        file: str, case: str, source: str, fields: Mapping[str, Any], reduction: str, given: Given,
+        oracle: Callable[..., Any], framework: Callable[[], Any], **knobs: Any,
+    ) -> Row:  # fmt: skip
+        convention = {"keras": "KERAS", "optax": "OPTAX"}[source]
+        spec = {"convention": f"CONVENTION_{convention}", "reduction": f"LOSS_REDUCTION_{reduction}",
+                file: fields}  # fmt: skip
+        return Row("losses", file, f"{source}_{case}", source, spec, given,
+                   lambda: oracle(given["prediction"], given["target"], reduction, **knobs),
+                   framework)  # fmt: skip
+
+    rows = []
+    for reduction in (BATCH, "SUM", "NONE"):
+        for case, fields in (("defaults", {}), ("scale", {"gamma": 4.0, "margin": 0.25})):
+            name = f"{case}_{reduction.lower()}"
+            rows.append(row("circle", name, "keras", fields, reduction, unit, o.circle,
+                            partial(loss_run.keras, partial(K.Circle, **fields), unit, reduction),
+                            gamma=fields.get("gamma", 80.0), margin=fields.get("margin", 0.4)))  # fmt: skip
+    for temperature in (0.07, 0.5):
+        fields = {} if temperature == 0.07 else {"temperature": temperature}
+        rows.append(row("ntxent", f"temperature_{temperature}".replace(".", "_"), "optax", fields, BATCH,
+                        EMBEDDINGS, o.ntxent, partial(ntxent_in_optax, temperature),
+                        temperature=temperature))  # fmt: skip
+    return rows
+
+
+def ntxent_in_optax(temperature: float) -> dict[str, Any]:
+    """optax gives the mean of pairs alone; values per example are the oracle's, which that mean checks."""
+    labels = jnp.array(CLASSES)
+    value, slope = jax.value_and_grad(lambda p: optax.losses.ntxent(p, labels, temperature))(
+        jnp.array(EMBEDDINGS["prediction"])
+    )
+    found = contrastive_losses.ntxent(EMBEDDINGS["prediction"], CLASSES, BATCH, temperature)
+    return {"value": float(value), "per_example": found["per_example"], "gradient": slope.tolist()}
+
+
 def rows() -> list[Row]:
     """Every case of these losses."""
     assert jax.config.jax_enable_x64, "set JAX_ENABLE_X64=1 before anything imports JAX"
-    return [row for table in (indices, elements, stacked, masks) for row in table()]
+    return [row for table in (indices, elements, stack_cases, masks, scores, contrastive) for row in table()]

@@ -14,6 +14,7 @@ from optserve_server.hyperparameters import Convention
 from optserve_server.losses import REGISTRY
 from optserve_server.losses.base import Loss
 from optserve_server.losses.class_indices import ClassIndexLoss
+from optserve_server.losses.classification.fenchel_young import FenchelYoungRegularizer
 from optserve_server.losses.embedding.triplet_margin import TripletDistance
 
 Array = npt.NDArray[Any]
@@ -72,6 +73,10 @@ FIELDS: dict[str, list[dict[str, object]]] = {
     "cosine_embedding": [{}, {"margin": 0.25}],
     "hinge_embedding": [{}, {"margin": 2.0}],
     "margin_ranking": [{}, {"margin": 0.5}],
+    "generalized_crossentropy": [{}, {"q": 0.875}],
+    "fenchel_young": [{"regularizer": r} for r in FenchelYoungRegularizer],
+    "circle": [{"gamma": 2.0}, {"gamma": 4.0, "margin": 0.25, "remove_diagonal": False}],
+    "ntxent": [{"temperature": 0.5}],
     "dice": [{}, {"axes": (1,)}, {"axes": (0,), "epsilon": 0.25}],
     "tversky": [{}, {"axes": (-1,), "alpha": 0.25, "beta": 1.5}],
 }
@@ -110,7 +115,8 @@ def inputs(loss: Any) -> tuple[st.SearchStrategy[Array], st.SearchStrategy[Array
     """What a loss takes as prediction and target."""
     name, logits = loss.name, getattr(loss, "from_logits", False)
     if isinstance(loss, ClassIndexLoss):
-        predictions = CHANCE if name.startswith("sparse") and not logits else REAL
+        shares = name in ("sparse_categorical_crossentropy", "generalized_crossentropy")
+        predictions = CHANCE if shares and not logits else REAL
         return predictions, INDICES.map(lambda x: x[0] if getattr(loss, "axis", -1) == 0 else x[:, 0])
     if name.startswith("binary"):
         return REAL if logits else CHANCE, floats(0, 1)
@@ -135,10 +141,22 @@ def inputs(loss: Any) -> tuple[st.SearchStrategy[Array], st.SearchStrategy[Array
         "margin_ranking": (PAIRS, SIGN.map(lambda x: x[:, :2])),
         "cosine_embedding": (PAIRS, SIGN.map(lambda x: x[:, 0])),
         "triplet_margin": (REAL.map(lambda x: x.reshape(2, 3, 2)), st.just(np.zeros(0))),
+        "sparsemax_loss": (REAL, floats(0, 1).map(np.round)),
+        "fenchel_young": (REAL, distributions()),
+        "ranking_softmax": (REAL, floats(0, 2)),
+        "circle": (REAL.map(of_length_1), INDICES.map(lambda x: x[:, 0])),
+        "ntxent": (REAL.map(lambda x: x + 8 * np.eye(3, 4)), INDICES.map(lambda x: x[:, 0])),
         "dice": (CHANCE, CHANCE),
         "tversky": (CHANCE, CHANCE),
     }
     return (boxes(), boxes()) if name in BOXES else special.get(name, (REAL, REAL))
+
+
+def of_length_1(x: Array) -> Array:
+    """Nearly, so that no distance of an embedding to itself is below 0."""
+    moved = x + 8 * np.eye(3, 4)
+    scaled: Array = 0.99 * moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return scaled
 
 
 def with_variances(x: Array) -> Array:
@@ -158,6 +176,10 @@ NEAR_A_KINK: dict[str, Callable[[Any, Array, Array], Array]] = {
     "mean_absolute_percentage_error": lambda _, p, y: p - y,
     "multi_margin": lambda loss, p, y: other_classes(loss.margin - p[np.arange(3), y][:, None] + p, y),
     "multilabel_margin": lambda _, p, y: 1 - np.abs(p[:, :, None] - p[:, None, :]),
+    "sparsemax_loss": lambda _, p, y: np.abs(p) - 1,
+    "fenchel_young": lambda loss, p, _: near_simplex(loss, p),
+    "multiclass_hinge": lambda _, p, y: lead(p + (np.arange(4) != y[:, None])),
+    "multiclass_perceptron": lambda _, p, y: lead(p),
     "margin_ranking": lambda loss, p, y: loss.margin - y * (p[:, 0] - p[:, 1]),
     "cosine_embedding": lambda loss, p, _: np.append(
         cosine(p[:, 0], p[:, 1]) - loss.margin, np.linalg.norm(p, axis=-1) / 100
@@ -175,6 +197,22 @@ def cosine(a: Array, b: Array) -> Array:
     with np.errstate(all="ignore"):
         found: Array = (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
     return np.nan_to_num(found)
+
+
+def lead(scores: Array) -> Array:
+    """How far the best is from the second."""
+    falling = np.sort(scores, axis=-1)
+    return falling[:, -1] - falling[:, -2]
+
+
+def near_simplex(loss: Any, p: Array) -> Array:
+    """What has a kink: nothing, the edge of the support, or the exchange of the best."""
+    if loss.regularizer is FenchelYoungRegularizer.SHANNON:
+        return np.ones(1)
+    if loss.regularizer is FenchelYoungRegularizer.NONE:
+        return lead(p)
+    falling = -np.sort(-p, axis=-1)
+    return p - ((np.cumsum(falling, axis=-1) - 1) / np.arange(1, 5)).max(axis=-1, keepdims=True)
 
 
 def near_triplets(loss: Any, p: Array) -> Array:

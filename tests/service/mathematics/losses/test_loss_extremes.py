@@ -13,6 +13,7 @@ from optserve_server.errors import DomainError, Reason
 from optserve_server.losses import REGISTRY
 from optserve_server.losses.base import Loss, Reduction, reduce_losses
 from optserve_server.losses.class_indices import ClassIndexLoss
+from optserve_server.losses.coupled import CoupledLoss
 from optserve_server.losses.segmentation.overlap_loss import OverlapLoss
 from optserve_server.losses.stacked import StackedLoss
 from tests.service.mathematics.differences import numeric_gradient
@@ -217,7 +218,9 @@ def test_indices_carry_the_weights_of_their_classes() -> None:
 def takes_its_own_shape(name: str) -> bool:
     """Whether the target is of the prediction's shape, and an example is the last axis."""
     apart = ("custom", "multilabel_margin")
-    return name not in apart and not issubclass(REGISTRY[name], ClassIndexLoss | StackedLoss | OverlapLoss)
+    return name not in apart and not issubclass(
+        REGISTRY[name], ClassIndexLoss | StackedLoss | OverlapLoss | CoupledLoss
+    )
 
 
 @pytest.mark.parametrize("name", sorted(filter(takes_its_own_shape, REGISTRY)))

@@ -422,6 +422,19 @@ class TripletDistance(IntEnum):
     """1 - the cosine of the angle."""
 
 
+class FenchelYoungRegularizer(IntEnum):
+    """The regularizer of a Fenchel-Young loss."""
+
+    SHANNON = 1
+    """sum(q*log(q)): the maximum is at softmax(p)."""
+
+    GINI = 2
+    """sum(q*(q - 1))/2: the maximum is at sparsemax(p)."""
+
+    NONE = 3
+    """0: the maximum is max(p)."""
+
+
 class LayerPadding(IntEnum):
     """Padding of a sliding window at the borders."""
 
@@ -991,6 +1004,7 @@ _BY_NAME: dict[str, type[IntEnum]] = {
     "FanMode": FanMode,
     "LossReduction": LossReduction,
     "TripletDistance": TripletDistance,
+    "FenchelYoungRegularizer": FenchelYoungRegularizer,
     "LayerPadding": LayerPadding,
     "PoolingForm": PoolingForm,
     "MomentumForm": MomentumForm,

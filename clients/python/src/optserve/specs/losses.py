@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from optserve.specs.base import ByConvention, Choice
-from optserve.specs.enums import Convention, LossReduction, TripletDistance
+from optserve.specs.enums import Convention, FenchelYoungRegularizer, LossReduction, TripletDistance
 from optserve.v1 import loss_spec_pb2
 
 
@@ -705,3 +705,126 @@ class Perceptron(Loss, field="perceptron"):
 
     Targets are -1 and 1.
     """
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralizedCrossentropy(Loss, field="generalized_crossentropy"):
+    """Generalized cross-entropy (Zhang and Sabuncu, 2018, arXiv:1805.07836).
+
+    (1 - p[y]^q)/q of probabilities along the last axis; the gradient at y is -p[y]^(q - 1).
+
+    It nears cross-entropy as q nears 0, and is the absolute error at 1. Probabilities are
+    neither renormalised nor clipped, as in Keras.
+
+    Attributes:
+        q: Robustness against wrong labels, in (0, 1): cross-entropy near 0, the absolute error near
+            1. Default: 0.5.
+    """
+
+    q: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FenchelYoung(Loss, field="fenchel_young"):
+    """Fenchel-Young losses (Blondel et al., 2020, arXiv:1901.02324).
+
+    max(q*p - r(q)) - y*p over distributions q along the last axis, where r(q) is
+
+        sum(q*log(q))       SHANNON: the maximum is log(sum(exp(p))), at softmax(p)
+        sum(q*(q - 1))/2    GINI: the maximum is at sparsemax(p)
+        0                   NONE: the maximum is max(p); equal ones share the gradient
+
+    The gradient is the q of the maximum, without y. As in optax, the regularizer of the
+    target is left out, which is 0 for one-hot targets.
+
+    Attributes:
+        regularizer: The regularizer r. Default: SHANNON.
+    """
+
+    regularizer: FenchelYoungRegularizer = FenchelYoungRegularizer.SHANNON
+
+
+@dataclass(frozen=True)
+class SparsemaxLoss(Loss, field="sparsemax_loss"):
+    """Sparsemax loss of yes-or-no answers (Blondel et al., 2020, arXiv:1901.02324).
+
+    s(z), the mean over the last axis, where z is p if y is 0, and -p otherwise, and s(z) is
+
+        0              where z <= -1
+        (z + 1)^2/4    between
+        z              where z >= 1
+
+    The derivative is (z + 1)/2 held to [0, 1], negated unless y is 0.
+
+    Of several classes, it is FenchelYoung with FenchelYoungRegularizer.GINI.
+    """
+
+
+@dataclass(frozen=True)
+class MulticlassHinge(Loss, field="multiclass_hinge"):
+    """Hinge loss of the best class against the asked one (Crammer and Singer, 2001).
+
+    max(p + 1 - onehot(y)) - p[y] along the last axis; equal maxima share the gradient.
+    """
+
+
+@dataclass(frozen=True)
+class MulticlassPerceptron(Loss, field="multiclass_perceptron"):
+    """Perceptron loss of the best class against the asked one (Collins, 2002).
+
+    max(p) - p[y] along the last axis; equal maxima share the gradient.
+    """
+
+
+@dataclass(frozen=True)
+class RankingSoftmax(Loss, field="ranking_softmax"):
+    """Softmax loss of a ranked list (ListNet: Cao et al., 2007).
+
+    -sum(y*log(softmax(p))) over the items of the last axis; the gradient is softmax(p)*sum(y) - y.
+
+    Targets y are relevances, at least 0, times the items' weights if they have some. Items
+    whose score is -infinity are left out; a list of such items alone counts as 0.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle(Loss, field="circle"):
+    """Circle loss (Sun et al., 2020, arXiv:2002.10857).
+
+    log(1 + sum(exp(gamma*(d^2 - m^2)))*sum(exp(gamma*((1 - d)^2 - m^2)))) for each example, where
+
+    d = max(1 - u*v, 0) is the cosine distance to another embedding of length 1, m the
+    margin, the first sum over the examples of the same class and the second over the others.
+    A distance of more than 1 + m counts in the second as 1 + m.
+
+    Embeddings must have the length 1. Examples without one of the same class or without one
+    of another count as 0 and in no mean.
+
+    Targets are class indices, [n].
+
+    Attributes:
+        gamma: Scale, greater than 0. Default: 80.0.
+        margin: The margin m, at least 0. Default: 0.4.
+        remove_diagonal: Whether an embedding is not compared with itself. Default: True.
+    """
+
+    gamma: float = 80.0
+    margin: float = 0.4
+    remove_diagonal: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTXent(Loss, field="ntxent"):
+    """Normalized temperature-scaled cross-entropy (Chen et al., 2020, arXiv:2002.05709).
+
+    (n/pairs)*sum(log(exp(c_ij) + sum_k exp(c_ik)) - c_ij) over j for each example i, where
+
+    c is the cosine divided by the temperature, j are the other examples of the same class, k
+    those of other classes, and pairs is the number of all (i, j). So the mean of the n
+    examples is the mean of the pairs, as in optax. 0 where there are none.
+
+    Attributes:
+        temperature: Divides the cosines; greater than 0. Default: 0.07.
+    """
+
+    temperature: float = 0.07

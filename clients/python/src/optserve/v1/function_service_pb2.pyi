@@ -168,7 +168,9 @@ class ComputeLossRequest(_message.Message):
 
     @_builtins.property
     def prediction(self) -> _tensor_pb2.Tensor:
-        """Predictions, float32 or float64."""
+        """Predictions, of a floating type. float16 and bfloat16 are computed in float32
+        and rounded once.
+        """
 
     @_builtins.property
     def target(self) -> _tensor_pb2.Tensor:
@@ -260,7 +262,9 @@ class ComputeActivationRequest(_message.Message):
 
     @_builtins.property
     def input(self) -> _tensor_pb2.Tensor:
-        """The input, float32 or float64."""
+        """The input, of a floating type. float16 and bfloat16 are computed in float32
+        and rounded once.
+        """
 
     @_builtins.property
     def slope(self) -> _tensor_pb2.Tensor:
@@ -331,7 +335,9 @@ class ComputeActivationGradientRequest(_message.Message):
 
     @_builtins.property
     def input(self) -> _tensor_pb2.Tensor:
-        """The input, float32 or float64."""
+        """The input, of a floating type. float16 and bfloat16 are computed in float32
+        and rounded once.
+        """
 
     @_builtins.property
     def output_gradient(self) -> _tensor_pb2.Tensor:

@@ -96,6 +96,34 @@ TRIPLET_DISTANCE_COSINE: TripletDistance.ValueType  # 2
 """1 - the cosine of the angle."""
 Global___TripletDistance: _TypeAlias = TripletDistance  # noqa: Y015
 
+class _FenchelYoungRegularizer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FenchelYoungRegularizerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FenchelYoungRegularizer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED: _FenchelYoungRegularizer.ValueType  # 0
+    """Taken from the convention: FENCHEL_YOUNG_REGULARIZER_SHANNON in all."""
+    FENCHEL_YOUNG_REGULARIZER_SHANNON: _FenchelYoungRegularizer.ValueType  # 1
+    """sum(q*log(q)): the maximum is at softmax(p)."""
+    FENCHEL_YOUNG_REGULARIZER_GINI: _FenchelYoungRegularizer.ValueType  # 2
+    """sum(q*(q - 1))/2: the maximum is at sparsemax(p)."""
+    FENCHEL_YOUNG_REGULARIZER_NONE: _FenchelYoungRegularizer.ValueType  # 3
+    """0: the maximum is max(p)."""
+
+class FenchelYoungRegularizer(_FenchelYoungRegularizer, metaclass=_FenchelYoungRegularizerEnumTypeWrapper):
+    """The regularizer of a Fenchel-Young loss."""
+
+FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED: FenchelYoungRegularizer.ValueType  # 0
+"""Taken from the convention: FENCHEL_YOUNG_REGULARIZER_SHANNON in all."""
+FENCHEL_YOUNG_REGULARIZER_SHANNON: FenchelYoungRegularizer.ValueType  # 1
+"""sum(q*log(q)): the maximum is at softmax(p)."""
+FENCHEL_YOUNG_REGULARIZER_GINI: FenchelYoungRegularizer.ValueType  # 2
+"""sum(q*(q - 1))/2: the maximum is at sparsemax(p)."""
+FENCHEL_YOUNG_REGULARIZER_NONE: FenchelYoungRegularizer.ValueType  # 3
+"""0: the maximum is max(p)."""
+Global___FenchelYoungRegularizer: _TypeAlias = FenchelYoungRegularizer  # noqa: Y015
+
 @_typing.final
 class LossSpec(_message.Message):
     """A loss function."""
@@ -140,6 +168,14 @@ class LossSpec(_message.Message):
     TVERSKY_FIELD_NUMBER: _builtins.int
     MEAN_ABSOLUTE_PERCENTAGE_ERROR_FIELD_NUMBER: _builtins.int
     PERCEPTRON_FIELD_NUMBER: _builtins.int
+    GENERALIZED_CROSSENTROPY_FIELD_NUMBER: _builtins.int
+    FENCHEL_YOUNG_FIELD_NUMBER: _builtins.int
+    SPARSEMAX_LOSS_FIELD_NUMBER: _builtins.int
+    MULTICLASS_HINGE_FIELD_NUMBER: _builtins.int
+    MULTICLASS_PERCEPTRON_FIELD_NUMBER: _builtins.int
+    RANKING_SOFTMAX_FIELD_NUMBER: _builtins.int
+    CIRCLE_FIELD_NUMBER: _builtins.int
+    NTXENT_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """The convention whose defaults fill the unset fields."""
     reduction: Global___LossReduction.ValueType
@@ -288,6 +324,38 @@ class LossSpec(_message.Message):
     def perceptron(self) -> Global___PerceptronSpec:
         """mean(max(-target*prediction, 0)) over the last axis."""
 
+    @_builtins.property
+    def generalized_crossentropy(self) -> Global___GeneralizedCrossentropySpec:
+        """(1 - p^q)/q of the asked class' probability."""
+
+    @_builtins.property
+    def fenchel_young(self) -> Global___FenchelYoungSpec:
+        """A smooth maximum of the scores without the target's score."""
+
+    @_builtins.property
+    def sparsemax_loss(self) -> Global___SparsemaxLossSpec:
+        """The piecewise quadratic loss of binary labels."""
+
+    @_builtins.property
+    def multiclass_hinge(self) -> Global___MulticlassHingeSpec:
+        """The best score, others raised by 1, without the asked class' score."""
+
+    @_builtins.property
+    def multiclass_perceptron(self) -> Global___MulticlassPerceptronSpec:
+        """The best score without the asked class' score."""
+
+    @_builtins.property
+    def ranking_softmax(self) -> Global___RankingSoftmaxSpec:
+        """Cross-entropy of a list's relevances."""
+
+    @_builtins.property
+    def circle(self) -> Global___CircleSpec:
+        """Contrastive loss of cosine distances within a batch."""
+
+    @_builtins.property
+    def ntxent(self) -> Global___NtxentSpec:
+        """Contrastive cross-entropy of cosines within a batch."""
+
     def __init__(
         self,
         *,
@@ -329,12 +397,20 @@ class LossSpec(_message.Message):
         tversky: Global___TverskySpec | None = ...,
         mean_absolute_percentage_error: Global___MeanAbsolutePercentageErrorSpec | None = ...,
         perceptron: Global___PerceptronSpec | None = ...,
+        generalized_crossentropy: Global___GeneralizedCrossentropySpec | None = ...,
+        fenchel_young: Global___FenchelYoungSpec | None = ...,
+        sparsemax_loss: Global___SparsemaxLossSpec | None = ...,
+        multiclass_hinge: Global___MulticlassHingeSpec | None = ...,
+        multiclass_perceptron: Global___MulticlassPerceptronSpec | None = ...,
+        ranking_softmax: Global___RankingSoftmaxSpec | None = ...,
+        circle: Global___CircleSpec | None = ...,
+        ntxent: Global___NtxentSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "cosine_embedding", b"cosine_embedding", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "dice", b"dice", "diou", b"diou", "gaussian_nll", b"gaussian_nll", "giou", b"giou", "hinge", b"hinge", "hinge_embedding", b"hinge_embedding", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "margin_ranking", b"margin_ranking", "mean_absolute_error", b"mean_absolute_error", "mean_absolute_percentage_error", b"mean_absolute_percentage_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "multi_margin", b"multi_margin", "multilabel_margin", b"multilabel_margin", "multilabel_soft_margin", b"multilabel_soft_margin", "nll", b"nll", "perceptron", b"perceptron", "poisson", b"poisson", "smooth_l1", b"smooth_l1", "soft_margin", b"soft_margin", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "squared_hinge", b"squared_hinge", "triplet_margin", b"triplet_margin", "tversky", b"tversky"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "circle", b"circle", "cosine_embedding", b"cosine_embedding", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "dice", b"dice", "diou", b"diou", "fenchel_young", b"fenchel_young", "gaussian_nll", b"gaussian_nll", "generalized_crossentropy", b"generalized_crossentropy", "giou", b"giou", "hinge", b"hinge", "hinge_embedding", b"hinge_embedding", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "margin_ranking", b"margin_ranking", "mean_absolute_error", b"mean_absolute_error", "mean_absolute_percentage_error", b"mean_absolute_percentage_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "multi_margin", b"multi_margin", "multiclass_hinge", b"multiclass_hinge", "multiclass_perceptron", b"multiclass_perceptron", "multilabel_margin", b"multilabel_margin", "multilabel_soft_margin", b"multilabel_soft_margin", "nll", b"nll", "ntxent", b"ntxent", "perceptron", b"perceptron", "poisson", b"poisson", "ranking_softmax", b"ranking_softmax", "smooth_l1", b"smooth_l1", "soft_margin", b"soft_margin", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "sparsemax_loss", b"sparsemax_loss", "squared_hinge", b"squared_hinge", "triplet_margin", b"triplet_margin", "tversky", b"tversky"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "convention", b"convention", "cosine_embedding", b"cosine_embedding", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "dice", b"dice", "diou", b"diou", "gaussian_nll", b"gaussian_nll", "giou", b"giou", "hinge", b"hinge", "hinge_embedding", b"hinge_embedding", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "margin_ranking", b"margin_ranking", "mean_absolute_error", b"mean_absolute_error", "mean_absolute_percentage_error", b"mean_absolute_percentage_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "multi_margin", b"multi_margin", "multilabel_margin", b"multilabel_margin", "multilabel_soft_margin", b"multilabel_soft_margin", "nll", b"nll", "perceptron", b"perceptron", "poisson", b"poisson", "reduction", b"reduction", "smooth_l1", b"smooth_l1", "soft_margin", b"soft_margin", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "squared_hinge", b"squared_hinge", "triplet_margin", b"triplet_margin", "tversky", b"tversky"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "circle", b"circle", "convention", b"convention", "cosine_embedding", b"cosine_embedding", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "dice", b"dice", "diou", b"diou", "fenchel_young", b"fenchel_young", "gaussian_nll", b"gaussian_nll", "generalized_crossentropy", b"generalized_crossentropy", "giou", b"giou", "hinge", b"hinge", "hinge_embedding", b"hinge_embedding", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "margin_ranking", b"margin_ranking", "mean_absolute_error", b"mean_absolute_error", "mean_absolute_percentage_error", b"mean_absolute_percentage_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "multi_margin", b"multi_margin", "multiclass_hinge", b"multiclass_hinge", "multiclass_perceptron", b"multiclass_perceptron", "multilabel_margin", b"multilabel_margin", "multilabel_soft_margin", b"multilabel_soft_margin", "nll", b"nll", "ntxent", b"ntxent", "perceptron", b"perceptron", "poisson", b"poisson", "ranking_softmax", b"ranking_softmax", "reduction", b"reduction", "smooth_l1", b"smooth_l1", "soft_margin", b"soft_margin", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "sparsemax_loss", b"sparsemax_loss", "squared_hinge", b"squared_hinge", "triplet_margin", b"triplet_margin", "tversky", b"tversky"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_loss: _TypeAlias = _typing.Literal["mean_squared_error", "categorical_crossentropy", "sparse_categorical_crossentropy", "custom", "mean_absolute_error", "huber", "smooth_l1", "log_cosh", "mean_squared_logarithmic_error", "binary_crossentropy", "binary_focal_crossentropy", "categorical_focal_crossentropy", "kl_divergence", "poisson", "hinge", "squared_hinge", "categorical_hinge", "cosine_similarity", "iou", "giou", "diou", "ciou", "nll", "gaussian_nll", "soft_margin", "multi_margin", "multilabel_margin", "multilabel_soft_margin", "triplet_margin", "cosine_embedding", "hinge_embedding", "margin_ranking", "dice", "tversky", "mean_absolute_percentage_error", "perceptron"]  # noqa: Y015
+    _WhichOneofReturnType_loss: _TypeAlias = _typing.Literal["mean_squared_error", "categorical_crossentropy", "sparse_categorical_crossentropy", "custom", "mean_absolute_error", "huber", "smooth_l1", "log_cosh", "mean_squared_logarithmic_error", "binary_crossentropy", "binary_focal_crossentropy", "categorical_focal_crossentropy", "kl_divergence", "poisson", "hinge", "squared_hinge", "categorical_hinge", "cosine_similarity", "iou", "giou", "diou", "ciou", "nll", "gaussian_nll", "soft_margin", "multi_margin", "multilabel_margin", "multilabel_soft_margin", "triplet_margin", "cosine_embedding", "hinge_embedding", "margin_ranking", "dice", "tversky", "mean_absolute_percentage_error", "perceptron", "generalized_crossentropy", "fenchel_young", "sparsemax_loss", "multiclass_hinge", "multiclass_perceptron", "ranking_softmax", "circle", "ntxent"]  # noqa: Y015
     _WhichOneofArgType_loss: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_loss) -> _WhichOneofReturnType_loss | None: ...
 
@@ -1577,3 +1653,208 @@ class PerceptronSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PerceptronSpec: _TypeAlias = PerceptronSpec  # noqa: Y015
+
+@_typing.final
+class GeneralizedCrossentropySpec(_message.Message):
+    """(1 - p[y]^q)/q of class indices y and probabilities p along the last axis, which
+    are neither renormalised nor clipped. Zhang and Sabuncu, 2018.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    Q_FIELD_NUMBER: _builtins.int
+    q: _builtins.float
+    """Robustness against wrong labels, in (0, 1): cross-entropy near 0, the absolute
+    error near 1.
+    """
+    def __init__(
+        self,
+        *,
+        q: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_q", b"_q", "q", b"q"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_q", b"_q", "q", b"q"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__q: _TypeAlias = _typing.Literal["q"]  # noqa: Y015
+    _WhichOneofArgType__q: _TypeAlias = _typing.Literal["_q", b"_q"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__q) -> _WhichOneofReturnType__q | None: ...
+
+Global___GeneralizedCrossentropySpec: _TypeAlias = GeneralizedCrossentropySpec  # noqa: Y015
+
+@_typing.final
+class FenchelYoungSpec(_message.Message):
+    """max(q*p - r(q)) - y*p over distributions q along the last axis. Blondel et al.,
+    2020. As in optax, r(y) is left out, which is 0 for one-hot targets.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGULARIZER_FIELD_NUMBER: _builtins.int
+    regularizer: Global___FenchelYoungRegularizer.ValueType
+    """The regularizer r."""
+    def __init__(
+        self,
+        *,
+        regularizer: Global___FenchelYoungRegularizer.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["regularizer", b"regularizer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FenchelYoungSpec: _TypeAlias = FenchelYoungSpec  # noqa: Y015
+
+@_typing.final
+class SparsemaxLossSpec(_message.Message):
+    """Sparsemax loss of binary labels, the mean over the last axis of s(p) where the
+    target is 0 and s(-p) otherwise: s(z) is 0 below -1, z above 1 and (z + 1)^2/4
+    between. Of several classes, it is FenchelYoungSpec with
+    FENCHEL_YOUNG_REGULARIZER_GINI.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparsemaxLossSpec: _TypeAlias = SparsemaxLossSpec  # noqa: Y015
+
+@_typing.final
+class MulticlassHingeSpec(_message.Message):
+    """max(p + 1 - onehot(y)) - p[y] of class indices y along the last axis. Equal maxima
+    share the gradient.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MulticlassHingeSpec: _TypeAlias = MulticlassHingeSpec  # noqa: Y015
+
+@_typing.final
+class MulticlassPerceptronSpec(_message.Message):
+    """max(p) - p[y] of class indices y along the last axis. Equal maxima share the
+    gradient.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MulticlassPerceptronSpec: _TypeAlias = MulticlassPerceptronSpec  # noqa: Y015
+
+@_typing.final
+class RankingSoftmaxSpec(_message.Message):
+    """-sum(y*log(softmax(p))) over the items of the last axis. Targets y are relevances,
+    times the items' weights if they have some. Items whose score is -infinity are
+    left out; a list of such items alone counts as 0. Cao et al., 2007.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankingSoftmaxSpec: _TypeAlias = RankingSoftmaxSpec  # noqa: Y015
+
+@_typing.final
+class CircleSpec(_message.Message):
+    """log(1 + sum(exp(gamma*(d^2 - m^2)))*sum(exp(gamma*((1 - d)^2 - m^2)))) for each
+    embedding of length 1 of the prediction, [n, d]: d are the cosine distances to the
+    others, those of the same class in the first sum. Targets are class indices, [n].
+    Embeddings without one of the same class or without one of another count as 0 and
+    in no mean. Sun et al., 2020.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAMMA_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    REMOVE_DIAGONAL_FIELD_NUMBER: _builtins.int
+    gamma: _builtins.float
+    """Scale, greater than 0."""
+    margin: _builtins.float
+    """The margin m, at least 0."""
+    remove_diagonal: _builtins.bool
+    """Whether an embedding is not compared with itself."""
+    def __init__(
+        self,
+        *,
+        gamma: _builtins.float | None = ...,
+        margin: _builtins.float | None = ...,
+        remove_diagonal: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_margin", b"_margin", "_remove_diagonal", b"_remove_diagonal", "gamma", b"gamma", "margin", b"margin", "remove_diagonal", b"remove_diagonal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_margin", b"_margin", "_remove_diagonal", b"_remove_diagonal", "gamma", b"gamma", "margin", b"margin", "remove_diagonal", b"remove_diagonal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    _WhichOneofReturnType__remove_diagonal: _TypeAlias = _typing.Literal["remove_diagonal"]  # noqa: Y015
+    _WhichOneofArgType__remove_diagonal: _TypeAlias = _typing.Literal["_remove_diagonal", b"_remove_diagonal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remove_diagonal) -> _WhichOneofReturnType__remove_diagonal | None: ...
+
+Global___CircleSpec: _TypeAlias = CircleSpec  # noqa: Y015
+
+@_typing.final
+class NtxentSpec(_message.Message):
+    """Cross-entropy of each embedding's cosines: with those of the same class against
+    those of others, divided by the temperature. The prediction is [n, d] and targets
+    are class indices, [n]. The mean of the examples is the mean of the pairs. Chen et
+    al., 2020.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
+    """Divides the cosines; greater than 0."""
+    def __init__(
+        self,
+        *,
+        temperature: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___NtxentSpec: _TypeAlias = NtxentSpec  # noqa: Y015

@@ -84,8 +84,9 @@ class SparseCategoricalCrossentropy(Loss, field="sparse_categorical_crossentropy
         label_smoothing: Label smoothing e, as in CategoricalCrossentropy. In [0, 1]. Default: 0.0.
         class_weights: Factors of the classes' terms, smoothing included, each at least 0; none means
             1. They count as sample weights in LossReduction.MEAN_WITH_SAMPLE_WEIGHT.
-        ignore_class: Class index of examples that count as 0 and in no mean. Keras' ignore_class and
-            PyTorch's ignore_index; it need not be a class of the prediction.
+        ignore_class: Class index of examples that count as 0 and in no mean: Keras' ignore_class and
+            PyTorch's ignore_index. It need not be a class of the prediction. If unset, -100 under
+            Convention.TORCH, and none otherwise.
     """
 
     from_logits: ByConvention[bool] = None
@@ -471,7 +472,8 @@ class NLL(Loss, field="nll"):
             (TORCH).
         class_weights: Factors of the classes, each at least 0; none means 1. They count as sample
             weights in LossReduction.MEAN_WITH_SAMPLE_WEIGHT.
-        ignore_class: Class index of examples that count as 0 and in no mean.
+        ignore_class: Class index of examples that count as 0 and in no mean. If unset, -100 under
+            Convention.TORCH, and none otherwise.
     """
 
     axis: ByConvention[int] = None
@@ -821,7 +823,7 @@ class NTXent(Loss, field="ntxent"):
 
     c is the cosine divided by the temperature, j are the other examples of the same class, k
     those of other classes, and pairs is the number of all (i, j). So the mean of the n
-    examples is the mean of the pairs, as in optax. 0 where there are none.
+    examples is the mean of the pairs, as in optax. 0 if there are none.
 
     Attributes:
         temperature: Divides the cosines; greater than 0. Default: 0.07.

@@ -504,9 +504,9 @@ class SparseCategoricalCrossentropySpec(_message.Message):
     label_smoothing: _builtins.float
     """Label smoothing e, as in CategoricalCrossentropySpec."""
     ignore_class: _builtins.int
-    """Class index of examples that count as 0 and in no mean. Keras'
-    ignore_class and PyTorch's ignore_index; it need not be a class of the
-    prediction.
+    """Class index of examples that count as 0 and in no mean: Keras' ignore_class
+    and PyTorch's ignore_index. It need not be a class of the prediction. If
+    unset, -100 under CONVENTION_TORCH, and none otherwise.
     """
     @_builtins.property
     def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -1220,7 +1220,9 @@ class NllSpec(_message.Message):
     axis: _builtins.int
     """The class axis; negative counts from the end."""
     ignore_class: _builtins.int
-    """Class index of examples that count as 0 and in no mean."""
+    """Class index of examples that count as 0 and in no mean. If unset, -100 under
+    CONVENTION_TORCH, and none otherwise.
+    """
     @_builtins.property
     def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Factors of the classes, each at least 0; none means 1. They count as sample

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, type[T]]):
-    """The algorithms of one family by name: each module of a package that defines one.
+    """The algorithms of one family by name: each module that defines one, in a package or below it.
 
     Args:
         family: name of the family, as in ``optimizers``.
@@ -24,7 +24,7 @@ class Registry(Mapping[str, type[T]]):
     def __init__(self, family: str, package: str) -> None:
         self.family = family
         self._by_name: dict[str, type[Any]] = {}
-        for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             for member in vars(importlib.import_module(found.name)).values():
                 if _is_algorithm(member) and member.__module__ == found.name:
                     self._by_name[member.name] = member

@@ -10,7 +10,6 @@ import numpy as np
 from optserve.v1.session_pb2 import PARAMETER_POINT_AVERAGE, PARAMETER_POINT_LOOKAHEAD, SessionSpec
 from optserve_server.arrays.backend import Backend
 from optserve_server.complexity.network import NamedLayer, Network, estimate_complexity
-from optserve_server.losses.base import reduce_losses
 from optserve_server.sessions.session import Session
 from optserve_server.sessions.store import ParameterInit, Store
 from optserve_server.state.read_parameters import Point
@@ -92,11 +91,9 @@ class Embedded:
         reduction = reduction_from(message)  # type: ignore[arg-type]
         given = {name: task.array(name) for name in task.case.inputs}
         loss = algorithm_from(message).algorithm
-        found = loss.evaluate(**given, reduction=reduction, with_gradient=True, backend=self.backend)
-        total = loss.total_weight(given["target"], given.get("sample_weight"))
-        value = reduce_losses(found.per_example, reduction, total)
+        found = loss.compute(**given, reduction=reduction, with_gradient=True, backend=self.backend)
         answer = {"per_example": found.per_example, "gradient": found.gradient}
-        return answer if value is None else {**answer, "value": value}
+        return answer if found.value is None else {**answer, "value": found.value}
 
 
 class Watched:

@@ -38,13 +38,11 @@ def sources() -> list[Row]:
     """The tables of all sources."""
     from tests.conformance.sources import (
         activation_source,
-        custom_source,
         flower_source,
         keras_source,
         later_source,
         layers_source,
         lecture_source,
-        loss_source,
         matrix_source,
         metrics_source,
         optax_source,
@@ -52,13 +50,18 @@ def sources() -> list[Row]:
         sparse_source,
         steps_source,
         torch_source,
+    )
+    from tests.conformance.sources.losses import (
+        custom_source,
+        further_source,
+        loss_source,
         torchvision_source,
     )
 
     found = (
         keras_source, torch_source, optax_source, lecture_source, activation_source, loss_source,
         torchvision_source, layers_source, metrics_source, later_source, schedule_source, custom_source,
-        matrix_source, sparse_source, steps_source, flower_source,
+        matrix_source, sparse_source, steps_source, flower_source, further_source,
     )  # fmt: skip
     return [row for source in found for row in source.rows()]
 
@@ -190,9 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row, _, distance in computed
         if distance > row.tolerance["float64"]
     ]
-    from tests.conformance.sources import initializer_source, non_finite_source
+    from tests.conformance.parity import public_names
+    from tests.conformance.sources import half_source, initializer_source, non_finite_source
 
     far += initializer_source.problems() + non_finite_source.problems()
+    far += public_names.problems() + half_source.problems()
     files = group((row, case) for row, case, _ in computed)
     text = report([(row, distance) for row, _, distance in computed])
     if options.write:

@@ -15,7 +15,7 @@ from optserve_server.arrays.numba_jit import NumbaBackend
 from optserve_server.arrays.numpy_blocked import NumpyBackend
 from optserve_server.arrays.program import Program
 from optserve_server.arrays.source_generation import storage_dtypes
-from optserve_server.losses.custom_programs import compile_programs
+from optserve_server.losses.formula.custom_programs import compile_programs
 from tests.executors.test_bits import DTYPES
 from tests.support.host_cuda import HostKernel
 from tests.support.nvrtc import compile_ptx
@@ -70,7 +70,7 @@ def test_nvrtc_compiles(expression: str, dtype: np.dtype[Any]) -> None:
 def test_a_gpu_computes_the_same(expression: str, dtype: np.dtype[Any]) -> None:
     from optserve_server.arrays.cupy_fused import CupyBackend
     from optserve_server.losses.base import Reduction
-    from optserve_server.losses.custom import Custom
+    from optserve_server.losses.formula.custom import Custom
 
     loss, p, t = Custom(expression=expression), P[9:].astype(dtype), T[9:].astype(dtype)
     found, expected = (

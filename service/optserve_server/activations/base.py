@@ -1,4 +1,7 @@
-"""Base class of activations: a function of a tensor, and its derivative."""
+"""Base class of activations: a function of a tensor, and its derivative.
+
+float16 and bfloat16 are computed in float32 and rounded once, as in PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.narrow_floats import COMPUTE, NARROW, round_to, widen
 from optserve_server.arrays.ops import NumpyOps, Ops, Value
 from optserve_server.errors import DomainError, Reason, conflict_error, mismatch_error, out_of_range_error
 from optserve_server.hyperparameters import Algorithm
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
-"""A float32 or float64 array of any shape."""
+"""An array of floats, of any shape."""
 
 BLOCK = 1 << 15
 """Elements that a formula is evaluated for at a time."""
@@ -65,8 +69,10 @@ class Activation(Algorithm):
         _require_float(x)
         self._require_slope(x, slope)
         self.output_shape(x.shape)
+        wide = widen(x)
         with np.errstate(all="ignore"):
-            return np.asarray(self._forward(x, slope), x.dtype)
+            output = np.asarray(self._forward(wide, _widen_slope(slope)), wide.dtype)
+        return round_to(output, x.dtype)
 
     def vjp(self, x: Floats, dy: Floats, slope: Floats | None = None) -> Floats:
         """The gradient with respect to ``x``, given ``dy``, that with respect to the output.
@@ -76,8 +82,10 @@ class Activation(Algorithm):
                 and what `evaluate` raises.
         """
         self._check_gradient_arguments(x, dy, slope)
+        wide = widen(x)
         with np.errstate(all="ignore"):
-            return np.asarray(self._backward(x, dy, slope), x.dtype)
+            product = np.asarray(self._backward(wide, widen(dy), _widen_slope(slope)), wide.dtype)
+        return round_to(product, x.dtype)
 
     def slope_gradient(self, x: Floats, dy: Floats, slope: Floats) -> Floats:
         """The gradient with respect to the slope, of its shape. Sums are taken in float64.
@@ -157,8 +165,13 @@ def check_axis(axis: int, rank: int) -> None:
 
 
 def _require_float(x: Floats) -> None:
-    if x.dtype not in (np.float32, np.float64):
-        raise mismatch_error(Reason.DTYPE_MISMATCH, "input", "float32 or float64", x.dtype)
+    if x.dtype not in (*NARROW, *COMPUTE):
+        expected = "float16, bfloat16, float32 or float64"
+        raise mismatch_error(Reason.DTYPE_MISMATCH, "input", expected, x.dtype)
+
+
+def _widen_slope(slope: Floats | None) -> Floats | None:
+    return None if slope is None else widen(slope)
 
 
 def _check_shape_and_dtype(

@@ -17,6 +17,29 @@ COMPUTE = (FLOAT32, FLOAT64)
 """The dtypes that programs compute in."""
 
 
+NARROW = (FLOAT16, BFLOAT16)
+"""The dtypes that are computed in float32 and rounded once."""
+
+
+def widen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A float16 or bfloat16 array in float32, any other as it is."""
+    if array.dtype not in NARROW:
+        return array
+    wide = np.empty(array.shape, FLOAT32)
+    decode_narrow_floats(array, wide)
+    return wide
+
+
+def round_to(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The array in ``dtype``, rounded to nearest even."""
+    if array.dtype == dtype:
+        return array
+    rounded = np.empty(array.shape, dtype)
+    with np.errstate(all="ignore"):
+        encode_narrow_floats(array, rounded)
+    return rounded
+
+
 def decode_narrow_floats(source: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """Converts ``source`` to the dtype of ``out``."""
     if source.dtype == FLOAT16 and out.dtype == FLOAT32 and source.flags.aligned:

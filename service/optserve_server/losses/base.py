@@ -1,12 +1,14 @@
 """Base class of losses: a number for each example, and its gradient.
 
 Elements are computed in the prediction's dtype, as every framework does, so that a
-float32 client gets float32's memory, speed and numbers. Sums are taken in float64: they
+float32 client gets float32's memory, speed and numbers; float16 and bfloat16 are computed
+in float32 and rounded once. Sums are taken in float64: they
 alone lose digits with size, and they cost nothing to widen.
 """
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 from optserve_server.activations.base import check_axis
 from optserve_server.arrays.backend import Backend
+from optserve_server.arrays.narrow_floats import NARROW, round_to, widen
 from optserve_server.errors import Reason, mismatch_error
 from optserve_server.hyperparameters import Algorithm
 
@@ -35,7 +38,7 @@ class Reduction(StrEnum):
 
 
 def reduce_losses(
-    per_example: Floats, reduction: Reduction, total_weight: float | None = None
+    per_example: Floats, reduction: Reduction, total_weight: float | None = None, ignored: int = 0
 ) -> float | None:
     """The losses of all examples as one float64 value; None under NONE, 0 without examples.
 
@@ -43,11 +46,12 @@ def reduce_losses(
         per_example: the losses, times their weights.
         reduction: how they become one.
         total_weight: the sum of the weights; their number when None.
+        ignored: how many of the examples do not count.
     """
     if reduction is Reduction.NONE:
         return None
     total = float(np.sum(per_example, dtype=np.float64))
-    return total * compute_example_weight(per_example.size, reduction, total_weight)
+    return total * compute_example_weight(per_example.size - ignored, reduction, total_weight)
 
 
 def compute_example_weight(examples: int, reduction: Reduction, total_weight: float | None = None) -> float:
@@ -73,6 +77,17 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Computed(Evaluated):
+    """A loss with its value.
+
+    Attributes:
+        value: the reduced loss; None under NONE.
+    """
+
+    value: float | None
+
+
+@dataclass(frozen=True)
 class Loss(Algorithm):
     """A loss of predictions against targets.
 
@@ -88,7 +103,44 @@ class Loss(Algorithm):
         Raises:
             DomainError: OUT_OF_RANGE or SHAPE_MISMATCH, naming the hyperparameter.
         """
-        check_axis(self._example_axis, len(shape))
+        for axis in self._example_axes(len(shape)):
+            check_axis(axis, len(shape))
+
+    def compute(
+        self,
+        prediction: npt.NDArray[Any],
+        target: npt.NDArray[Any],
+        reduction: Reduction,
+        *,
+        sample_weight: npt.NDArray[Any] | None = None,
+        with_gradient: bool,
+        backend: Backend,
+    ) -> Computed:
+        """As `evaluate`, with the value, and of float16 and bfloat16 as well.
+
+        These are computed in float32. Values per example and the gradient are rounded once;
+        the value is that of the ones before rounding.
+
+        Raises:
+            DomainError: as `per_example`.
+        """
+        dtype = prediction.dtype
+        if dtype in NARROW:
+            for field, array in (("target", target), ("sample_weight", sample_weight)):
+                if array is not None and array.dtype.kind not in "iu":
+                    check_allowed(Reason.DTYPE_MISMATCH, field, array.dtype, (dtype,))
+        wide, weight = widen(target), None if sample_weight is None else widen(sample_weight)
+        found = self.evaluate(
+            widen(prediction),
+            wide,
+            reduction,
+            sample_weight=weight,
+            with_gradient=with_gradient,
+            backend=backend,
+        )
+        value = self.reduce(found.per_example, wide, reduction, weight)
+        gradient = None if found.gradient is None else round_to(found.gradient, dtype)
+        return Computed(round_to(found.per_example, dtype), gradient, value)
 
     def evaluate(
         self,
@@ -120,12 +172,13 @@ class Loss(Algorithm):
     def per_example(
         self, prediction: Floats, target: npt.NDArray[Any], sample_weight: Floats | None = None
     ) -> Floats:
-        """The loss of each example, in the prediction's dtype, without the axis summed over.
+        """The loss of each example, in the prediction's dtype, without the axes of an example.
 
         Args:
             prediction: float32 or float64, of at least one dimension.
             target: of the prediction's dtype and shape, unless the loss says otherwise.
-            sample_weight: a factor for each example, of the prediction's dtype.
+            sample_weight: a factor for each example, of the prediction's dtype. Losses that are
+                a function of each element also take a factor for each element.
 
         Raises:
             DomainError: DTYPE_MISMATCH, SHAPE_MISMATCH or OUT_OF_RANGE with the field
@@ -133,8 +186,9 @@ class Loss(Algorithm):
         """
         y = self._check_and_prepare(prediction, target, sample_weight)
         with np.errstate(all="ignore"):
-            values = np.asarray(self._example_losses(prediction, y), prediction.dtype)
-        return apply_weights(values, sample_weight)
+            values = np.asarray(self._weigh_losses(prediction, y, sample_weight), prediction.dtype)
+        ignored = self.find_ignored_examples(target)
+        return values if ignored is None else np.where(ignored, 0, values).astype(values.dtype)
 
     def gradient(
         self,
@@ -155,14 +209,42 @@ class Loss(Algorithm):
             slope = np.asarray(self._sum_gradient(prediction, y), prediction.dtype)
         return self._scale_gradient(slope, target, reduction, sample_weight)
 
-    def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
-        """What MEAN_WITH_SAMPLE_WEIGHT divides by; None stands for the number of examples."""
-        return None if sample_weight is None else float(np.sum(sample_weight, dtype=np.float64))
+    def reduce(
+        self,
+        per_example: Floats,
+        target: npt.NDArray[Any],
+        reduction: Reduction,
+        sample_weight: Floats | None = None,
+    ) -> float | None:
+        """The value of what `per_example` returns for these arguments; None under NONE."""
+        total = self.total_weight(target, sample_weight)
+        return reduce_losses(per_example, reduction, total, self.count_ignored(target))
 
-    @property
-    def _example_axis(self) -> int:
-        """The axis that belongs to one example: the hyperparameter `axis` where the loss has one."""
-        return getattr(self, "axis", -1)
+    def total_weight(self, target: npt.NDArray[Any], sample_weight: Floats | None) -> float | None:
+        """What MEAN_WITH_SAMPLE_WEIGHT divides by; None stands for the number of examples that count."""
+        if sample_weight is None:
+            return None
+        ignored = self.find_ignored_examples(target)
+        counted = sample_weight if ignored is None else sample_weight[~ignored]
+        return float(np.sum(counted, dtype=np.float64))
+
+    def find_ignored_examples(self, target: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+        """Which examples count as 0 and in no mean, of the shape of `per_example`; None stands for none."""
+        return None
+
+    def count_ignored(self, target: npt.NDArray[Any]) -> int:
+        """How many examples `find_ignored_examples` names."""
+        ignored = self.find_ignored_examples(target)
+        return 0 if ignored is None else int(np.count_nonzero(ignored))
+
+    def _example_axes(self, rank: int) -> tuple[int, ...]:
+        """The axes that belong to one example: the hyperparameter `axis` where the loss has one."""
+        return (getattr(self, "axis", -1),)
+
+    def _weigh_losses(self, prediction: Floats, target: Any, sample_weight: Floats | None) -> Any:
+        """The loss of each example, times its weight."""
+        values = np.asarray(self._example_losses(prediction, target), prediction.dtype)
+        return apply_weights(values, sample_weight)
 
     def _scale_gradient(
         self,
@@ -172,35 +254,58 @@ class Loss(Algorithm):
         sample_weight: Floats | None,
     ) -> Floats:
         """The gradient of the reduced loss, from that of the sum without weights."""
-        examples = slope.size // max(slope.shape[self._example_axis], 1)
-        factor = compute_example_weight(examples, reduction, self.total_weight(target, sample_weight))
-        each = None if sample_weight is None else np.expand_dims(sample_weight, self._example_axis)
+        axes = self._example_axes(slope.ndim)
+        factor = self._example_factor(slope.shape, target, reduction, sample_weight)
+        each = sample_weight
+        if each is not None and each.ndim < slope.ndim:
+            each = np.expand_dims(each, axes)
         with np.errstate(all="ignore"):
-            return np.asarray(apply_weights(slope, each) * factor, slope.dtype)
+            scaled = np.asarray(apply_weights(slope, each) * factor, slope.dtype)
+        ignored = self.find_ignored_examples(target)
+        if ignored is None:
+            return scaled
+        return np.where(np.expand_dims(ignored, axes), 0, scaled).astype(slope.dtype)
+
+    def _example_factor(
+        self,
+        shape: tuple[int, ...],
+        target: npt.NDArray[Any],
+        reduction: Reduction,
+        sample_weight: Floats | None,
+    ) -> float:
+        """What each example of a prediction of ``shape`` counts in the reduced loss, its weight aside."""
+        examples = math.prod(remove_axes(shape, self._example_axes(len(shape))))
+        counted = examples - self.count_ignored(target)
+        return compute_example_weight(counted, reduction, self.total_weight(target, sample_weight))
 
     def _check_and_prepare(
         self, prediction: Floats, target: npt.NDArray[Any], sample_weight: Floats | None = None
-    ) -> Floats:
+    ) -> Any:
         """The target as `_example_losses` and `_sum_gradient` take it."""
         check_allowed(Reason.DTYPE_MISMATCH, "prediction", prediction.dtype, (np.float32, np.float64))
         if prediction.ndim == 0:
             raise mismatch_error(Reason.SHAPE_MISMATCH, "prediction", "at least one dimension", "[]")
         self.check_shape(prediction.shape)
         if sample_weight is not None:
-            expected = remove_axis(prediction.shape, self._example_axis)
-            check_allowed(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, (expected,))
+            allowed = self._weight_shapes(prediction.shape)
+            check_allowed(Reason.SHAPE_MISMATCH, "sample_weight", sample_weight.shape, allowed)
             check_allowed(Reason.DTYPE_MISMATCH, "sample_weight", sample_weight.dtype, (prediction.dtype,))
         return self._prepare_target(prediction, target)
 
-    def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Floats:
+    def _weight_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """The shapes that sample weights may have for a prediction of ``shape``."""
+        return (remove_axes(shape, self._example_axes(len(shape))),)
+
+    def _prepare_target(self, prediction: Floats, target: npt.NDArray[Any]) -> Any:
+        """The target in the form that `_example_losses` takes."""
         return require_same_shape_dtype(prediction, target)
 
     @abstractmethod
-    def _example_losses(self, prediction: Floats, target: Floats) -> Any:
+    def _example_losses(self, prediction: Floats, target: Any) -> Any:
         """The loss of each example."""
 
     @abstractmethod
-    def _sum_gradient(self, prediction: Floats, target: Floats) -> Any:
+    def _sum_gradient(self, prediction: Floats, target: Any) -> Any:
         """The gradient of the sum over all examples."""
 
 
@@ -212,10 +317,10 @@ def apply_weights(values: Floats, factors: Floats | None) -> Floats:
         return np.asarray(values * factors)
 
 
-def remove_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """The shape without one of its axes."""
-    axis %= len(shape)
-    return shape[:axis] + shape[axis + 1 :]
+def remove_axes(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without some of its axes."""
+    left_out = {axis % len(shape) for axis in axes}
+    return tuple(extent for axis, extent in enumerate(shape) if axis not in left_out)
 
 
 def require_same_shape_dtype(prediction: Floats, target: npt.NDArray[Any]) -> Floats:

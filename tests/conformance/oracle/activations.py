@@ -92,6 +92,68 @@ def hard_swish(x: float) -> tuple[float, float]:
     return x * (x / 6 + 0.5), x / 3 + 0.5
 
 
+def rectifier(max_value: float = math.inf, slope: float = 0.0, threshold: float = 0.0) -> Scalar:
+    def scalar(x: float) -> tuple[float, float]:
+        if x <= threshold:
+            return slope * (x - threshold), slope
+        if max_value == math.inf:
+            return x, 1.0
+        return min(max(x, 0.0), max_value), float(0 < x < max_value)
+
+    return scalar
+
+
+def threshold(limit: float, value: float) -> Scalar:
+    return lambda x: (x, 1.0) if x > limit else (value, 0.0)
+
+
+def linear(x: float) -> tuple[float, float]:
+    return x, 1.0
+
+
+def hard_tanh(low: float = -1.0, high: float = 1.0) -> Scalar:
+    return lambda x: (min(max(x, low), high), float(low < x < high))
+
+
+def hard_shrink(limit: float = 0.5) -> Scalar:
+    return lambda x: (x, 1.0) if abs(x) > limit else (0.0, 0.0)
+
+
+def soft_shrink(limit: float = 0.5) -> Scalar:
+    return lambda x: (x - math.copysign(limit, x), 1.0) if abs(x) > limit else (0.0, 0.0)
+
+
+def tanh_shrink(x: float) -> tuple[float, float]:
+    return x - math.tanh(x), math.tanh(x) ** 2
+
+
+def log_sigmoid(x: float) -> tuple[float, float]:
+    return min(x, 0.0) - math.log1p(math.exp(-abs(x))), sigmoid(-x)[0]
+
+
+def sparse_sigmoid(x: float) -> tuple[float, float]:
+    return min(max((x + 1) / 2, 0.0), 1.0), 0.5 if abs(x) < 1 else 0.0
+
+
+def sparse_plus(x: float) -> tuple[float, float]:
+    if abs(x) >= 1:
+        return max(x, 0.0), float(x > 0)
+    return (x + 1) ** 2 / 4, (x + 1) / 2
+
+
+def squareplus(b: float = 4.0) -> Scalar:
+    def scalar(x: float) -> tuple[float, float]:
+        r = math.sqrt(x * x + b)
+        tail = b / 2 / (r + abs(x))
+        return max(x, 0.0) + tail, 1 - tail / r if x > 0 else tail / r
+
+    return scalar
+
+
+def exponential(x: float) -> tuple[float, float]:
+    return math.exp(x), math.exp(x)
+
+
 def evaluate(function: Scalar, x: Any, output_gradient: Any) -> dict[str, Any]:
     shape = shape_of(x)
     pairs = [function(value) for value in flatten(x)]
@@ -126,6 +188,42 @@ def log_softmax(x: Any, output_gradient: Any, *, axis: int) -> dict[str, Any]:
             output[k] = z[k] - log_total
             product[k] = g[k] - math.exp(output[k]) * whole
     return {"output": nest(output, shape), "input_gradient": nest(product, shape)}
+
+
+def softmin(x: Any, output_gradient: Any, *, axis: int) -> dict[str, Any]:
+    shape = shape_of(x)
+    found = softmax(nest([-z for z in flatten(x)], shape), output_gradient, axis=axis)
+    negated = nest([-d for d in flatten(found["input_gradient"])], shape)
+    return {"output": found["output"], "input_gradient": negated}
+
+
+def sparsemax(x: Any, output_gradient: Any, *, axis: int) -> dict[str, Any]:
+    """The threshold is the largest of those that the first k of the falling inputs give."""
+    shape = shape_of(x)
+    z, g = flatten(x), flatten(output_gradient)
+    output, product = [0.0] * len(z), [0.0] * len(z)
+    for row in lines(shape, axis):
+        falling = sorted((z[k] for k in row), reverse=True)
+        limit = max((math.fsum(falling[: k + 1]) - 1) / (k + 1) for k in range(len(falling)))
+        above = [k for k in row if z[k] > limit]
+        mean = math.fsum(g[k] for k in above) / len(above)
+        for k in above:
+            output[k], product[k] = z[k] - limit, g[k] - mean
+    return {"output": nest(output, shape), "input_gradient": nest(product, shape)}
+
+
+def glu(x: Any, output_gradient: Any, *, axis: int) -> dict[str, Any]:
+    shape = shape_of(x)
+    axis %= len(shape)
+    half = (*shape[:axis], shape[axis] // 2, *shape[axis + 1 :])
+    z, g = flatten(x), flatten(output_gradient)
+    output, product = [0.0] * len(g), [0.0] * len(z)
+    for row, short in zip(lines(shape, axis), lines(half, axis), strict=True):
+        for first, second, place in zip(row, row[len(short) :], short, strict=False):
+            gate, rise = sigmoid(z[second])
+            output[place] = z[first] * gate
+            product[first], product[second] = g[place] * gate, g[place] * z[first] * rise
+    return {"output": nest(output, half), "input_gradient": nest(product, shape)}
 
 
 def maxout(x: Any, output_gradient: Any, *, group_size: int, axis: int) -> dict[str, Any]:

@@ -33,6 +33,15 @@ def lines(shape: tuple[int, ...], axis: int) -> list[list[int]]:
     ]
 
 
-def without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    axis %= len(shape)
-    return shape[:axis] + shape[axis + 1 :]
+def blocks(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[list[int]]:
+    """Positions of the elements of each block along ``axes``, in row-major order of the rest."""
+    inner = {axis % len(shape) for axis in axes}
+    found: dict[tuple[int, ...], list[int]] = {}
+    for place, index in enumerate(itertools.product(*map(range, shape))):
+        found.setdefault(tuple(i for axis, i in enumerate(index) if axis not in inner), []).append(place)
+    return list(found.values())
+
+
+def without(shape: tuple[int, ...], *axes: int) -> tuple[int, ...]:
+    left_out = {axis % len(shape) for axis in axes}
+    return tuple(extent for axis, extent in enumerate(shape) if axis not in left_out)

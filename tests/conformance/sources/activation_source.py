@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 import torch
 import torch.nn.functional as F
+from optax import projections
 
 from tests.conformance.corpus import FRAMEWORK_FLOAT32
 from tests.conformance.inputs import make_nested
@@ -70,7 +72,7 @@ def row(
     return Row("activations", file, case, source, spec, given, compute_expected, run)
 
 
-WHOLE = ("prelu", "log_softmax", "maxout")
+WHOLE = ("prelu", "log_softmax", "maxout", "softmin", "sparsemax", "glu")
 """Activations whose elements depend on more than one number."""
 
 
@@ -104,6 +106,125 @@ def rows_of_all() -> list[Row]:
 def in_float32(found: Row) -> Row:
     note = "PyTorch keeps the slope 1/6 in float32"
     return dataclasses.replace(found, tolerance=FRAMEWORK_FLOAT32, note=note)
+
+
+SMALL = [[-2.75, -1.25, -0.375, -0.25, 0.0, 0.125], [0.375, 0.625, 1.75, 2.5, 5.5, 8.25]]
+"""On both sides of every threshold, and on none."""
+
+
+def further() -> list[Row]:
+    """Rectifiers, shrinkage and what is smooth beside them, each from all that have it."""
+    k, j, a = keras.activations, jax.nn, oracle
+    table: list[tuple[str, Any, Any, Any, oracle.Scalar]] = [
+        ("relu6", k.relu6, F.relu6, j.relu6, a.rectifier(6.0)),
+        ("hard_tanh", k.hard_tanh, F.hardtanh, j.hard_tanh, a.hard_tanh()),
+        ("hard_shrink", k.hard_shrink, F.hardshrink, None, a.hard_shrink()),
+        ("soft_shrink", k.soft_shrink, F.softshrink, None, a.soft_shrink()),
+        ("tanh_shrink", None, F.tanhshrink, None, a.tanh_shrink),
+        ("log_sigmoid", k.log_sigmoid, F.logsigmoid, j.log_sigmoid, a.log_sigmoid),
+        ("sparse_sigmoid", k.sparse_sigmoid, None, j.sparse_sigmoid, a.sparse_sigmoid),
+        ("sparse_plus", k.sparse_plus, None, j.sparse_plus, a.sparse_plus),
+        ("squareplus", k.squareplus, None, j.squareplus, a.squareplus()),
+        ("exponential", k.exponential, None, None, a.exponential),
+        ("linear", k.linear, torch.nn.Identity(), j.identity, a.linear),
+    ]  # fmt: skip
+    rows = []
+    for file, in_keras, in_torch, in_jax, scalar in table:
+        for case, source, function in (
+            ("keras", "keras", in_keras), ("torch", "torch", in_torch), ("jax", "optax", in_jax)
+        ):  # fmt: skip
+            if function is None:
+                continue
+            # On both sides of where JAX takes half of the slope, but not there.
+            x = SMALL if file in ("hard_shrink", "soft_shrink", "hard_tanh", "sparse_sigmoid") else None
+            rows.append(row(file, f"{case}_defaults", source, {}, function, scalar, x=x))
+            if file not in ("exponential", "squareplus"):
+                rows.append(row(file, f"{case}_far", source, {}, function, scalar, x=FAR))
+            if x is not SMALL and file not in ("relu6", "sparse_plus"):
+                rows.append(row(file, f"{case}_small", source, {}, function, scalar, x=SMALL))
+    return [*rows, *further_knobs(), *halves_and_simplices()]
+
+
+def further_knobs() -> list[Row]:
+    k, a = keras.activations, oracle
+    rows = [
+        row("hard_tanh", "torch_limits", "torch", {"min_value": -0.5, "max_value": 2.0},
+            lambda x: F.hardtanh(x, -0.5, 2.0), a.hard_tanh(-0.5, 2.0)),
+        row("threshold", "torch", "torch", {"threshold": 0.25, "value": 20.0},
+            lambda x: F.threshold(x, 0.25, 20.0), a.threshold(0.25, 20.0)),
+        row("threshold", "keras", "keras", {"threshold": -0.5, "value": -2.0},
+            lambda x: k.threshold(x, -0.5, -2.0), a.threshold(-0.5, -2.0)),
+        row("squareplus", "keras_b", "keras", {"b": 0.25}, lambda x: k.squareplus(x, b=0.25),
+            a.squareplus(0.25)),
+    ]  # fmt: skip
+    for limit in (0.0625, 1.5):
+        for file, in_keras, in_torch, make in (
+            ("hard_shrink", k.hard_shrink, F.hardshrink, a.hard_shrink),
+            ("soft_shrink", k.soft_shrink, F.softshrink, a.soft_shrink),
+        ):
+            fields, name = {"threshold": limit}, f"threshold_{limit:g}".replace(".", "_")
+            rows.append(row(file, f"keras_{name}", "keras", fields, partial(in_keras, threshold=limit),
+                            make(limit), x=SMALL))  # fmt: skip
+            rows.append(row(file, f"torch_{name}", "torch", fields, partial(in_torch, lambd=limit),
+                            make(limit), x=SMALL))  # fmt: skip
+    for knobs in (
+        {"max_value": 2.0},
+        {"max_value": 6.0},
+        {"negative_slope": 0.25},
+        {"threshold": 0.25},
+        {"max_value": 2.0, "negative_slope": 0.25, "threshold": 0.5},
+        {"negative_slope": 0.25, "threshold": -0.5},
+        {"max_value": 1.875, "threshold": -0.5},
+    ):
+        scalar = a.rectifier(
+            knobs.get("max_value", math.inf), knobs.get("negative_slope", 0.0), knobs.get("threshold", 0.0)
+        )
+        case = "_".join(["keras", *knobs, *("low" for v in knobs.values() if v < 0)])
+        case += "_six" if knobs.get("max_value") == 6 else ""
+        # JAX takes the other slope of the leaky rectifier at 0, and half of it where it clips.
+        x = None if knobs == {"negative_slope": 0.25} or knobs.get("max_value") == 1.875 else SMALL
+        rows.append(row("relu", case, "keras", knobs, partial(k.relu, **knobs), scalar, x=x))
+    return rows
+
+
+def halves_and_simplices() -> list[Row]:
+    k, j = keras.activations, jax.nn
+    first, one = {"axis": 0}, {"axis": 1}
+    block = make_nested((2, 4, 3), seed=3, scale=4.0)
+    near = make_nested((3, 6), seed=3, scale=0.75)
+
+    def by(function: Any, axis: int) -> Oracle:
+        return lambda x, g: function(x, g, axis=axis)
+
+    def gate_case(
+        name: str, source: str, fields: Any, function: Any, axis: int, shape: tuple[int, ...]
+    ) -> Row:
+        half = list(shape)
+        half[axis] //= 2
+        return row("glu", name, source, fields, function, by(oracle.glu, axis),
+                   x=make_nested(shape, seed=3, scale=4.0),
+                   output_gradient=make_nested(tuple(half), seed=11))  # fmt: skip
+
+    def project(x: Any) -> Any:
+        """Keras' own adds up the sums of all that are above 0: it is right where that is one class."""
+        return jnp.stack([projections.projection_simplex(line) for line in x])
+
+    def softmin(axis: int) -> Any:
+        return torch.nn.Softmin(dim=axis)
+
+    return [
+        gate_case("keras_defaults", "keras", {}, k.glu, -1, (3, 6)),
+        gate_case("torch_defaults", "torch", {}, F.glu, -1, (3, 6)),
+        gate_case("jax_defaults", "optax", {}, j.glu, -1, (3, 6)),
+        gate_case("torch_middle_axis", "torch", one, lambda x: F.glu(x, 1), 1, (2, 4, 3)),
+        row("softmin", "torch_last_axis", "torch", {"axis": -1}, softmin(-1), by(oracle.softmin, -1)),
+        row("softmin", "torch_axis", "torch", one, softmin(1), by(oracle.softmin, 1), x=block),
+        row("sparsemax", "jax_defaults", "optax", {}, project, by(oracle.sparsemax, -1)),
+        row("sparsemax", "jax_near", "optax", {}, project, by(oracle.sparsemax, -1), x=near),
+        row("sparsemax", "jax_first_axis", "optax", first, lambda x: project(x.T).T, by(oracle.sparsemax, 0),
+            x=near),
+        row("sparsemax", "keras_one_class", "keras", {}, k.sparsemax, by(oracle.sparsemax, -1), x=FAR),
+    ]  # fmt: skip
 
 
 def knobs() -> list[Row]:
@@ -214,4 +335,4 @@ def rows() -> list[Row]:
     assert jax.config.jax_enable_x64, "set JAX_ENABLE_X64=1 before anything imports JAX"
     keras.config.set_floatx("float64")
     torch.set_default_dtype(torch.float64)
-    return [*rows_of_all(), *knobs(), *prelu(), *rrelu(), *log_softmax(), *maxout()]
+    return [*rows_of_all(), *knobs(), *prelu(), *rrelu(), *log_softmax(), *maxout(), *further()]

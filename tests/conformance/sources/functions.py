@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.conformance.corpus import EXACT
 from tests.conformance.inputs import make_nested
-from tests.conformance.oracle import activations, losses
+from tests.conformance.oracle import activations
+from tests.conformance.oracle.losses.evaluation import Line, evaluate
 from tests.conformance.sources.row import Row
 
 STEPS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 20, 21, 50, 100, 1000]
@@ -57,6 +58,13 @@ SOFT = [[0.25, 0.5, 0.25, 0.0], [0.0, 0.125, 0.125, 0.75], [1.0, 0.0, 0.0, 0.0]]
 CLASSES = [1, 3, 0]
 
 
+WEIGHED_BY_INDEX = ("sparse_categorical_crossentropy", "nll")
+"""Losses whose class weights are sample weights."""
+
+IGNORED_INDEX = -100
+"""PyTorch's default."""
+
+
 def loss_inputs(file: str, data: str, axis: int = -1) -> dict[str, Any]:
     """Predictions and targets by the kind of data."""
     if data == "middle_axis":
@@ -91,8 +99,8 @@ def loss(
     fields: Mapping[str, Any],
     given: Mapping[str, Any],
     framework: Callable[[], Mapping[str, Any]] | None,
-    line: losses.Line,
-    axis: int = -1,
+    line: Line,
+    axis: int | tuple[int, ...] = -1,
     tolerance: Mapping[str, float] = EXACT,
     note: str = "",
 ) -> Row:
@@ -104,10 +112,12 @@ def loss(
     }
 
     def oracle() -> dict[str, Any]:
-        weights = fields.get("class_weights", ()) if file.startswith("sparse") else ()
-        return losses.evaluate(
-            line, given["prediction"], given["target"], axis=axis, reduction=reduction,
-            sample_weight=given.get("sample_weight"), index_weights=weights,
+        by_index = file in WEIGHED_BY_INDEX
+        weights = fields.get("class_weights", ()) if by_index else ()
+        return evaluate(
+            line, given["prediction"], given["target"], axes=axis if isinstance(axis, tuple) else (axis,),
+            reduction=reduction, sample_weight=given.get("sample_weight"), index_weights=weights,
+            ignored=fields.get("ignore_class", IGNORED_INDEX if by_index and convention == "TORCH" else None),
         )  # fmt: skip
 
     return Row("losses", file, case, source, spec, given, oracle, framework, tolerance, note)

@@ -19,7 +19,9 @@ from keras.src import backend
 from tests.conformance import inputs
 from tests.conformance.corpus import FRAMEWORK_FLOAT32
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules, tensors
+from tests.conformance.oracle import activations, gradient, schedules, tensors
+from tests.conformance.oracle.losses import class_losses as losses
+from tests.conformance.oracle.losses.evaluation import Line
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory, underscore
 
@@ -253,7 +255,7 @@ def loss_rows() -> list[Row]:
 
 
 def loss(
-    file: str, reduction: str, data: str, options: dict[str, Any], function: Any, line: losses.Line,
+    file: str, reduction: str, data: str, options: dict[str, Any], function: Any, line: Line,
     name: str = "",
 ) -> Row:  # fmt: skip
     axis = int(options.get("axis", -1))

@@ -13,7 +13,8 @@ from typing import Any
 
 from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules
+from tests.conformance.oracle import activations, gradient, schedules
+from tests.conformance.oracle.losses import class_losses as losses
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Row, by_step, optimizer_spec, oracle, trajectory
 

@@ -20,7 +20,9 @@ import optax
 
 from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules, tensors
+from tests.conformance.oracle import activations, gradient, schedules, tensors
+from tests.conformance.oracle.losses import class_losses as losses
+from tests.conformance.oracle.losses.evaluation import Line
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
 
@@ -295,7 +297,7 @@ def loss_rows() -> list[Row]:
     return rows
 
 
-def loss(file: str, fields: dict[str, Any], function: Callable[..., Any], line: losses.Line) -> Row:
+def loss(file: str, fields: dict[str, Any], function: Callable[..., Any], line: Line) -> Row:
     given = functions.loss_inputs(file, "logits")
 
     def framework() -> dict[str, Any]:

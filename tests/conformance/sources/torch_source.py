@@ -15,7 +15,9 @@ from torch.optim import lr_scheduler
 
 from tests.conformance import inputs
 from tests.conformance.inputs import EPSILON
-from tests.conformance.oracle import activations, gradient, losses, schedules
+from tests.conformance.oracle import activations, gradient, schedules
+from tests.conformance.oracle.losses import class_losses as losses
+from tests.conformance.oracle.losses.evaluation import Line
 from tests.conformance.sources import functions, guards
 from tests.conformance.sources.row import Path, Row, Runner, optimizer_spec, oracle, trajectory
 
@@ -278,7 +280,7 @@ def loss_rows() -> list[Row]:
     return [*rows, mean_squared_error()]
 
 
-def loss(file: str, reduction: str, data: str, line: losses.Line, smoothing: float = 0.0) -> Row:
+def loss(file: str, reduction: str, data: str, line: Line, smoothing: float = 0.0) -> Row:
     """torch.nn.functional.cross_entropy, whose class axis is 1."""
     fields: dict[str, Any] = {"from_logits": True, "axis": 1}
     if smoothing:

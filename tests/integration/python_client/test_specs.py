@@ -250,7 +250,7 @@ def default_of(said: str, convention: str) -> object:
 
 @pytest.mark.parametrize(("cls", "rule"), RULES)
 def test_classes_are_spelt_as_the_servers(cls, rule):
-    assert cls.__name__ in (rule.__name__, f"{rule.__name__}Schedule")
+    assert cls.__name__ in {rule.__name__ + ending for ending in ("", "Schedule", "Activation")}
 
 
 SPELLINGS = """

@@ -22,6 +22,7 @@ from optserve.specs.enums import (
     ExpiryAction,
     FanMode,
     FedAdamCorrection,
+    FenchelYoungRegularizer,
     InitializerDistribution,
     LateContribution,
     LayerPadding,
@@ -41,6 +42,7 @@ from optserve.specs.enums import (
     StepCounting,
     StepOutcome,
     ThresholdMode,
+    TripletDistance,
     WeightAverageStart,
     WorkerState,
 )
@@ -64,6 +66,7 @@ __all__ = [
     "ExpiryAction",
     "FanMode",
     "FedAdamCorrection",
+    "FenchelYoungRegularizer",
     "InitializerDistribution",
     "LateContribution",
     "LayerPadding",
@@ -83,6 +86,7 @@ __all__ = [
     "StepCounting",
     "StepOutcome",
     "ThresholdMode",
+    "TripletDistance",
     "WeightAverageStart",
     "WorkerState",
 ]

@@ -19,9 +19,9 @@ from optserve_server.arrays.backend import Backend
 from optserve_server.complexity.network import estimate_complexity, zero_state_size
 from optserve_server.errors import DomainError, Reason, within
 from optserve_server.hyperparameters import Chosen
-from optserve_server.losses.base import Floats, Loss, Reduction, reduce_losses
+from optserve_server.losses.base import Floats, Loss, Reduction
 from optserve_server.rpc.execution.execution import Execution
-from optserve_server.wire.fields.tensors import FLOAT32, FLOAT64, INT32, INT64, array_from, tensor_to
+from optserve_server.wire.fields.tensors import INT32, INT64, WIRE_DTYPES, array_from, tensor_to
 from optserve_server.wire.specifications.networks import (
     batch_size_from,
     element_type_from,
@@ -45,8 +45,7 @@ SMALL_BYTES = 1 << 17
 MAX_REDUCED_ELEMENTS = 1 << 20
 """Elements of what a function makes of an empty tensor: the message says nothing of their number."""
 
-_FLOATS = (FLOAT32, FLOAT64)
-_TARGETS = (FLOAT32, FLOAT64, INT32, INT64)
+_TARGETS = (*WIRE_DTYPES, INT32, INT64)
 
 
 class FunctionService(FunctionServiceServicer):
@@ -127,13 +126,13 @@ def _compute_loss(
     request: pb.ComputeLossRequest, chosen: Chosen[Loss], reduction: Reduction, backend: Backend
 ) -> pb.ComputeLossResponse:
     with within("prediction"):
-        prediction = _array_from(request.prediction, _FLOATS)
+        prediction = _array_from(request.prediction, WIRE_DTYPES)
     with within("target"):
         target = _array_from(request.target, _TARGETS)
     with within(f"loss.{chosen.algorithm.name}"):
         chosen.algorithm.check_shape(prediction.shape)
     sample_weight = _decode_sample_weight(request)
-    loss = chosen.algorithm.evaluate(
+    loss = chosen.algorithm.compute(
         prediction,
         target,
         reduction,
@@ -141,8 +140,7 @@ def _compute_loss(
         with_gradient=request.gradient,
         backend=backend,
     )
-    total_weight = chosen.algorithm.total_weight(target, sample_weight)
-    response = pb.ComputeLossResponse(value=reduce_losses(loss.per_example, reduction, total_weight))
+    response = pb.ComputeLossResponse(value=loss.value)
     if request.per_example:
         response.per_example.CopyFrom(tensor_to(loss.per_example))
     if loss.gradient is not None:
@@ -155,12 +153,12 @@ def _decode_sample_weight(request: pb.ComputeLossRequest) -> Floats | None:
     if not request.HasField("sample_weight"):
         return None
     with within("sample_weight"):
-        return _array_from(request.sample_weight, _FLOATS)
+        return _array_from(request.sample_weight, WIRE_DTYPES)
 
 
 def _compute_activation(request: pb.ComputeActivationRequest) -> pb.ComputeActivationResponse:
     with within("input"):
-        x = _array_from(request.input, _FLOATS)
+        x = _array_from(request.input, WIRE_DTYPES)
     slope = _decode_slope(request)
     chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationResponse(output=tensor_to(chosen.algorithm.evaluate(x, slope)))
@@ -172,9 +170,9 @@ def _compute_activation_gradient(
     request: pb.ComputeActivationGradientRequest,
 ) -> pb.ComputeActivationGradientResponse:
     with within("input"):
-        x = _array_from(request.input, _FLOATS)
+        x = _array_from(request.input, WIRE_DTYPES)
     with within("output_gradient"):
-        dy = _array_from(request.output_gradient, _FLOATS)
+        dy = _array_from(request.output_gradient, WIRE_DTYPES)
     slope = _decode_slope(request)
     chosen = _choose_activation(request.activation, x.ndim)
     response = pb.ComputeActivationGradientResponse(
@@ -209,7 +207,7 @@ def _decode_slope(
     if not request.HasField("slope"):
         return None
     with within("slope"):
-        return _array_from(request.slope, _FLOATS)
+        return _array_from(request.slope, WIRE_DTYPES)
 
 
 def _choose_activation(message: ActivationSpec, rank: int) -> Chosen[Activation]:

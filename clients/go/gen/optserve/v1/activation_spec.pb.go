@@ -232,6 +232,141 @@ func (x *ActivationSpec) GetMaxout() *MaxoutSpec {
 	return nil
 }
 
+func (x *ActivationSpec) GetRelu6() *Relu6Spec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Relu6); ok {
+			return x.Relu6
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetThreshold() *ThresholdSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Threshold); ok {
+			return x.Threshold
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetLinear() *LinearSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Linear); ok {
+			return x.Linear
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetHardTanh() *HardTanhSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_HardTanh); ok {
+			return x.HardTanh
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetHardShrink() *HardShrinkSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_HardShrink); ok {
+			return x.HardShrink
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetSoftShrink() *SoftShrinkSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_SoftShrink); ok {
+			return x.SoftShrink
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetTanhShrink() *TanhShrinkSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_TanhShrink); ok {
+			return x.TanhShrink
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetLogSigmoid() *LogSigmoidSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_LogSigmoid); ok {
+			return x.LogSigmoid
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetSparseSigmoid() *SparseSigmoidSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_SparseSigmoid); ok {
+			return x.SparseSigmoid
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetSparsePlus() *SparsePlusSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_SparsePlus); ok {
+			return x.SparsePlus
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetSquareplus() *SquareplusSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Squareplus); ok {
+			return x.Squareplus
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetExponential() *ExponentialActivationSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Exponential); ok {
+			return x.Exponential
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetSoftmin() *SoftminSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Softmin); ok {
+			return x.Softmin
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetSparsemax() *SparsemaxSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Sparsemax); ok {
+			return x.Sparsemax
+		}
+	}
+	return nil
+}
+
+func (x *ActivationSpec) GetGlu() *GluSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Activation.(*activationSpec_Glu); ok {
+			return x.Glu
+		}
+	}
+	return nil
+}
+
 func (x *ActivationSpec) SetConvention(v Convention) {
 	x.xxx_hidden_Convention = v
 }
@@ -386,6 +521,126 @@ func (x *ActivationSpec) SetMaxout(v *MaxoutSpec) {
 		return
 	}
 	x.xxx_hidden_Activation = &activationSpec_Maxout{v}
+}
+
+func (x *ActivationSpec) SetRelu6(v *Relu6Spec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Relu6{v}
+}
+
+func (x *ActivationSpec) SetThreshold(v *ThresholdSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Threshold{v}
+}
+
+func (x *ActivationSpec) SetLinear(v *LinearSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Linear{v}
+}
+
+func (x *ActivationSpec) SetHardTanh(v *HardTanhSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_HardTanh{v}
+}
+
+func (x *ActivationSpec) SetHardShrink(v *HardShrinkSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_HardShrink{v}
+}
+
+func (x *ActivationSpec) SetSoftShrink(v *SoftShrinkSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_SoftShrink{v}
+}
+
+func (x *ActivationSpec) SetTanhShrink(v *TanhShrinkSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_TanhShrink{v}
+}
+
+func (x *ActivationSpec) SetLogSigmoid(v *LogSigmoidSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_LogSigmoid{v}
+}
+
+func (x *ActivationSpec) SetSparseSigmoid(v *SparseSigmoidSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_SparseSigmoid{v}
+}
+
+func (x *ActivationSpec) SetSparsePlus(v *SparsePlusSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_SparsePlus{v}
+}
+
+func (x *ActivationSpec) SetSquareplus(v *SquareplusSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Squareplus{v}
+}
+
+func (x *ActivationSpec) SetExponential(v *ExponentialActivationSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Exponential{v}
+}
+
+func (x *ActivationSpec) SetSoftmin(v *SoftminSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Softmin{v}
+}
+
+func (x *ActivationSpec) SetSparsemax(v *SparsemaxSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Sparsemax{v}
+}
+
+func (x *ActivationSpec) SetGlu(v *GluSpec) {
+	if v == nil {
+		x.xxx_hidden_Activation = nil
+		return
+	}
+	x.xxx_hidden_Activation = &activationSpec_Glu{v}
 }
 
 func (x *ActivationSpec) HasActivation() bool {
@@ -547,6 +802,126 @@ func (x *ActivationSpec) HasMaxout() bool {
 	return ok
 }
 
+func (x *ActivationSpec) HasRelu6() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Relu6)
+	return ok
+}
+
+func (x *ActivationSpec) HasThreshold() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Threshold)
+	return ok
+}
+
+func (x *ActivationSpec) HasLinear() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Linear)
+	return ok
+}
+
+func (x *ActivationSpec) HasHardTanh() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_HardTanh)
+	return ok
+}
+
+func (x *ActivationSpec) HasHardShrink() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_HardShrink)
+	return ok
+}
+
+func (x *ActivationSpec) HasSoftShrink() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_SoftShrink)
+	return ok
+}
+
+func (x *ActivationSpec) HasTanhShrink() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_TanhShrink)
+	return ok
+}
+
+func (x *ActivationSpec) HasLogSigmoid() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_LogSigmoid)
+	return ok
+}
+
+func (x *ActivationSpec) HasSparseSigmoid() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_SparseSigmoid)
+	return ok
+}
+
+func (x *ActivationSpec) HasSparsePlus() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_SparsePlus)
+	return ok
+}
+
+func (x *ActivationSpec) HasSquareplus() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Squareplus)
+	return ok
+}
+
+func (x *ActivationSpec) HasExponential() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Exponential)
+	return ok
+}
+
+func (x *ActivationSpec) HasSoftmin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Softmin)
+	return ok
+}
+
+func (x *ActivationSpec) HasSparsemax() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Sparsemax)
+	return ok
+}
+
+func (x *ActivationSpec) HasGlu() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Activation.(*activationSpec_Glu)
+	return ok
+}
+
 func (x *ActivationSpec) ClearActivation() {
 	x.xxx_hidden_Activation = nil
 }
@@ -665,6 +1040,96 @@ func (x *ActivationSpec) ClearMaxout() {
 	}
 }
 
+func (x *ActivationSpec) ClearRelu6() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Relu6); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearThreshold() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Threshold); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearLinear() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Linear); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearHardTanh() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_HardTanh); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearHardShrink() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_HardShrink); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearSoftShrink() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_SoftShrink); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearTanhShrink() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_TanhShrink); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearLogSigmoid() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_LogSigmoid); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearSparseSigmoid() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_SparseSigmoid); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearSparsePlus() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_SparsePlus); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearSquareplus() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Squareplus); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearExponential() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Exponential); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearSoftmin() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Softmin); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearSparsemax() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Sparsemax); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
+func (x *ActivationSpec) ClearGlu() {
+	if _, ok := x.xxx_hidden_Activation.(*activationSpec_Glu); ok {
+		x.xxx_hidden_Activation = nil
+	}
+}
+
 const ActivationSpec_Activation_not_set_case case_ActivationSpec_Activation = 0
 const ActivationSpec_Sigmoid_case case_ActivationSpec_Activation = 2
 const ActivationSpec_Tanh_case case_ActivationSpec_Activation = 3
@@ -685,6 +1150,21 @@ const ActivationSpec_HardSigmoid_case case_ActivationSpec_Activation = 17
 const ActivationSpec_HardSwish_case case_ActivationSpec_Activation = 18
 const ActivationSpec_LogSoftmax_case case_ActivationSpec_Activation = 19
 const ActivationSpec_Maxout_case case_ActivationSpec_Activation = 20
+const ActivationSpec_Relu6_case case_ActivationSpec_Activation = 21
+const ActivationSpec_Threshold_case case_ActivationSpec_Activation = 22
+const ActivationSpec_Linear_case case_ActivationSpec_Activation = 23
+const ActivationSpec_HardTanh_case case_ActivationSpec_Activation = 24
+const ActivationSpec_HardShrink_case case_ActivationSpec_Activation = 25
+const ActivationSpec_SoftShrink_case case_ActivationSpec_Activation = 26
+const ActivationSpec_TanhShrink_case case_ActivationSpec_Activation = 27
+const ActivationSpec_LogSigmoid_case case_ActivationSpec_Activation = 28
+const ActivationSpec_SparseSigmoid_case case_ActivationSpec_Activation = 29
+const ActivationSpec_SparsePlus_case case_ActivationSpec_Activation = 30
+const ActivationSpec_Squareplus_case case_ActivationSpec_Activation = 31
+const ActivationSpec_Exponential_case case_ActivationSpec_Activation = 32
+const ActivationSpec_Softmin_case case_ActivationSpec_Activation = 33
+const ActivationSpec_Sparsemax_case case_ActivationSpec_Activation = 34
+const ActivationSpec_Glu_case case_ActivationSpec_Activation = 35
 
 func (x *ActivationSpec) WhichActivation() case_ActivationSpec_Activation {
 	if x == nil {
@@ -729,6 +1209,36 @@ func (x *ActivationSpec) WhichActivation() case_ActivationSpec_Activation {
 		return ActivationSpec_LogSoftmax_case
 	case *activationSpec_Maxout:
 		return ActivationSpec_Maxout_case
+	case *activationSpec_Relu6:
+		return ActivationSpec_Relu6_case
+	case *activationSpec_Threshold:
+		return ActivationSpec_Threshold_case
+	case *activationSpec_Linear:
+		return ActivationSpec_Linear_case
+	case *activationSpec_HardTanh:
+		return ActivationSpec_HardTanh_case
+	case *activationSpec_HardShrink:
+		return ActivationSpec_HardShrink_case
+	case *activationSpec_SoftShrink:
+		return ActivationSpec_SoftShrink_case
+	case *activationSpec_TanhShrink:
+		return ActivationSpec_TanhShrink_case
+	case *activationSpec_LogSigmoid:
+		return ActivationSpec_LogSigmoid_case
+	case *activationSpec_SparseSigmoid:
+		return ActivationSpec_SparseSigmoid_case
+	case *activationSpec_SparsePlus:
+		return ActivationSpec_SparsePlus_case
+	case *activationSpec_Squareplus:
+		return ActivationSpec_Squareplus_case
+	case *activationSpec_Exponential:
+		return ActivationSpec_Exponential_case
+	case *activationSpec_Softmin:
+		return ActivationSpec_Softmin_case
+	case *activationSpec_Sparsemax:
+		return ActivationSpec_Sparsemax_case
+	case *activationSpec_Glu:
+		return ActivationSpec_Glu_case
 	default:
 		return ActivationSpec_Activation_not_set_case
 	}
@@ -780,6 +1290,36 @@ type ActivationSpec_builder struct {
 	LogSoftmax *LogSoftmaxSpec
 	// The maximum of each group of neighbours along an axis.
 	Maxout *MaxoutSpec
+	// min(max(x, 0), 6).
+	Relu6 *Relu6Spec
+	// x if x > threshold, otherwise a constant.
+	Threshold *ThresholdSpec
+	// x.
+	Linear *LinearSpec
+	// x, clipped to a range.
+	HardTanh *HardTanhSpec
+	// x if |x| > threshold, otherwise 0.
+	HardShrink *HardShrinkSpec
+	// x, nearer to 0 by a threshold.
+	SoftShrink *SoftShrinkSpec
+	// x - tanh(x).
+	TanhShrink *TanhShrinkSpec
+	// log(sigmoid(x)).
+	LogSigmoid *LogSigmoidSpec
+	// (x + 1)/2, clipped to [0, 1].
+	SparseSigmoid *SparseSigmoidSpec
+	// 0 below -1, x above 1, and a parabola between.
+	SparsePlus *SparsePlusSpec
+	// (x + sqrt(x^2 + b))/2.
+	Squareplus *SquareplusSpec
+	// exp(x).
+	Exponential *ExponentialActivationSpec
+	// softmax(-x) along an axis.
+	Softmin *SoftminSpec
+	// The nearest distribution along an axis.
+	Sparsemax *SparsemaxSpec
+	// The first half along an axis times the sigmoid of the second.
+	Glu *GluSpec
 	// -- end of xxx_hidden_Activation
 }
 
@@ -844,6 +1384,51 @@ func (b0 ActivationSpec_builder) Build() *ActivationSpec {
 	}
 	if b.Maxout != nil {
 		x.xxx_hidden_Activation = &activationSpec_Maxout{b.Maxout}
+	}
+	if b.Relu6 != nil {
+		x.xxx_hidden_Activation = &activationSpec_Relu6{b.Relu6}
+	}
+	if b.Threshold != nil {
+		x.xxx_hidden_Activation = &activationSpec_Threshold{b.Threshold}
+	}
+	if b.Linear != nil {
+		x.xxx_hidden_Activation = &activationSpec_Linear{b.Linear}
+	}
+	if b.HardTanh != nil {
+		x.xxx_hidden_Activation = &activationSpec_HardTanh{b.HardTanh}
+	}
+	if b.HardShrink != nil {
+		x.xxx_hidden_Activation = &activationSpec_HardShrink{b.HardShrink}
+	}
+	if b.SoftShrink != nil {
+		x.xxx_hidden_Activation = &activationSpec_SoftShrink{b.SoftShrink}
+	}
+	if b.TanhShrink != nil {
+		x.xxx_hidden_Activation = &activationSpec_TanhShrink{b.TanhShrink}
+	}
+	if b.LogSigmoid != nil {
+		x.xxx_hidden_Activation = &activationSpec_LogSigmoid{b.LogSigmoid}
+	}
+	if b.SparseSigmoid != nil {
+		x.xxx_hidden_Activation = &activationSpec_SparseSigmoid{b.SparseSigmoid}
+	}
+	if b.SparsePlus != nil {
+		x.xxx_hidden_Activation = &activationSpec_SparsePlus{b.SparsePlus}
+	}
+	if b.Squareplus != nil {
+		x.xxx_hidden_Activation = &activationSpec_Squareplus{b.Squareplus}
+	}
+	if b.Exponential != nil {
+		x.xxx_hidden_Activation = &activationSpec_Exponential{b.Exponential}
+	}
+	if b.Softmin != nil {
+		x.xxx_hidden_Activation = &activationSpec_Softmin{b.Softmin}
+	}
+	if b.Sparsemax != nil {
+		x.xxx_hidden_Activation = &activationSpec_Sparsemax{b.Sparsemax}
+	}
+	if b.Glu != nil {
+		x.xxx_hidden_Activation = &activationSpec_Glu{b.Glu}
 	}
 	return m0
 }
@@ -957,6 +1542,81 @@ type activationSpec_Maxout struct {
 	Maxout *MaxoutSpec `protobuf:"bytes,20,opt,name=maxout,proto3,oneof"`
 }
 
+type activationSpec_Relu6 struct {
+	// min(max(x, 0), 6).
+	Relu6 *Relu6Spec `protobuf:"bytes,21,opt,name=relu6,proto3,oneof"`
+}
+
+type activationSpec_Threshold struct {
+	// x if x > threshold, otherwise a constant.
+	Threshold *ThresholdSpec `protobuf:"bytes,22,opt,name=threshold,proto3,oneof"`
+}
+
+type activationSpec_Linear struct {
+	// x.
+	Linear *LinearSpec `protobuf:"bytes,23,opt,name=linear,proto3,oneof"`
+}
+
+type activationSpec_HardTanh struct {
+	// x, clipped to a range.
+	HardTanh *HardTanhSpec `protobuf:"bytes,24,opt,name=hard_tanh,json=hardTanh,proto3,oneof"`
+}
+
+type activationSpec_HardShrink struct {
+	// x if |x| > threshold, otherwise 0.
+	HardShrink *HardShrinkSpec `protobuf:"bytes,25,opt,name=hard_shrink,json=hardShrink,proto3,oneof"`
+}
+
+type activationSpec_SoftShrink struct {
+	// x, nearer to 0 by a threshold.
+	SoftShrink *SoftShrinkSpec `protobuf:"bytes,26,opt,name=soft_shrink,json=softShrink,proto3,oneof"`
+}
+
+type activationSpec_TanhShrink struct {
+	// x - tanh(x).
+	TanhShrink *TanhShrinkSpec `protobuf:"bytes,27,opt,name=tanh_shrink,json=tanhShrink,proto3,oneof"`
+}
+
+type activationSpec_LogSigmoid struct {
+	// log(sigmoid(x)).
+	LogSigmoid *LogSigmoidSpec `protobuf:"bytes,28,opt,name=log_sigmoid,json=logSigmoid,proto3,oneof"`
+}
+
+type activationSpec_SparseSigmoid struct {
+	// (x + 1)/2, clipped to [0, 1].
+	SparseSigmoid *SparseSigmoidSpec `protobuf:"bytes,29,opt,name=sparse_sigmoid,json=sparseSigmoid,proto3,oneof"`
+}
+
+type activationSpec_SparsePlus struct {
+	// 0 below -1, x above 1, and a parabola between.
+	SparsePlus *SparsePlusSpec `protobuf:"bytes,30,opt,name=sparse_plus,json=sparsePlus,proto3,oneof"`
+}
+
+type activationSpec_Squareplus struct {
+	// (x + sqrt(x^2 + b))/2.
+	Squareplus *SquareplusSpec `protobuf:"bytes,31,opt,name=squareplus,proto3,oneof"`
+}
+
+type activationSpec_Exponential struct {
+	// exp(x).
+	Exponential *ExponentialActivationSpec `protobuf:"bytes,32,opt,name=exponential,proto3,oneof"`
+}
+
+type activationSpec_Softmin struct {
+	// softmax(-x) along an axis.
+	Softmin *SoftminSpec `protobuf:"bytes,33,opt,name=softmin,proto3,oneof"`
+}
+
+type activationSpec_Sparsemax struct {
+	// The nearest distribution along an axis.
+	Sparsemax *SparsemaxSpec `protobuf:"bytes,34,opt,name=sparsemax,proto3,oneof"`
+}
+
+type activationSpec_Glu struct {
+	// The first half along an axis times the sigmoid of the second.
+	Glu *GluSpec `protobuf:"bytes,35,opt,name=glu,proto3,oneof"`
+}
+
 func (*activationSpec_Sigmoid) isActivationSpec_Activation() {}
 
 func (*activationSpec_Tanh) isActivationSpec_Activation() {}
@@ -994,6 +1654,36 @@ func (*activationSpec_HardSwish) isActivationSpec_Activation() {}
 func (*activationSpec_LogSoftmax) isActivationSpec_Activation() {}
 
 func (*activationSpec_Maxout) isActivationSpec_Activation() {}
+
+func (*activationSpec_Relu6) isActivationSpec_Activation() {}
+
+func (*activationSpec_Threshold) isActivationSpec_Activation() {}
+
+func (*activationSpec_Linear) isActivationSpec_Activation() {}
+
+func (*activationSpec_HardTanh) isActivationSpec_Activation() {}
+
+func (*activationSpec_HardShrink) isActivationSpec_Activation() {}
+
+func (*activationSpec_SoftShrink) isActivationSpec_Activation() {}
+
+func (*activationSpec_TanhShrink) isActivationSpec_Activation() {}
+
+func (*activationSpec_LogSigmoid) isActivationSpec_Activation() {}
+
+func (*activationSpec_SparseSigmoid) isActivationSpec_Activation() {}
+
+func (*activationSpec_SparsePlus) isActivationSpec_Activation() {}
+
+func (*activationSpec_Squareplus) isActivationSpec_Activation() {}
+
+func (*activationSpec_Exponential) isActivationSpec_Activation() {}
+
+func (*activationSpec_Softmin) isActivationSpec_Activation() {}
+
+func (*activationSpec_Sparsemax) isActivationSpec_Activation() {}
+
+func (*activationSpec_Glu) isActivationSpec_Activation() {}
 
 // The logistic function.
 type SigmoidSpec struct {
@@ -1083,11 +1773,17 @@ func (b0 TanhSpec_builder) Build() *TanhSpec {
 	return m0
 }
 
-// The rectifier. Its derivative at 0 is 0.
+// The rectifier: x if x > threshold, otherwise negative_slope*(x - threshold). Its
+// derivative at the threshold is negative_slope.
 type ReluSpec struct {
-	state         protoimpl.MessageState `protogen:"opaque.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                    protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MaxValue      float64                `protobuf:"fixed64,1,opt,name=max_value,json=maxValue,proto3,oneof"`
+	xxx_hidden_NegativeSlope float64                `protobuf:"fixed64,2,opt,name=negative_slope,json=negativeSlope,proto3,oneof"`
+	xxx_hidden_Threshold     float64                `protobuf:"fixed64,3,opt,name=threshold,proto3,oneof"`
+	XXX_raceDetectHookData   protoimpl.RaceDetectHookData
+	XXX_presence             [1]uint32
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *ReluSpec) Reset() {
@@ -1115,15 +1811,106 @@ func (x *ReluSpec) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
+func (x *ReluSpec) GetMaxValue() float64 {
+	if x != nil {
+		return x.xxx_hidden_MaxValue
+	}
+	return 0
+}
+
+func (x *ReluSpec) GetNegativeSlope() float64 {
+	if x != nil {
+		return x.xxx_hidden_NegativeSlope
+	}
+	return 0
+}
+
+func (x *ReluSpec) GetThreshold() float64 {
+	if x != nil {
+		return x.xxx_hidden_Threshold
+	}
+	return 0
+}
+
+func (x *ReluSpec) SetMaxValue(v float64) {
+	x.xxx_hidden_MaxValue = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 3)
+}
+
+func (x *ReluSpec) SetNegativeSlope(v float64) {
+	x.xxx_hidden_NegativeSlope = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 3)
+}
+
+func (x *ReluSpec) SetThreshold(v float64) {
+	x.xxx_hidden_Threshold = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 3)
+}
+
+func (x *ReluSpec) HasMaxValue() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *ReluSpec) HasNegativeSlope() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *ReluSpec) HasThreshold() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *ReluSpec) ClearMaxValue() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_MaxValue = 0
+}
+
+func (x *ReluSpec) ClearNegativeSlope() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_NegativeSlope = 0
+}
+
+func (x *ReluSpec) ClearThreshold() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_Threshold = 0
+}
+
 type ReluSpec_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
+	// Upper limit, at least 0; the part above the threshold is clipped to [0,
+	// max_value]. Unset means no limit. The derivative at it is 0.
+	MaxValue *float64
+	// Slope below the threshold, at least 0.
+	NegativeSlope *float64
+	// Input from which the output is the input.
+	Threshold *float64
 }
 
 func (b0 ReluSpec_builder) Build() *ReluSpec {
 	m0 := &ReluSpec{}
 	b, x := &b0, m0
 	_, _ = b, x
+	if b.MaxValue != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 3)
+		x.xxx_hidden_MaxValue = *b.MaxValue
+	}
+	if b.NegativeSlope != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 3)
+		x.xxx_hidden_NegativeSlope = *b.NegativeSlope
+	}
+	if b.Threshold != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 3)
+		x.xxx_hidden_Threshold = *b.Threshold
+	}
 	return m0
 }
 
@@ -2262,11 +3049,1001 @@ func (b0 MaxoutSpec_builder) Build() *MaxoutSpec {
 	return m0
 }
 
+// The rectifier that ends at 6. Its derivative at 0 and 6 is 0.
+type Relu6Spec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Relu6Spec) Reset() {
+	*x = Relu6Spec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Relu6Spec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Relu6Spec) ProtoMessage() {}
+
+func (x *Relu6Spec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type Relu6Spec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 Relu6Spec_builder) Build() *Relu6Spec {
+	m0 := &Relu6Spec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// A constant up to a threshold. The derivative at the threshold is 0.
+type ThresholdSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Threshold   float64                `protobuf:"fixed64,1,opt,name=threshold,proto3,oneof"`
+	xxx_hidden_Value       float64                `protobuf:"fixed64,2,opt,name=value,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *ThresholdSpec) Reset() {
+	*x = ThresholdSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThresholdSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThresholdSpec) ProtoMessage() {}
+
+func (x *ThresholdSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ThresholdSpec) GetThreshold() float64 {
+	if x != nil {
+		return x.xxx_hidden_Threshold
+	}
+	return 0
+}
+
+func (x *ThresholdSpec) GetValue() float64 {
+	if x != nil {
+		return x.xxx_hidden_Value
+	}
+	return 0
+}
+
+func (x *ThresholdSpec) SetThreshold(v float64) {
+	x.xxx_hidden_Threshold = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 2)
+}
+
+func (x *ThresholdSpec) SetValue(v float64) {
+	x.xxx_hidden_Value = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 2)
+}
+
+func (x *ThresholdSpec) HasThreshold() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *ThresholdSpec) HasValue() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *ThresholdSpec) ClearThreshold() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Threshold = 0
+}
+
+func (x *ThresholdSpec) ClearValue() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_Value = 0
+}
+
+type ThresholdSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Input above which the output is the input.
+	Threshold *float64
+	// Output up to the threshold.
+	Value *float64
+}
+
+func (b0 ThresholdSpec_builder) Build() *ThresholdSpec {
+	m0 := &ThresholdSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Threshold != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 2)
+		x.xxx_hidden_Threshold = *b.Threshold
+	}
+	if b.Value != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 2)
+		x.xxx_hidden_Value = *b.Value
+	}
+	return m0
+}
+
+// The identity.
+type LinearSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinearSpec) Reset() {
+	*x = LinearSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinearSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinearSpec) ProtoMessage() {}
+
+func (x *LinearSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type LinearSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 LinearSpec_builder) Build() *LinearSpec {
+	m0 := &LinearSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// x clipped to [min_value, max_value]. Its derivative at both is 0.
+type HardTanhSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_MinValue    float64                `protobuf:"fixed64,1,opt,name=min_value,json=minValue,proto3,oneof"`
+	xxx_hidden_MaxValue    float64                `protobuf:"fixed64,2,opt,name=max_value,json=maxValue,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *HardTanhSpec) Reset() {
+	*x = HardTanhSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HardTanhSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HardTanhSpec) ProtoMessage() {}
+
+func (x *HardTanhSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *HardTanhSpec) GetMinValue() float64 {
+	if x != nil {
+		return x.xxx_hidden_MinValue
+	}
+	return 0
+}
+
+func (x *HardTanhSpec) GetMaxValue() float64 {
+	if x != nil {
+		return x.xxx_hidden_MaxValue
+	}
+	return 0
+}
+
+func (x *HardTanhSpec) SetMinValue(v float64) {
+	x.xxx_hidden_MinValue = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 2)
+}
+
+func (x *HardTanhSpec) SetMaxValue(v float64) {
+	x.xxx_hidden_MaxValue = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 2)
+}
+
+func (x *HardTanhSpec) HasMinValue() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *HardTanhSpec) HasMaxValue() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *HardTanhSpec) ClearMinValue() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_MinValue = 0
+}
+
+func (x *HardTanhSpec) ClearMaxValue() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_MaxValue = 0
+}
+
+type HardTanhSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Lower limit.
+	MinValue *float64
+	// Upper limit, greater than min_value.
+	MaxValue *float64
+}
+
+func (b0 HardTanhSpec_builder) Build() *HardTanhSpec {
+	m0 := &HardTanhSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.MinValue != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 2)
+		x.xxx_hidden_MinValue = *b.MinValue
+	}
+	if b.MaxValue != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 2)
+		x.xxx_hidden_MaxValue = *b.MaxValue
+	}
+	return m0
+}
+
+// Hard shrinkage. Its derivative at the threshold is 0.
+type HardShrinkSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Threshold   float64                `protobuf:"fixed64,1,opt,name=threshold,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *HardShrinkSpec) Reset() {
+	*x = HardShrinkSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HardShrinkSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HardShrinkSpec) ProtoMessage() {}
+
+func (x *HardShrinkSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *HardShrinkSpec) GetThreshold() float64 {
+	if x != nil {
+		return x.xxx_hidden_Threshold
+	}
+	return 0
+}
+
+func (x *HardShrinkSpec) SetThreshold(v float64) {
+	x.xxx_hidden_Threshold = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *HardShrinkSpec) HasThreshold() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *HardShrinkSpec) ClearThreshold() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Threshold = 0
+}
+
+type HardShrinkSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Magnitude up to which inputs become 0, at least 0. PyTorch's lambd.
+	Threshold *float64
+}
+
+func (b0 HardShrinkSpec_builder) Build() *HardShrinkSpec {
+	m0 := &HardShrinkSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Threshold != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Threshold = *b.Threshold
+	}
+	return m0
+}
+
+// Soft shrinkage. Its derivative at the threshold is 0.
+type SoftShrinkSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Threshold   float64                `protobuf:"fixed64,1,opt,name=threshold,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *SoftShrinkSpec) Reset() {
+	*x = SoftShrinkSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SoftShrinkSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SoftShrinkSpec) ProtoMessage() {}
+
+func (x *SoftShrinkSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SoftShrinkSpec) GetThreshold() float64 {
+	if x != nil {
+		return x.xxx_hidden_Threshold
+	}
+	return 0
+}
+
+func (x *SoftShrinkSpec) SetThreshold(v float64) {
+	x.xxx_hidden_Threshold = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *SoftShrinkSpec) HasThreshold() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *SoftShrinkSpec) ClearThreshold() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Threshold = 0
+}
+
+type SoftShrinkSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// What is taken off magnitudes, at least 0. PyTorch's lambd.
+	Threshold *float64
+}
+
+func (b0 SoftShrinkSpec_builder) Build() *SoftShrinkSpec {
+	m0 := &SoftShrinkSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Threshold != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Threshold = *b.Threshold
+	}
+	return m0
+}
+
+// The input without its hyperbolic tangent.
+type TanhShrinkSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TanhShrinkSpec) Reset() {
+	*x = TanhShrinkSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TanhShrinkSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TanhShrinkSpec) ProtoMessage() {}
+
+func (x *TanhShrinkSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type TanhShrinkSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 TanhShrinkSpec_builder) Build() *TanhShrinkSpec {
+	m0 := &TanhShrinkSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// The logarithm of the logistic function.
+type LogSigmoidSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogSigmoidSpec) Reset() {
+	*x = LogSigmoidSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogSigmoidSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogSigmoidSpec) ProtoMessage() {}
+
+func (x *LogSigmoidSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type LogSigmoidSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 LogSigmoidSpec_builder) Build() *LogSigmoidSpec {
+	m0 := &LogSigmoidSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// The derivative of sparse plus (Blondel et al., 2019). Its own derivative at -1 and
+// 1 is 0.
+type SparseSigmoidSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SparseSigmoidSpec) Reset() {
+	*x = SparseSigmoidSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SparseSigmoidSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SparseSigmoidSpec) ProtoMessage() {}
+
+func (x *SparseSigmoidSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type SparseSigmoidSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 SparseSigmoidSpec_builder) Build() *SparseSigmoidSpec {
+	m0 := &SparseSigmoidSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Sparse plus (Blondel et al., 2019): (x + 1)^2/4 between -1 and 1.
+type SparsePlusSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SparsePlusSpec) Reset() {
+	*x = SparsePlusSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SparsePlusSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SparsePlusSpec) ProtoMessage() {}
+
+func (x *SparsePlusSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type SparsePlusSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 SparsePlusSpec_builder) Build() *SparsePlusSpec {
+	m0 := &SparsePlusSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Squareplus (Barron, 2021).
+type SquareplusSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_B           float64                `protobuf:"fixed64,1,opt,name=b,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *SquareplusSpec) Reset() {
+	*x = SquareplusSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SquareplusSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SquareplusSpec) ProtoMessage() {}
+
+func (x *SquareplusSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SquareplusSpec) GetB() float64 {
+	if x != nil {
+		return x.xxx_hidden_B
+	}
+	return 0
+}
+
+func (x *SquareplusSpec) SetB(v float64) {
+	x.xxx_hidden_B = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *SquareplusSpec) HasB() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *SquareplusSpec) ClearB() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_B = 0
+}
+
+type SquareplusSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Size of the transition at 0, in [1e-30, 1e30].
+	B *float64
+}
+
+func (b0 SquareplusSpec_builder) Build() *SquareplusSpec {
+	m0 := &SquareplusSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.B != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_B = *b.B
+	}
+	return m0
+}
+
+// The exponential function.
+type ExponentialActivationSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExponentialActivationSpec) Reset() {
+	*x = ExponentialActivationSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExponentialActivationSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExponentialActivationSpec) ProtoMessage() {}
+
+func (x *ExponentialActivationSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type ExponentialActivationSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 ExponentialActivationSpec_builder) Build() *ExponentialActivationSpec {
+	m0 := &ExponentialActivationSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Softmax of the negated input.
+type SoftminSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Axis        int32                  `protobuf:"varint,1,opt,name=axis,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *SoftminSpec) Reset() {
+	*x = SoftminSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SoftminSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SoftminSpec) ProtoMessage() {}
+
+func (x *SoftminSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SoftminSpec) GetAxis() int32 {
+	if x != nil {
+		return x.xxx_hidden_Axis
+	}
+	return 0
+}
+
+func (x *SoftminSpec) SetAxis(v int32) {
+	x.xxx_hidden_Axis = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *SoftminSpec) HasAxis() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *SoftminSpec) ClearAxis() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Axis = 0
+}
+
+type SoftminSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The axis that sums to one; negative counts from the end.
+	Axis *int32
+}
+
+func (b0 SoftminSpec_builder) Build() *SoftminSpec {
+	m0 := &SoftminSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Axis != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Axis = *b.Axis
+	}
+	return m0
+}
+
+// Sparsemax (Martins and Astudillo, 2016): the distribution along an axis with the
+// least squared distance. An input of +infinity has the output 1; several of them
+// share it equally.
+type SparsemaxSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Axis        int32                  `protobuf:"varint,1,opt,name=axis,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *SparsemaxSpec) Reset() {
+	*x = SparsemaxSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SparsemaxSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SparsemaxSpec) ProtoMessage() {}
+
+func (x *SparsemaxSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *SparsemaxSpec) GetAxis() int32 {
+	if x != nil {
+		return x.xxx_hidden_Axis
+	}
+	return 0
+}
+
+func (x *SparsemaxSpec) SetAxis(v int32) {
+	x.xxx_hidden_Axis = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *SparsemaxSpec) HasAxis() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *SparsemaxSpec) ClearAxis() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Axis = 0
+}
+
+type SparsemaxSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The axis that sums to one; negative counts from the end.
+	Axis *int32
+}
+
+func (b0 SparsemaxSpec_builder) Build() *SparsemaxSpec {
+	m0 := &SparsemaxSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Axis != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Axis = *b.Axis
+	}
+	return m0
+}
+
+// The gated linear unit (Dauphin et al., 2017). The output has half the extent along
+// the axis, which must be even.
+type GluSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Axis        int32                  `protobuf:"varint,1,opt,name=axis,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *GluSpec) Reset() {
+	*x = GluSpec{}
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GluSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GluSpec) ProtoMessage() {}
+
+func (x *GluSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_activation_spec_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *GluSpec) GetAxis() int32 {
+	if x != nil {
+		return x.xxx_hidden_Axis
+	}
+	return 0
+}
+
+func (x *GluSpec) SetAxis(v int32) {
+	x.xxx_hidden_Axis = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *GluSpec) HasAxis() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *GluSpec) ClearAxis() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Axis = 0
+}
+
+type GluSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The axis that is halved; negative counts from the end.
+	Axis *int32
+}
+
+func (b0 GluSpec_builder) Build() *GluSpec {
+	m0 := &GluSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Axis != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Axis = *b.Axis
+	}
+	return m0
+}
+
 var File_optserve_v1_activation_spec_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_activation_spec_proto_rawDesc = "" +
 	"\n" +
-	"!optserve/v1/activation_spec.proto\x12\voptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xaa\b\n" +
+	"!optserve/v1/activation_spec.proto\x12\voptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xb3\x0f\n" +
 	"\x0eActivationSpec\x127\n" +
 	"\n" +
 	"convention\x18\x01 \x01(\x0e2\x17.optserve.v1.ConventionR\n" +
@@ -2293,14 +4070,43 @@ const file_optserve_v1_activation_spec_proto_rawDesc = "" +
 	"hard_swish\x18\x12 \x01(\v2\x1a.optserve.v1.HardSwishSpecH\x00R\thardSwish\x12>\n" +
 	"\vlog_softmax\x18\x13 \x01(\v2\x1b.optserve.v1.LogSoftmaxSpecH\x00R\n" +
 	"logSoftmax\x121\n" +
-	"\x06maxout\x18\x14 \x01(\v2\x17.optserve.v1.MaxoutSpecH\x00R\x06maxoutB\f\n" +
+	"\x06maxout\x18\x14 \x01(\v2\x17.optserve.v1.MaxoutSpecH\x00R\x06maxout\x12.\n" +
+	"\x05relu6\x18\x15 \x01(\v2\x16.optserve.v1.Relu6SpecH\x00R\x05relu6\x12:\n" +
+	"\tthreshold\x18\x16 \x01(\v2\x1a.optserve.v1.ThresholdSpecH\x00R\tthreshold\x121\n" +
+	"\x06linear\x18\x17 \x01(\v2\x17.optserve.v1.LinearSpecH\x00R\x06linear\x128\n" +
+	"\thard_tanh\x18\x18 \x01(\v2\x19.optserve.v1.HardTanhSpecH\x00R\bhardTanh\x12>\n" +
+	"\vhard_shrink\x18\x19 \x01(\v2\x1b.optserve.v1.HardShrinkSpecH\x00R\n" +
+	"hardShrink\x12>\n" +
+	"\vsoft_shrink\x18\x1a \x01(\v2\x1b.optserve.v1.SoftShrinkSpecH\x00R\n" +
+	"softShrink\x12>\n" +
+	"\vtanh_shrink\x18\x1b \x01(\v2\x1b.optserve.v1.TanhShrinkSpecH\x00R\n" +
+	"tanhShrink\x12>\n" +
+	"\vlog_sigmoid\x18\x1c \x01(\v2\x1b.optserve.v1.LogSigmoidSpecH\x00R\n" +
+	"logSigmoid\x12G\n" +
+	"\x0esparse_sigmoid\x18\x1d \x01(\v2\x1e.optserve.v1.SparseSigmoidSpecH\x00R\rsparseSigmoid\x12>\n" +
+	"\vsparse_plus\x18\x1e \x01(\v2\x1b.optserve.v1.SparsePlusSpecH\x00R\n" +
+	"sparsePlus\x12=\n" +
+	"\n" +
+	"squareplus\x18\x1f \x01(\v2\x1b.optserve.v1.SquareplusSpecH\x00R\n" +
+	"squareplus\x12J\n" +
+	"\vexponential\x18  \x01(\v2&.optserve.v1.ExponentialActivationSpecH\x00R\vexponential\x124\n" +
+	"\asoftmin\x18! \x01(\v2\x18.optserve.v1.SoftminSpecH\x00R\asoftmin\x12:\n" +
+	"\tsparsemax\x18\" \x01(\v2\x1a.optserve.v1.SparsemaxSpecH\x00R\tsparsemax\x12(\n" +
+	"\x03glu\x18# \x01(\v2\x14.optserve.v1.GluSpecH\x00R\x03gluB\f\n" +
 	"\n" +
 	"activation\"\r\n" +
 	"\vSigmoidSpec\"\n" +
 	"\n" +
-	"\bTanhSpec\"\n" +
+	"\bTanhSpec\"\xaa\x01\n" +
+	"\bReluSpec\x12 \n" +
+	"\tmax_value\x18\x01 \x01(\x01H\x00R\bmaxValue\x88\x01\x01\x12*\n" +
+	"\x0enegative_slope\x18\x02 \x01(\x01H\x01R\rnegativeSlope\x88\x01\x01\x12!\n" +
+	"\tthreshold\x18\x03 \x01(\x01H\x02R\tthreshold\x88\x01\x01B\f\n" +
 	"\n" +
-	"\bReluSpec\"N\n" +
+	"_max_valueB\x11\n" +
+	"\x0f_negative_slopeB\f\n" +
+	"\n" +
+	"_threshold\"N\n" +
 	"\rLeakyReluSpec\x12*\n" +
 	"\x0enegative_slope\x18\x01 \x01(\x01H\x00R\rnegativeSlope\x88\x01\x01B\x11\n" +
 	"\x0f_negative_slope\"/\n" +
@@ -2347,35 +4153,91 @@ const file_optserve_v1_activation_spec_proto_rawDesc = "" +
 	"group_size\x18\x01 \x01(\x05H\x00R\tgroupSize\x88\x01\x01\x12\x17\n" +
 	"\x04axis\x18\x02 \x01(\x05H\x01R\x04axis\x88\x01\x01B\r\n" +
 	"\v_group_sizeB\a\n" +
+	"\x05_axis\"\v\n" +
+	"\tRelu6Spec\"e\n" +
+	"\rThresholdSpec\x12!\n" +
+	"\tthreshold\x18\x01 \x01(\x01H\x00R\tthreshold\x88\x01\x01\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\x01H\x01R\x05value\x88\x01\x01B\f\n" +
+	"\n" +
+	"_thresholdB\b\n" +
+	"\x06_value\"\f\n" +
+	"\n" +
+	"LinearSpec\"n\n" +
+	"\fHardTanhSpec\x12 \n" +
+	"\tmin_value\x18\x01 \x01(\x01H\x00R\bminValue\x88\x01\x01\x12 \n" +
+	"\tmax_value\x18\x02 \x01(\x01H\x01R\bmaxValue\x88\x01\x01B\f\n" +
+	"\n" +
+	"_min_valueB\f\n" +
+	"\n" +
+	"_max_value\"A\n" +
+	"\x0eHardShrinkSpec\x12!\n" +
+	"\tthreshold\x18\x01 \x01(\x01H\x00R\tthreshold\x88\x01\x01B\f\n" +
+	"\n" +
+	"_threshold\"A\n" +
+	"\x0eSoftShrinkSpec\x12!\n" +
+	"\tthreshold\x18\x01 \x01(\x01H\x00R\tthreshold\x88\x01\x01B\f\n" +
+	"\n" +
+	"_threshold\"\x10\n" +
+	"\x0eTanhShrinkSpec\"\x10\n" +
+	"\x0eLogSigmoidSpec\"\x13\n" +
+	"\x11SparseSigmoidSpec\"\x10\n" +
+	"\x0eSparsePlusSpec\")\n" +
+	"\x0eSquareplusSpec\x12\x11\n" +
+	"\x01b\x18\x01 \x01(\x01H\x00R\x01b\x88\x01\x01B\x04\n" +
+	"\x02_b\"\x1b\n" +
+	"\x19ExponentialActivationSpec\"/\n" +
+	"\vSoftminSpec\x12\x17\n" +
+	"\x04axis\x18\x01 \x01(\x05H\x00R\x04axis\x88\x01\x01B\a\n" +
+	"\x05_axis\"1\n" +
+	"\rSparsemaxSpec\x12\x17\n" +
+	"\x04axis\x18\x01 \x01(\x05H\x00R\x04axis\x88\x01\x01B\a\n" +
+	"\x05_axis\"+\n" +
+	"\aGluSpec\x12\x17\n" +
+	"\x04axis\x18\x01 \x01(\x05H\x00R\x04axis\x88\x01\x01B\a\n" +
 	"\x05_axisBe\n" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
-var file_optserve_v1_activation_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_optserve_v1_activation_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_optserve_v1_activation_spec_proto_goTypes = []any{
-	(*ActivationSpec)(nil),  // 0: optserve.v1.ActivationSpec
-	(*SigmoidSpec)(nil),     // 1: optserve.v1.SigmoidSpec
-	(*TanhSpec)(nil),        // 2: optserve.v1.TanhSpec
-	(*ReluSpec)(nil),        // 3: optserve.v1.ReluSpec
-	(*LeakyReluSpec)(nil),   // 4: optserve.v1.LeakyReluSpec
-	(*SoftmaxSpec)(nil),     // 5: optserve.v1.SoftmaxSpec
-	(*PreluSpec)(nil),       // 6: optserve.v1.PreluSpec
-	(*RreluSpec)(nil),       // 7: optserve.v1.RreluSpec
-	(*EluSpec)(nil),         // 8: optserve.v1.EluSpec
-	(*SeluSpec)(nil),        // 9: optserve.v1.SeluSpec
-	(*CeluSpec)(nil),        // 10: optserve.v1.CeluSpec
-	(*GeluSpec)(nil),        // 11: optserve.v1.GeluSpec
-	(*SiluSpec)(nil),        // 12: optserve.v1.SiluSpec
-	(*MishSpec)(nil),        // 13: optserve.v1.MishSpec
-	(*SoftplusSpec)(nil),    // 14: optserve.v1.SoftplusSpec
-	(*SoftsignSpec)(nil),    // 15: optserve.v1.SoftsignSpec
-	(*HardSigmoidSpec)(nil), // 16: optserve.v1.HardSigmoidSpec
-	(*HardSwishSpec)(nil),   // 17: optserve.v1.HardSwishSpec
-	(*LogSoftmaxSpec)(nil),  // 18: optserve.v1.LogSoftmaxSpec
-	(*MaxoutSpec)(nil),      // 19: optserve.v1.MaxoutSpec
-	(Convention)(0),         // 20: optserve.v1.Convention
+	(*ActivationSpec)(nil),            // 0: optserve.v1.ActivationSpec
+	(*SigmoidSpec)(nil),               // 1: optserve.v1.SigmoidSpec
+	(*TanhSpec)(nil),                  // 2: optserve.v1.TanhSpec
+	(*ReluSpec)(nil),                  // 3: optserve.v1.ReluSpec
+	(*LeakyReluSpec)(nil),             // 4: optserve.v1.LeakyReluSpec
+	(*SoftmaxSpec)(nil),               // 5: optserve.v1.SoftmaxSpec
+	(*PreluSpec)(nil),                 // 6: optserve.v1.PreluSpec
+	(*RreluSpec)(nil),                 // 7: optserve.v1.RreluSpec
+	(*EluSpec)(nil),                   // 8: optserve.v1.EluSpec
+	(*SeluSpec)(nil),                  // 9: optserve.v1.SeluSpec
+	(*CeluSpec)(nil),                  // 10: optserve.v1.CeluSpec
+	(*GeluSpec)(nil),                  // 11: optserve.v1.GeluSpec
+	(*SiluSpec)(nil),                  // 12: optserve.v1.SiluSpec
+	(*MishSpec)(nil),                  // 13: optserve.v1.MishSpec
+	(*SoftplusSpec)(nil),              // 14: optserve.v1.SoftplusSpec
+	(*SoftsignSpec)(nil),              // 15: optserve.v1.SoftsignSpec
+	(*HardSigmoidSpec)(nil),           // 16: optserve.v1.HardSigmoidSpec
+	(*HardSwishSpec)(nil),             // 17: optserve.v1.HardSwishSpec
+	(*LogSoftmaxSpec)(nil),            // 18: optserve.v1.LogSoftmaxSpec
+	(*MaxoutSpec)(nil),                // 19: optserve.v1.MaxoutSpec
+	(*Relu6Spec)(nil),                 // 20: optserve.v1.Relu6Spec
+	(*ThresholdSpec)(nil),             // 21: optserve.v1.ThresholdSpec
+	(*LinearSpec)(nil),                // 22: optserve.v1.LinearSpec
+	(*HardTanhSpec)(nil),              // 23: optserve.v1.HardTanhSpec
+	(*HardShrinkSpec)(nil),            // 24: optserve.v1.HardShrinkSpec
+	(*SoftShrinkSpec)(nil),            // 25: optserve.v1.SoftShrinkSpec
+	(*TanhShrinkSpec)(nil),            // 26: optserve.v1.TanhShrinkSpec
+	(*LogSigmoidSpec)(nil),            // 27: optserve.v1.LogSigmoidSpec
+	(*SparseSigmoidSpec)(nil),         // 28: optserve.v1.SparseSigmoidSpec
+	(*SparsePlusSpec)(nil),            // 29: optserve.v1.SparsePlusSpec
+	(*SquareplusSpec)(nil),            // 30: optserve.v1.SquareplusSpec
+	(*ExponentialActivationSpec)(nil), // 31: optserve.v1.ExponentialActivationSpec
+	(*SoftminSpec)(nil),               // 32: optserve.v1.SoftminSpec
+	(*SparsemaxSpec)(nil),             // 33: optserve.v1.SparsemaxSpec
+	(*GluSpec)(nil),                   // 34: optserve.v1.GluSpec
+	(Convention)(0),                   // 35: optserve.v1.Convention
 }
 var file_optserve_v1_activation_spec_proto_depIdxs = []int32{
-	20, // 0: optserve.v1.ActivationSpec.convention:type_name -> optserve.v1.Convention
+	35, // 0: optserve.v1.ActivationSpec.convention:type_name -> optserve.v1.Convention
 	1,  // 1: optserve.v1.ActivationSpec.sigmoid:type_name -> optserve.v1.SigmoidSpec
 	2,  // 2: optserve.v1.ActivationSpec.tanh:type_name -> optserve.v1.TanhSpec
 	3,  // 3: optserve.v1.ActivationSpec.relu:type_name -> optserve.v1.ReluSpec
@@ -2395,11 +4257,26 @@ var file_optserve_v1_activation_spec_proto_depIdxs = []int32{
 	17, // 17: optserve.v1.ActivationSpec.hard_swish:type_name -> optserve.v1.HardSwishSpec
 	18, // 18: optserve.v1.ActivationSpec.log_softmax:type_name -> optserve.v1.LogSoftmaxSpec
 	19, // 19: optserve.v1.ActivationSpec.maxout:type_name -> optserve.v1.MaxoutSpec
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	20, // 20: optserve.v1.ActivationSpec.relu6:type_name -> optserve.v1.Relu6Spec
+	21, // 21: optserve.v1.ActivationSpec.threshold:type_name -> optserve.v1.ThresholdSpec
+	22, // 22: optserve.v1.ActivationSpec.linear:type_name -> optserve.v1.LinearSpec
+	23, // 23: optserve.v1.ActivationSpec.hard_tanh:type_name -> optserve.v1.HardTanhSpec
+	24, // 24: optserve.v1.ActivationSpec.hard_shrink:type_name -> optserve.v1.HardShrinkSpec
+	25, // 25: optserve.v1.ActivationSpec.soft_shrink:type_name -> optserve.v1.SoftShrinkSpec
+	26, // 26: optserve.v1.ActivationSpec.tanh_shrink:type_name -> optserve.v1.TanhShrinkSpec
+	27, // 27: optserve.v1.ActivationSpec.log_sigmoid:type_name -> optserve.v1.LogSigmoidSpec
+	28, // 28: optserve.v1.ActivationSpec.sparse_sigmoid:type_name -> optserve.v1.SparseSigmoidSpec
+	29, // 29: optserve.v1.ActivationSpec.sparse_plus:type_name -> optserve.v1.SparsePlusSpec
+	30, // 30: optserve.v1.ActivationSpec.squareplus:type_name -> optserve.v1.SquareplusSpec
+	31, // 31: optserve.v1.ActivationSpec.exponential:type_name -> optserve.v1.ExponentialActivationSpec
+	32, // 32: optserve.v1.ActivationSpec.softmin:type_name -> optserve.v1.SoftminSpec
+	33, // 33: optserve.v1.ActivationSpec.sparsemax:type_name -> optserve.v1.SparsemaxSpec
+	34, // 34: optserve.v1.ActivationSpec.glu:type_name -> optserve.v1.GluSpec
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_activation_spec_proto_init() }
@@ -2428,7 +4305,23 @@ func file_optserve_v1_activation_spec_proto_init() {
 		(*activationSpec_HardSwish)(nil),
 		(*activationSpec_LogSoftmax)(nil),
 		(*activationSpec_Maxout)(nil),
+		(*activationSpec_Relu6)(nil),
+		(*activationSpec_Threshold)(nil),
+		(*activationSpec_Linear)(nil),
+		(*activationSpec_HardTanh)(nil),
+		(*activationSpec_HardShrink)(nil),
+		(*activationSpec_SoftShrink)(nil),
+		(*activationSpec_TanhShrink)(nil),
+		(*activationSpec_LogSigmoid)(nil),
+		(*activationSpec_SparseSigmoid)(nil),
+		(*activationSpec_SparsePlus)(nil),
+		(*activationSpec_Squareplus)(nil),
+		(*activationSpec_Exponential)(nil),
+		(*activationSpec_Softmin)(nil),
+		(*activationSpec_Sparsemax)(nil),
+		(*activationSpec_Glu)(nil),
 	}
+	file_optserve_v1_activation_spec_proto_msgTypes[3].OneofWrappers = []any{}
 	file_optserve_v1_activation_spec_proto_msgTypes[4].OneofWrappers = []any{}
 	file_optserve_v1_activation_spec_proto_msgTypes[5].OneofWrappers = []any{}
 	file_optserve_v1_activation_spec_proto_msgTypes[7].OneofWrappers = []any{}
@@ -2438,13 +4331,21 @@ func file_optserve_v1_activation_spec_proto_init() {
 	file_optserve_v1_activation_spec_proto_msgTypes[14].OneofWrappers = []any{}
 	file_optserve_v1_activation_spec_proto_msgTypes[18].OneofWrappers = []any{}
 	file_optserve_v1_activation_spec_proto_msgTypes[19].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[21].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[23].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[24].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[25].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[30].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[32].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[33].OneofWrappers = []any{}
+	file_optserve_v1_activation_spec_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_v1_activation_spec_proto_rawDesc), len(file_optserve_v1_activation_spec_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

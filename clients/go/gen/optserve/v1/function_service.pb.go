@@ -621,10 +621,12 @@ type ComputeLossRequest_builder struct {
 
 	// The loss.
 	Loss *LossSpec
-	// Predictions, float32 or float64.
+	// Predictions, of a floating type. float16 and bfloat16 are computed in float32
+	// and rounded once.
 	Prediction *Tensor
 	// Targets: of the predictions' type and shape, or class indices (int32 or
-	// int64, without the class axis) for sparse losses.
+	// int64, without the class axis) for sparse losses. Losses of several
+	// predictions, stacked to one tensor, state the shape.
 	Target *Tensor
 	// Requests the values per example.
 	PerExample bool
@@ -632,7 +634,8 @@ type ComputeLossRequest_builder struct {
 	Gradient bool
 	// A factor for each example, of the predictions' type and shaped as the values
 	// per example. Values per example and gradient are multiplied by it; 1 each
-	// when unset.
+	// when unset. Losses that are a mean or sum of functions of each element also
+	// take a factor for each element, shaped as the predictions.
 	SampleWeight *Tensor
 }
 
@@ -910,7 +913,8 @@ type ComputeActivationRequest_builder struct {
 
 	// The activation.
 	Activation *ActivationSpec
-	// The input, float32 or float64.
+	// The input, of a floating type. float16 and bfloat16 are computed in float32
+	// and rounded once.
 	Input *Tensor
 	// The slope, for prelu only: of the input's type, and of a shape that
 	// broadcasts to the input's. From the last dimension backwards extents are
@@ -1010,7 +1014,7 @@ func (x *ComputeActivationResponse) ClearActivation() {
 type ComputeActivationResponse_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
-	// The output, of the input's type and shape; maxout's has a shorter axis.
+	// The output, of the input's type and shape; maxout's and glu's have a shorter axis.
 	Output *Tensor
 	// The activation, every field resolved.
 	Activation *ActivationSpec
@@ -1154,7 +1158,8 @@ type ComputeActivationGradientRequest_builder struct {
 
 	// The activation.
 	Activation *ActivationSpec
-	// The input, float32 or float64.
+	// The input, of a floating type. float16 and bfloat16 are computed in float32
+	// and rounded once.
 	Input *Tensor
 	// The gradient with respect to the output, of the output's type and shape.
 	OutputGradient *Tensor

@@ -85,6 +85,106 @@ func (x LossReduction) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
+// The distance of two vectors.
+type TripletDistance int32
+
+const (
+	// Taken from the convention: TRIPLET_DISTANCE_MINKOWSKI in all.
+	TripletDistance_TRIPLET_DISTANCE_UNSPECIFIED TripletDistance = 0
+	// sum(|u - v|^degree)^(1/degree).
+	TripletDistance_TRIPLET_DISTANCE_MINKOWSKI TripletDistance = 1
+	// 1 - the cosine of the angle.
+	TripletDistance_TRIPLET_DISTANCE_COSINE TripletDistance = 2
+)
+
+// Enum value maps for TripletDistance.
+var (
+	TripletDistance_name = map[int32]string{
+		0: "TRIPLET_DISTANCE_UNSPECIFIED",
+		1: "TRIPLET_DISTANCE_MINKOWSKI",
+		2: "TRIPLET_DISTANCE_COSINE",
+	}
+	TripletDistance_value = map[string]int32{
+		"TRIPLET_DISTANCE_UNSPECIFIED": 0,
+		"TRIPLET_DISTANCE_MINKOWSKI":   1,
+		"TRIPLET_DISTANCE_COSINE":      2,
+	}
+)
+
+func (x TripletDistance) Enum() *TripletDistance {
+	p := new(TripletDistance)
+	*p = x
+	return p
+}
+
+func (x TripletDistance) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TripletDistance) Descriptor() protoreflect.EnumDescriptor {
+	return file_optserve_v1_loss_spec_proto_enumTypes[1].Descriptor()
+}
+
+func (TripletDistance) Type() protoreflect.EnumType {
+	return &file_optserve_v1_loss_spec_proto_enumTypes[1]
+}
+
+func (x TripletDistance) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// The regularizer of a Fenchel-Young loss.
+type FenchelYoungRegularizer int32
+
+const (
+	// Taken from the convention: FENCHEL_YOUNG_REGULARIZER_SHANNON in all.
+	FenchelYoungRegularizer_FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED FenchelYoungRegularizer = 0
+	// sum(q*log(q)): the maximum is at softmax(p).
+	FenchelYoungRegularizer_FENCHEL_YOUNG_REGULARIZER_SHANNON FenchelYoungRegularizer = 1
+	// sum(q*(q - 1))/2: the maximum is at sparsemax(p).
+	FenchelYoungRegularizer_FENCHEL_YOUNG_REGULARIZER_GINI FenchelYoungRegularizer = 2
+	// 0: the maximum is max(p).
+	FenchelYoungRegularizer_FENCHEL_YOUNG_REGULARIZER_NONE FenchelYoungRegularizer = 3
+)
+
+// Enum value maps for FenchelYoungRegularizer.
+var (
+	FenchelYoungRegularizer_name = map[int32]string{
+		0: "FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED",
+		1: "FENCHEL_YOUNG_REGULARIZER_SHANNON",
+		2: "FENCHEL_YOUNG_REGULARIZER_GINI",
+		3: "FENCHEL_YOUNG_REGULARIZER_NONE",
+	}
+	FenchelYoungRegularizer_value = map[string]int32{
+		"FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED": 0,
+		"FENCHEL_YOUNG_REGULARIZER_SHANNON":     1,
+		"FENCHEL_YOUNG_REGULARIZER_GINI":        2,
+		"FENCHEL_YOUNG_REGULARIZER_NONE":        3,
+	}
+)
+
+func (x FenchelYoungRegularizer) Enum() *FenchelYoungRegularizer {
+	p := new(FenchelYoungRegularizer)
+	*p = x
+	return p
+}
+
+func (x FenchelYoungRegularizer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FenchelYoungRegularizer) Descriptor() protoreflect.EnumDescriptor {
+	return file_optserve_v1_loss_spec_proto_enumTypes[2].Descriptor()
+}
+
+func (FenchelYoungRegularizer) Type() protoreflect.EnumType {
+	return &file_optserve_v1_loss_spec_proto_enumTypes[2]
+}
+
+func (x FenchelYoungRegularizer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
 // A loss function.
 type LossSpec struct {
 	state                 protoimpl.MessageState `protogen:"opaque.v1"`
@@ -332,6 +432,204 @@ func (x *LossSpec) GetCiou() *CiouSpec {
 	return nil
 }
 
+func (x *LossSpec) GetNll() *NllSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_Nll); ok {
+			return x.Nll
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetGaussianNll() *GaussianNllSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_GaussianNll); ok {
+			return x.GaussianNll
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetSoftMargin() *SoftMarginSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_SoftMargin); ok {
+			return x.SoftMargin
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetMultiMargin() *MultiMarginSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_MultiMargin); ok {
+			return x.MultiMargin
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetMultilabelMargin() *MultilabelMarginSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_MultilabelMargin); ok {
+			return x.MultilabelMargin
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetMultilabelSoftMargin() *MultilabelSoftMarginSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_MultilabelSoftMargin); ok {
+			return x.MultilabelSoftMargin
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetTripletMargin() *TripletMarginSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_TripletMargin); ok {
+			return x.TripletMargin
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetCosineEmbedding() *CosineEmbeddingSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_CosineEmbedding); ok {
+			return x.CosineEmbedding
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetHingeEmbedding() *HingeEmbeddingSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_HingeEmbedding); ok {
+			return x.HingeEmbedding
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetMarginRanking() *MarginRankingSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_MarginRanking); ok {
+			return x.MarginRanking
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetDice() *DiceSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_Dice); ok {
+			return x.Dice
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetTversky() *TverskySpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_Tversky); ok {
+			return x.Tversky
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetMeanAbsolutePercentageError() *MeanAbsolutePercentageErrorSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_MeanAbsolutePercentageError); ok {
+			return x.MeanAbsolutePercentageError
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetPerceptron() *PerceptronSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_Perceptron); ok {
+			return x.Perceptron
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetGeneralizedCrossentropy() *GeneralizedCrossentropySpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_GeneralizedCrossentropy); ok {
+			return x.GeneralizedCrossentropy
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetFenchelYoung() *FenchelYoungSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_FenchelYoung); ok {
+			return x.FenchelYoung
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetSparsemaxLoss() *SparsemaxLossSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_SparsemaxLoss); ok {
+			return x.SparsemaxLoss
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetMulticlassHinge() *MulticlassHingeSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_MulticlassHinge); ok {
+			return x.MulticlassHinge
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetMulticlassPerceptron() *MulticlassPerceptronSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_MulticlassPerceptron); ok {
+			return x.MulticlassPerceptron
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetRankingSoftmax() *RankingSoftmaxSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_RankingSoftmax); ok {
+			return x.RankingSoftmax
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetCircle() *CircleSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_Circle); ok {
+			return x.Circle
+		}
+	}
+	return nil
+}
+
+func (x *LossSpec) GetNtxent() *NtxentSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Loss.(*lossSpec_Ntxent); ok {
+			return x.Ntxent
+		}
+	}
+	return nil
+}
+
 func (x *LossSpec) SetConvention(v Convention) {
 	x.xxx_hidden_Convention = v
 }
@@ -514,6 +812,182 @@ func (x *LossSpec) SetCiou(v *CiouSpec) {
 		return
 	}
 	x.xxx_hidden_Loss = &lossSpec_Ciou{v}
+}
+
+func (x *LossSpec) SetNll(v *NllSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_Nll{v}
+}
+
+func (x *LossSpec) SetGaussianNll(v *GaussianNllSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_GaussianNll{v}
+}
+
+func (x *LossSpec) SetSoftMargin(v *SoftMarginSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_SoftMargin{v}
+}
+
+func (x *LossSpec) SetMultiMargin(v *MultiMarginSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_MultiMargin{v}
+}
+
+func (x *LossSpec) SetMultilabelMargin(v *MultilabelMarginSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_MultilabelMargin{v}
+}
+
+func (x *LossSpec) SetMultilabelSoftMargin(v *MultilabelSoftMarginSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_MultilabelSoftMargin{v}
+}
+
+func (x *LossSpec) SetTripletMargin(v *TripletMarginSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_TripletMargin{v}
+}
+
+func (x *LossSpec) SetCosineEmbedding(v *CosineEmbeddingSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_CosineEmbedding{v}
+}
+
+func (x *LossSpec) SetHingeEmbedding(v *HingeEmbeddingSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_HingeEmbedding{v}
+}
+
+func (x *LossSpec) SetMarginRanking(v *MarginRankingSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_MarginRanking{v}
+}
+
+func (x *LossSpec) SetDice(v *DiceSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_Dice{v}
+}
+
+func (x *LossSpec) SetTversky(v *TverskySpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_Tversky{v}
+}
+
+func (x *LossSpec) SetMeanAbsolutePercentageError(v *MeanAbsolutePercentageErrorSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_MeanAbsolutePercentageError{v}
+}
+
+func (x *LossSpec) SetPerceptron(v *PerceptronSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_Perceptron{v}
+}
+
+func (x *LossSpec) SetGeneralizedCrossentropy(v *GeneralizedCrossentropySpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_GeneralizedCrossentropy{v}
+}
+
+func (x *LossSpec) SetFenchelYoung(v *FenchelYoungSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_FenchelYoung{v}
+}
+
+func (x *LossSpec) SetSparsemaxLoss(v *SparsemaxLossSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_SparsemaxLoss{v}
+}
+
+func (x *LossSpec) SetMulticlassHinge(v *MulticlassHingeSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_MulticlassHinge{v}
+}
+
+func (x *LossSpec) SetMulticlassPerceptron(v *MulticlassPerceptronSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_MulticlassPerceptron{v}
+}
+
+func (x *LossSpec) SetRankingSoftmax(v *RankingSoftmaxSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_RankingSoftmax{v}
+}
+
+func (x *LossSpec) SetCircle(v *CircleSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_Circle{v}
+}
+
+func (x *LossSpec) SetNtxent(v *NtxentSpec) {
+	if v == nil {
+		x.xxx_hidden_Loss = nil
+		return
+	}
+	x.xxx_hidden_Loss = &lossSpec_Ntxent{v}
 }
 
 func (x *LossSpec) HasLoss() bool {
@@ -699,6 +1173,182 @@ func (x *LossSpec) HasCiou() bool {
 	return ok
 }
 
+func (x *LossSpec) HasNll() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_Nll)
+	return ok
+}
+
+func (x *LossSpec) HasGaussianNll() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_GaussianNll)
+	return ok
+}
+
+func (x *LossSpec) HasSoftMargin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_SoftMargin)
+	return ok
+}
+
+func (x *LossSpec) HasMultiMargin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_MultiMargin)
+	return ok
+}
+
+func (x *LossSpec) HasMultilabelMargin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_MultilabelMargin)
+	return ok
+}
+
+func (x *LossSpec) HasMultilabelSoftMargin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_MultilabelSoftMargin)
+	return ok
+}
+
+func (x *LossSpec) HasTripletMargin() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_TripletMargin)
+	return ok
+}
+
+func (x *LossSpec) HasCosineEmbedding() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_CosineEmbedding)
+	return ok
+}
+
+func (x *LossSpec) HasHingeEmbedding() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_HingeEmbedding)
+	return ok
+}
+
+func (x *LossSpec) HasMarginRanking() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_MarginRanking)
+	return ok
+}
+
+func (x *LossSpec) HasDice() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_Dice)
+	return ok
+}
+
+func (x *LossSpec) HasTversky() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_Tversky)
+	return ok
+}
+
+func (x *LossSpec) HasMeanAbsolutePercentageError() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_MeanAbsolutePercentageError)
+	return ok
+}
+
+func (x *LossSpec) HasPerceptron() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_Perceptron)
+	return ok
+}
+
+func (x *LossSpec) HasGeneralizedCrossentropy() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_GeneralizedCrossentropy)
+	return ok
+}
+
+func (x *LossSpec) HasFenchelYoung() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_FenchelYoung)
+	return ok
+}
+
+func (x *LossSpec) HasSparsemaxLoss() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_SparsemaxLoss)
+	return ok
+}
+
+func (x *LossSpec) HasMulticlassHinge() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_MulticlassHinge)
+	return ok
+}
+
+func (x *LossSpec) HasMulticlassPerceptron() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_MulticlassPerceptron)
+	return ok
+}
+
+func (x *LossSpec) HasRankingSoftmax() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_RankingSoftmax)
+	return ok
+}
+
+func (x *LossSpec) HasCircle() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_Circle)
+	return ok
+}
+
+func (x *LossSpec) HasNtxent() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Loss.(*lossSpec_Ntxent)
+	return ok
+}
+
 func (x *LossSpec) ClearLoss() {
 	x.xxx_hidden_Loss = nil
 }
@@ -835,6 +1485,138 @@ func (x *LossSpec) ClearCiou() {
 	}
 }
 
+func (x *LossSpec) ClearNll() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_Nll); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearGaussianNll() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_GaussianNll); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearSoftMargin() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_SoftMargin); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearMultiMargin() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_MultiMargin); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearMultilabelMargin() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_MultilabelMargin); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearMultilabelSoftMargin() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_MultilabelSoftMargin); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearTripletMargin() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_TripletMargin); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearCosineEmbedding() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_CosineEmbedding); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearHingeEmbedding() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_HingeEmbedding); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearMarginRanking() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_MarginRanking); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearDice() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_Dice); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearTversky() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_Tversky); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearMeanAbsolutePercentageError() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_MeanAbsolutePercentageError); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearPerceptron() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_Perceptron); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearGeneralizedCrossentropy() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_GeneralizedCrossentropy); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearFenchelYoung() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_FenchelYoung); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearSparsemaxLoss() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_SparsemaxLoss); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearMulticlassHinge() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_MulticlassHinge); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearMulticlassPerceptron() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_MulticlassPerceptron); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearRankingSoftmax() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_RankingSoftmax); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearCircle() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_Circle); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
+func (x *LossSpec) ClearNtxent() {
+	if _, ok := x.xxx_hidden_Loss.(*lossSpec_Ntxent); ok {
+		x.xxx_hidden_Loss = nil
+	}
+}
+
 const LossSpec_Loss_not_set_case case_LossSpec_Loss = 0
 const LossSpec_MeanSquaredError_case case_LossSpec_Loss = 3
 const LossSpec_CategoricalCrossentropy_case case_LossSpec_Loss = 4
@@ -858,6 +1640,28 @@ const LossSpec_Iou_case case_LossSpec_Loss = 21
 const LossSpec_Giou_case case_LossSpec_Loss = 22
 const LossSpec_Diou_case case_LossSpec_Loss = 23
 const LossSpec_Ciou_case case_LossSpec_Loss = 24
+const LossSpec_Nll_case case_LossSpec_Loss = 25
+const LossSpec_GaussianNll_case case_LossSpec_Loss = 26
+const LossSpec_SoftMargin_case case_LossSpec_Loss = 27
+const LossSpec_MultiMargin_case case_LossSpec_Loss = 28
+const LossSpec_MultilabelMargin_case case_LossSpec_Loss = 29
+const LossSpec_MultilabelSoftMargin_case case_LossSpec_Loss = 30
+const LossSpec_TripletMargin_case case_LossSpec_Loss = 31
+const LossSpec_CosineEmbedding_case case_LossSpec_Loss = 32
+const LossSpec_HingeEmbedding_case case_LossSpec_Loss = 33
+const LossSpec_MarginRanking_case case_LossSpec_Loss = 34
+const LossSpec_Dice_case case_LossSpec_Loss = 35
+const LossSpec_Tversky_case case_LossSpec_Loss = 36
+const LossSpec_MeanAbsolutePercentageError_case case_LossSpec_Loss = 37
+const LossSpec_Perceptron_case case_LossSpec_Loss = 38
+const LossSpec_GeneralizedCrossentropy_case case_LossSpec_Loss = 39
+const LossSpec_FenchelYoung_case case_LossSpec_Loss = 40
+const LossSpec_SparsemaxLoss_case case_LossSpec_Loss = 41
+const LossSpec_MulticlassHinge_case case_LossSpec_Loss = 42
+const LossSpec_MulticlassPerceptron_case case_LossSpec_Loss = 43
+const LossSpec_RankingSoftmax_case case_LossSpec_Loss = 44
+const LossSpec_Circle_case case_LossSpec_Loss = 45
+const LossSpec_Ntxent_case case_LossSpec_Loss = 46
 
 func (x *LossSpec) WhichLoss() case_LossSpec_Loss {
 	if x == nil {
@@ -908,6 +1712,50 @@ func (x *LossSpec) WhichLoss() case_LossSpec_Loss {
 		return LossSpec_Diou_case
 	case *lossSpec_Ciou:
 		return LossSpec_Ciou_case
+	case *lossSpec_Nll:
+		return LossSpec_Nll_case
+	case *lossSpec_GaussianNll:
+		return LossSpec_GaussianNll_case
+	case *lossSpec_SoftMargin:
+		return LossSpec_SoftMargin_case
+	case *lossSpec_MultiMargin:
+		return LossSpec_MultiMargin_case
+	case *lossSpec_MultilabelMargin:
+		return LossSpec_MultilabelMargin_case
+	case *lossSpec_MultilabelSoftMargin:
+		return LossSpec_MultilabelSoftMargin_case
+	case *lossSpec_TripletMargin:
+		return LossSpec_TripletMargin_case
+	case *lossSpec_CosineEmbedding:
+		return LossSpec_CosineEmbedding_case
+	case *lossSpec_HingeEmbedding:
+		return LossSpec_HingeEmbedding_case
+	case *lossSpec_MarginRanking:
+		return LossSpec_MarginRanking_case
+	case *lossSpec_Dice:
+		return LossSpec_Dice_case
+	case *lossSpec_Tversky:
+		return LossSpec_Tversky_case
+	case *lossSpec_MeanAbsolutePercentageError:
+		return LossSpec_MeanAbsolutePercentageError_case
+	case *lossSpec_Perceptron:
+		return LossSpec_Perceptron_case
+	case *lossSpec_GeneralizedCrossentropy:
+		return LossSpec_GeneralizedCrossentropy_case
+	case *lossSpec_FenchelYoung:
+		return LossSpec_FenchelYoung_case
+	case *lossSpec_SparsemaxLoss:
+		return LossSpec_SparsemaxLoss_case
+	case *lossSpec_MulticlassHinge:
+		return LossSpec_MulticlassHinge_case
+	case *lossSpec_MulticlassPerceptron:
+		return LossSpec_MulticlassPerceptron_case
+	case *lossSpec_RankingSoftmax:
+		return LossSpec_RankingSoftmax_case
+	case *lossSpec_Circle:
+		return LossSpec_Circle_case
+	case *lossSpec_Ntxent:
+		return LossSpec_Ntxent_case
 	default:
 		return LossSpec_Loss_not_set_case
 	}
@@ -967,6 +1815,50 @@ type LossSpec_builder struct {
 	Diou *DiouSpec
 	// 1 - complete IoU of boxes.
 	Ciou *CiouSpec
+	// Negative log-likelihood of classes, from log-probabilities.
+	Nll *NllSpec
+	// Negative log-likelihood of a normal distribution with predicted variance.
+	GaussianNll *GaussianNllSpec
+	// mean(log(1 + exp(-target*prediction))) over the last axis.
+	SoftMargin *SoftMarginSpec
+	// Margin loss of the asked class against each other one.
+	MultiMargin *MultiMarginSpec
+	// Margin loss of several asked classes against the others.
+	MultilabelMargin *MultilabelMarginSpec
+	// Logistic loss of several classes for each example.
+	MultilabelSoftMargin *MultilabelSoftMarginSpec
+	// Margin loss of the distances to a positive and a negative example.
+	TripletMargin *TripletMarginSpec
+	// Margin loss of the cosine of two vectors.
+	CosineEmbedding *CosineEmbeddingSpec
+	// Hinge loss of distances.
+	HingeEmbedding *HingeEmbeddingSpec
+	// Margin loss of the order of two scores.
+	MarginRanking *MarginRankingSpec
+	// 1 - the Dice coefficient of masks.
+	Dice *DiceSpec
+	// 1 - the Tversky index of masks.
+	Tversky *TverskySpec
+	// 100*mean(|prediction - target|/|target|) over the last axis.
+	MeanAbsolutePercentageError *MeanAbsolutePercentageErrorSpec
+	// mean(max(-target*prediction, 0)) over the last axis.
+	Perceptron *PerceptronSpec
+	// (1 - p^q)/q of the asked class' probability.
+	GeneralizedCrossentropy *GeneralizedCrossentropySpec
+	// A smooth maximum of the scores without the target's score.
+	FenchelYoung *FenchelYoungSpec
+	// The piecewise quadratic loss of binary labels.
+	SparsemaxLoss *SparsemaxLossSpec
+	// The best score, others raised by 1, without the asked class' score.
+	MulticlassHinge *MulticlassHingeSpec
+	// The best score without the asked class' score.
+	MulticlassPerceptron *MulticlassPerceptronSpec
+	// Cross-entropy of a list's relevances.
+	RankingSoftmax *RankingSoftmaxSpec
+	// Contrastive loss of cosine distances within a batch.
+	Circle *CircleSpec
+	// Contrastive cross-entropy of cosines within a batch.
+	Ntxent *NtxentSpec
 	// -- end of xxx_hidden_Loss
 }
 
@@ -1041,6 +1933,72 @@ func (b0 LossSpec_builder) Build() *LossSpec {
 	}
 	if b.Ciou != nil {
 		x.xxx_hidden_Loss = &lossSpec_Ciou{b.Ciou}
+	}
+	if b.Nll != nil {
+		x.xxx_hidden_Loss = &lossSpec_Nll{b.Nll}
+	}
+	if b.GaussianNll != nil {
+		x.xxx_hidden_Loss = &lossSpec_GaussianNll{b.GaussianNll}
+	}
+	if b.SoftMargin != nil {
+		x.xxx_hidden_Loss = &lossSpec_SoftMargin{b.SoftMargin}
+	}
+	if b.MultiMargin != nil {
+		x.xxx_hidden_Loss = &lossSpec_MultiMargin{b.MultiMargin}
+	}
+	if b.MultilabelMargin != nil {
+		x.xxx_hidden_Loss = &lossSpec_MultilabelMargin{b.MultilabelMargin}
+	}
+	if b.MultilabelSoftMargin != nil {
+		x.xxx_hidden_Loss = &lossSpec_MultilabelSoftMargin{b.MultilabelSoftMargin}
+	}
+	if b.TripletMargin != nil {
+		x.xxx_hidden_Loss = &lossSpec_TripletMargin{b.TripletMargin}
+	}
+	if b.CosineEmbedding != nil {
+		x.xxx_hidden_Loss = &lossSpec_CosineEmbedding{b.CosineEmbedding}
+	}
+	if b.HingeEmbedding != nil {
+		x.xxx_hidden_Loss = &lossSpec_HingeEmbedding{b.HingeEmbedding}
+	}
+	if b.MarginRanking != nil {
+		x.xxx_hidden_Loss = &lossSpec_MarginRanking{b.MarginRanking}
+	}
+	if b.Dice != nil {
+		x.xxx_hidden_Loss = &lossSpec_Dice{b.Dice}
+	}
+	if b.Tversky != nil {
+		x.xxx_hidden_Loss = &lossSpec_Tversky{b.Tversky}
+	}
+	if b.MeanAbsolutePercentageError != nil {
+		x.xxx_hidden_Loss = &lossSpec_MeanAbsolutePercentageError{b.MeanAbsolutePercentageError}
+	}
+	if b.Perceptron != nil {
+		x.xxx_hidden_Loss = &lossSpec_Perceptron{b.Perceptron}
+	}
+	if b.GeneralizedCrossentropy != nil {
+		x.xxx_hidden_Loss = &lossSpec_GeneralizedCrossentropy{b.GeneralizedCrossentropy}
+	}
+	if b.FenchelYoung != nil {
+		x.xxx_hidden_Loss = &lossSpec_FenchelYoung{b.FenchelYoung}
+	}
+	if b.SparsemaxLoss != nil {
+		x.xxx_hidden_Loss = &lossSpec_SparsemaxLoss{b.SparsemaxLoss}
+	}
+	if b.MulticlassHinge != nil {
+		x.xxx_hidden_Loss = &lossSpec_MulticlassHinge{b.MulticlassHinge}
+	}
+	if b.MulticlassPerceptron != nil {
+		x.xxx_hidden_Loss = &lossSpec_MulticlassPerceptron{b.MulticlassPerceptron}
+	}
+	if b.RankingSoftmax != nil {
+		x.xxx_hidden_Loss = &lossSpec_RankingSoftmax{b.RankingSoftmax}
+	}
+	if b.Circle != nil {
+		x.xxx_hidden_Loss = &lossSpec_Circle{b.Circle}
+	}
+	if b.Ntxent != nil {
+		x.xxx_hidden_Loss = &lossSpec_Ntxent{b.Ntxent}
 	}
 	return m0
 }
@@ -1169,6 +2127,116 @@ type lossSpec_Ciou struct {
 	Ciou *CiouSpec `protobuf:"bytes,24,opt,name=ciou,proto3,oneof"`
 }
 
+type lossSpec_Nll struct {
+	// Negative log-likelihood of classes, from log-probabilities.
+	Nll *NllSpec `protobuf:"bytes,25,opt,name=nll,proto3,oneof"`
+}
+
+type lossSpec_GaussianNll struct {
+	// Negative log-likelihood of a normal distribution with predicted variance.
+	GaussianNll *GaussianNllSpec `protobuf:"bytes,26,opt,name=gaussian_nll,json=gaussianNll,proto3,oneof"`
+}
+
+type lossSpec_SoftMargin struct {
+	// mean(log(1 + exp(-target*prediction))) over the last axis.
+	SoftMargin *SoftMarginSpec `protobuf:"bytes,27,opt,name=soft_margin,json=softMargin,proto3,oneof"`
+}
+
+type lossSpec_MultiMargin struct {
+	// Margin loss of the asked class against each other one.
+	MultiMargin *MultiMarginSpec `protobuf:"bytes,28,opt,name=multi_margin,json=multiMargin,proto3,oneof"`
+}
+
+type lossSpec_MultilabelMargin struct {
+	// Margin loss of several asked classes against the others.
+	MultilabelMargin *MultilabelMarginSpec `protobuf:"bytes,29,opt,name=multilabel_margin,json=multilabelMargin,proto3,oneof"`
+}
+
+type lossSpec_MultilabelSoftMargin struct {
+	// Logistic loss of several classes for each example.
+	MultilabelSoftMargin *MultilabelSoftMarginSpec `protobuf:"bytes,30,opt,name=multilabel_soft_margin,json=multilabelSoftMargin,proto3,oneof"`
+}
+
+type lossSpec_TripletMargin struct {
+	// Margin loss of the distances to a positive and a negative example.
+	TripletMargin *TripletMarginSpec `protobuf:"bytes,31,opt,name=triplet_margin,json=tripletMargin,proto3,oneof"`
+}
+
+type lossSpec_CosineEmbedding struct {
+	// Margin loss of the cosine of two vectors.
+	CosineEmbedding *CosineEmbeddingSpec `protobuf:"bytes,32,opt,name=cosine_embedding,json=cosineEmbedding,proto3,oneof"`
+}
+
+type lossSpec_HingeEmbedding struct {
+	// Hinge loss of distances.
+	HingeEmbedding *HingeEmbeddingSpec `protobuf:"bytes,33,opt,name=hinge_embedding,json=hingeEmbedding,proto3,oneof"`
+}
+
+type lossSpec_MarginRanking struct {
+	// Margin loss of the order of two scores.
+	MarginRanking *MarginRankingSpec `protobuf:"bytes,34,opt,name=margin_ranking,json=marginRanking,proto3,oneof"`
+}
+
+type lossSpec_Dice struct {
+	// 1 - the Dice coefficient of masks.
+	Dice *DiceSpec `protobuf:"bytes,35,opt,name=dice,proto3,oneof"`
+}
+
+type lossSpec_Tversky struct {
+	// 1 - the Tversky index of masks.
+	Tversky *TverskySpec `protobuf:"bytes,36,opt,name=tversky,proto3,oneof"`
+}
+
+type lossSpec_MeanAbsolutePercentageError struct {
+	// 100*mean(|prediction - target|/|target|) over the last axis.
+	MeanAbsolutePercentageError *MeanAbsolutePercentageErrorSpec `protobuf:"bytes,37,opt,name=mean_absolute_percentage_error,json=meanAbsolutePercentageError,proto3,oneof"`
+}
+
+type lossSpec_Perceptron struct {
+	// mean(max(-target*prediction, 0)) over the last axis.
+	Perceptron *PerceptronSpec `protobuf:"bytes,38,opt,name=perceptron,proto3,oneof"`
+}
+
+type lossSpec_GeneralizedCrossentropy struct {
+	// (1 - p^q)/q of the asked class' probability.
+	GeneralizedCrossentropy *GeneralizedCrossentropySpec `protobuf:"bytes,39,opt,name=generalized_crossentropy,json=generalizedCrossentropy,proto3,oneof"`
+}
+
+type lossSpec_FenchelYoung struct {
+	// A smooth maximum of the scores without the target's score.
+	FenchelYoung *FenchelYoungSpec `protobuf:"bytes,40,opt,name=fenchel_young,json=fenchelYoung,proto3,oneof"`
+}
+
+type lossSpec_SparsemaxLoss struct {
+	// The piecewise quadratic loss of binary labels.
+	SparsemaxLoss *SparsemaxLossSpec `protobuf:"bytes,41,opt,name=sparsemax_loss,json=sparsemaxLoss,proto3,oneof"`
+}
+
+type lossSpec_MulticlassHinge struct {
+	// The best score, others raised by 1, without the asked class' score.
+	MulticlassHinge *MulticlassHingeSpec `protobuf:"bytes,42,opt,name=multiclass_hinge,json=multiclassHinge,proto3,oneof"`
+}
+
+type lossSpec_MulticlassPerceptron struct {
+	// The best score without the asked class' score.
+	MulticlassPerceptron *MulticlassPerceptronSpec `protobuf:"bytes,43,opt,name=multiclass_perceptron,json=multiclassPerceptron,proto3,oneof"`
+}
+
+type lossSpec_RankingSoftmax struct {
+	// Cross-entropy of a list's relevances.
+	RankingSoftmax *RankingSoftmaxSpec `protobuf:"bytes,44,opt,name=ranking_softmax,json=rankingSoftmax,proto3,oneof"`
+}
+
+type lossSpec_Circle struct {
+	// Contrastive loss of cosine distances within a batch.
+	Circle *CircleSpec `protobuf:"bytes,45,opt,name=circle,proto3,oneof"`
+}
+
+type lossSpec_Ntxent struct {
+	// Contrastive cross-entropy of cosines within a batch.
+	Ntxent *NtxentSpec `protobuf:"bytes,46,opt,name=ntxent,proto3,oneof"`
+}
+
 func (*lossSpec_MeanSquaredError) isLossSpec_Loss() {}
 
 func (*lossSpec_CategoricalCrossentropy) isLossSpec_Loss() {}
@@ -1212,6 +2280,50 @@ func (*lossSpec_Giou) isLossSpec_Loss() {}
 func (*lossSpec_Diou) isLossSpec_Loss() {}
 
 func (*lossSpec_Ciou) isLossSpec_Loss() {}
+
+func (*lossSpec_Nll) isLossSpec_Loss() {}
+
+func (*lossSpec_GaussianNll) isLossSpec_Loss() {}
+
+func (*lossSpec_SoftMargin) isLossSpec_Loss() {}
+
+func (*lossSpec_MultiMargin) isLossSpec_Loss() {}
+
+func (*lossSpec_MultilabelMargin) isLossSpec_Loss() {}
+
+func (*lossSpec_MultilabelSoftMargin) isLossSpec_Loss() {}
+
+func (*lossSpec_TripletMargin) isLossSpec_Loss() {}
+
+func (*lossSpec_CosineEmbedding) isLossSpec_Loss() {}
+
+func (*lossSpec_HingeEmbedding) isLossSpec_Loss() {}
+
+func (*lossSpec_MarginRanking) isLossSpec_Loss() {}
+
+func (*lossSpec_Dice) isLossSpec_Loss() {}
+
+func (*lossSpec_Tversky) isLossSpec_Loss() {}
+
+func (*lossSpec_MeanAbsolutePercentageError) isLossSpec_Loss() {}
+
+func (*lossSpec_Perceptron) isLossSpec_Loss() {}
+
+func (*lossSpec_GeneralizedCrossentropy) isLossSpec_Loss() {}
+
+func (*lossSpec_FenchelYoung) isLossSpec_Loss() {}
+
+func (*lossSpec_SparsemaxLoss) isLossSpec_Loss() {}
+
+func (*lossSpec_MulticlassHinge) isLossSpec_Loss() {}
+
+func (*lossSpec_MulticlassPerceptron) isLossSpec_Loss() {}
+
+func (*lossSpec_RankingSoftmax) isLossSpec_Loss() {}
+
+func (*lossSpec_Circle) isLossSpec_Loss() {}
+
+func (*lossSpec_Ntxent) isLossSpec_Loss() {}
 
 // Mean squared error over the last axis.
 type MeanSquaredErrorSpec struct {
@@ -1422,6 +2534,7 @@ type SparseCategoricalCrossentropySpec struct {
 	xxx_hidden_Axis           int32                  `protobuf:"varint,2,opt,name=axis,proto3,oneof"`
 	xxx_hidden_LabelSmoothing float64                `protobuf:"fixed64,3,opt,name=label_smoothing,json=labelSmoothing,proto3,oneof"`
 	xxx_hidden_ClassWeights   []float64              `protobuf:"fixed64,4,rep,packed,name=class_weights,json=classWeights,proto3"`
+	xxx_hidden_IgnoreClass    int64                  `protobuf:"varint,5,opt,name=ignore_class,json=ignoreClass,proto3,oneof"`
 	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
 	XXX_presence              [1]uint32
 	unknownFields             protoimpl.UnknownFields
@@ -1481,23 +2594,35 @@ func (x *SparseCategoricalCrossentropySpec) GetClassWeights() []float64 {
 	return nil
 }
 
+func (x *SparseCategoricalCrossentropySpec) GetIgnoreClass() int64 {
+	if x != nil {
+		return x.xxx_hidden_IgnoreClass
+	}
+	return 0
+}
+
 func (x *SparseCategoricalCrossentropySpec) SetFromLogits(v bool) {
 	x.xxx_hidden_FromLogits = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 5)
 }
 
 func (x *SparseCategoricalCrossentropySpec) SetAxis(v int32) {
 	x.xxx_hidden_Axis = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 5)
 }
 
 func (x *SparseCategoricalCrossentropySpec) SetLabelSmoothing(v float64) {
 	x.xxx_hidden_LabelSmoothing = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 5)
 }
 
 func (x *SparseCategoricalCrossentropySpec) SetClassWeights(v []float64) {
 	x.xxx_hidden_ClassWeights = v
+}
+
+func (x *SparseCategoricalCrossentropySpec) SetIgnoreClass(v int64) {
+	x.xxx_hidden_IgnoreClass = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 4, 5)
 }
 
 func (x *SparseCategoricalCrossentropySpec) HasFromLogits() bool {
@@ -1521,6 +2646,13 @@ func (x *SparseCategoricalCrossentropySpec) HasLabelSmoothing() bool {
 	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
 }
 
+func (x *SparseCategoricalCrossentropySpec) HasIgnoreClass() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 4)
+}
+
 func (x *SparseCategoricalCrossentropySpec) ClearFromLogits() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
 	x.xxx_hidden_FromLogits = false
@@ -1536,6 +2668,11 @@ func (x *SparseCategoricalCrossentropySpec) ClearLabelSmoothing() {
 	x.xxx_hidden_LabelSmoothing = 0
 }
 
+func (x *SparseCategoricalCrossentropySpec) ClearIgnoreClass() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 4)
+	x.xxx_hidden_IgnoreClass = 0
+}
+
 type SparseCategoricalCrossentropySpec_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -1549,6 +2686,10 @@ type SparseCategoricalCrossentropySpec_builder struct {
 	// means 1. They count as sample weights in
 	// LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT.
 	ClassWeights []float64
+	// Class index of examples that count as 0 and in no mean: Keras' ignore_class
+	// and PyTorch's ignore_index. It need not be a class of the prediction. If
+	// unset, -100 under CONVENTION_TORCH, and none otherwise.
+	IgnoreClass *int64
 }
 
 func (b0 SparseCategoricalCrossentropySpec_builder) Build() *SparseCategoricalCrossentropySpec {
@@ -1556,18 +2697,22 @@ func (b0 SparseCategoricalCrossentropySpec_builder) Build() *SparseCategoricalCr
 	b, x := &b0, m0
 	_, _ = b, x
 	if b.FromLogits != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 5)
 		x.xxx_hidden_FromLogits = *b.FromLogits
 	}
 	if b.Axis != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 5)
 		x.xxx_hidden_Axis = *b.Axis
 	}
 	if b.LabelSmoothing != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 5)
 		x.xxx_hidden_LabelSmoothing = *b.LabelSmoothing
 	}
 	x.xxx_hidden_ClassWeights = b.ClassWeights
+	if b.IgnoreClass != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 4, 5)
+		x.xxx_hidden_IgnoreClass = *b.IgnoreClass
+	}
 	return m0
 }
 
@@ -1976,15 +3121,16 @@ func (b0 MeanSquaredLogarithmicErrorSpec_builder) Build() *MeanSquaredLogarithmi
 // -y*log(p)*positive_weight - (1 - y)*log(1 - p). Probabilities are clipped to
 // [1e-7, 1 - 1e-7]; logits go through log-sum-exp.
 type BinaryCrossentropySpec struct {
-	state                     protoimpl.MessageState `protogen:"opaque.v1"`
-	xxx_hidden_FromLogits     bool                   `protobuf:"varint,1,opt,name=from_logits,json=fromLogits,proto3,oneof"`
-	xxx_hidden_LabelSmoothing float64                `protobuf:"fixed64,2,opt,name=label_smoothing,json=labelSmoothing,proto3,oneof"`
-	xxx_hidden_Axis           int32                  `protobuf:"varint,3,opt,name=axis,proto3,oneof"`
-	xxx_hidden_PositiveWeight float64                `protobuf:"fixed64,4,opt,name=positive_weight,json=positiveWeight,proto3,oneof"`
-	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
-	XXX_presence              [1]uint32
-	unknownFields             protoimpl.UnknownFields
-	sizeCache                 protoimpl.SizeCache
+	state                      protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_FromLogits      bool                   `protobuf:"varint,1,opt,name=from_logits,json=fromLogits,proto3,oneof"`
+	xxx_hidden_LabelSmoothing  float64                `protobuf:"fixed64,2,opt,name=label_smoothing,json=labelSmoothing,proto3,oneof"`
+	xxx_hidden_Axis            int32                  `protobuf:"varint,3,opt,name=axis,proto3,oneof"`
+	xxx_hidden_PositiveWeight  float64                `protobuf:"fixed64,4,opt,name=positive_weight,json=positiveWeight,proto3,oneof"`
+	xxx_hidden_PositiveWeights []float64              `protobuf:"fixed64,5,rep,packed,name=positive_weights,json=positiveWeights,proto3"`
+	XXX_raceDetectHookData     protoimpl.RaceDetectHookData
+	XXX_presence               [1]uint32
+	unknownFields              protoimpl.UnknownFields
+	sizeCache                  protoimpl.SizeCache
 }
 
 func (x *BinaryCrossentropySpec) Reset() {
@@ -2040,24 +3186,35 @@ func (x *BinaryCrossentropySpec) GetPositiveWeight() float64 {
 	return 0
 }
 
+func (x *BinaryCrossentropySpec) GetPositiveWeights() []float64 {
+	if x != nil {
+		return x.xxx_hidden_PositiveWeights
+	}
+	return nil
+}
+
 func (x *BinaryCrossentropySpec) SetFromLogits(v bool) {
 	x.xxx_hidden_FromLogits = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 5)
 }
 
 func (x *BinaryCrossentropySpec) SetLabelSmoothing(v float64) {
 	x.xxx_hidden_LabelSmoothing = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 5)
 }
 
 func (x *BinaryCrossentropySpec) SetAxis(v int32) {
 	x.xxx_hidden_Axis = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 5)
 }
 
 func (x *BinaryCrossentropySpec) SetPositiveWeight(v float64) {
 	x.xxx_hidden_PositiveWeight = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 5)
+}
+
+func (x *BinaryCrossentropySpec) SetPositiveWeights(v []float64) {
+	x.xxx_hidden_PositiveWeights = v
 }
 
 func (x *BinaryCrossentropySpec) HasFromLogits() bool {
@@ -2119,6 +3276,10 @@ type BinaryCrossentropySpec_builder struct {
 	Axis *int32
 	// Factor of the term of positive targets, at least 0. PyTorch's pos_weight.
 	PositiveWeight *float64
+	// Further factors of the term of positive targets, one for each place along
+	// the axis, each at least 0; none means 1. PyTorch's pos_weight of several
+	// classes.
+	PositiveWeights []float64
 }
 
 func (b0 BinaryCrossentropySpec_builder) Build() *BinaryCrossentropySpec {
@@ -2126,21 +3287,22 @@ func (b0 BinaryCrossentropySpec_builder) Build() *BinaryCrossentropySpec {
 	b, x := &b0, m0
 	_, _ = b, x
 	if b.FromLogits != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 5)
 		x.xxx_hidden_FromLogits = *b.FromLogits
 	}
 	if b.LabelSmoothing != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 5)
 		x.xxx_hidden_LabelSmoothing = *b.LabelSmoothing
 	}
 	if b.Axis != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 5)
 		x.xxx_hidden_Axis = *b.Axis
 	}
 	if b.PositiveWeight != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 5)
 		x.xxx_hidden_PositiveWeight = *b.PositiveWeight
 	}
+	x.xxx_hidden_PositiveWeights = b.PositiveWeights
 	return m0
 }
 
@@ -2600,6 +3762,7 @@ func (b0 CategoricalFocalCrossentropySpec_builder) Build() *CategoricalFocalCros
 type KlDivergenceSpec struct {
 	state                    protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_LogPrediction bool                   `protobuf:"varint,1,opt,name=log_prediction,json=logPrediction,proto3,oneof"`
+	xxx_hidden_LogTarget     bool                   `protobuf:"varint,2,opt,name=log_target,json=logTarget,proto3,oneof"`
 	XXX_raceDetectHookData   protoimpl.RaceDetectHookData
 	XXX_presence             [1]uint32
 	unknownFields            protoimpl.UnknownFields
@@ -2638,9 +3801,21 @@ func (x *KlDivergenceSpec) GetLogPrediction() bool {
 	return false
 }
 
+func (x *KlDivergenceSpec) GetLogTarget() bool {
+	if x != nil {
+		return x.xxx_hidden_LogTarget
+	}
+	return false
+}
+
 func (x *KlDivergenceSpec) SetLogPrediction(v bool) {
 	x.xxx_hidden_LogPrediction = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 2)
+}
+
+func (x *KlDivergenceSpec) SetLogTarget(v bool) {
+	x.xxx_hidden_LogTarget = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 2)
 }
 
 func (x *KlDivergenceSpec) HasLogPrediction() bool {
@@ -2650,9 +3825,21 @@ func (x *KlDivergenceSpec) HasLogPrediction() bool {
 	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
 }
 
+func (x *KlDivergenceSpec) HasLogTarget() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
 func (x *KlDivergenceSpec) ClearLogPrediction() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
 	x.xxx_hidden_LogPrediction = false
+}
+
+func (x *KlDivergenceSpec) ClearLogTarget() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_LogTarget = false
 }
 
 type KlDivergenceSpec_builder struct {
@@ -2661,6 +3848,9 @@ type KlDivergenceSpec_builder struct {
 	// Whether predictions are logarithms of probabilities, as in PyTorch and
 	// optax; then nothing is clipped.
 	LogPrediction *bool
+	// Whether targets are logarithms of probabilities as well; then predictions
+	// must be.
+	LogTarget *bool
 }
 
 func (b0 KlDivergenceSpec_builder) Build() *KlDivergenceSpec {
@@ -2668,8 +3858,12 @@ func (b0 KlDivergenceSpec_builder) Build() *KlDivergenceSpec {
 	b, x := &b0, m0
 	_, _ = b, x
 	if b.LogPrediction != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 2)
 		x.xxx_hidden_LogPrediction = *b.LogPrediction
+	}
+	if b.LogTarget != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 2)
+		x.xxx_hidden_LogTarget = *b.LogTarget
 	}
 	return m0
 }
@@ -3409,11 +4603,1859 @@ func (b0 CiouSpec_builder) Build() *CiouSpec {
 	return m0
 }
 
+// Negative log-likelihood -w[y]*p[y] of class indices y, from log-probabilities p
+// along the class axis and class weights w.
+type NllSpec struct {
+	state                   protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Axis         int32                  `protobuf:"varint,1,opt,name=axis,proto3,oneof"`
+	xxx_hidden_ClassWeights []float64              `protobuf:"fixed64,2,rep,packed,name=class_weights,json=classWeights,proto3"`
+	xxx_hidden_IgnoreClass  int64                  `protobuf:"varint,3,opt,name=ignore_class,json=ignoreClass,proto3,oneof"`
+	XXX_raceDetectHookData  protoimpl.RaceDetectHookData
+	XXX_presence            [1]uint32
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *NllSpec) Reset() {
+	*x = NllSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NllSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NllSpec) ProtoMessage() {}
+
+func (x *NllSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *NllSpec) GetAxis() int32 {
+	if x != nil {
+		return x.xxx_hidden_Axis
+	}
+	return 0
+}
+
+func (x *NllSpec) GetClassWeights() []float64 {
+	if x != nil {
+		return x.xxx_hidden_ClassWeights
+	}
+	return nil
+}
+
+func (x *NllSpec) GetIgnoreClass() int64 {
+	if x != nil {
+		return x.xxx_hidden_IgnoreClass
+	}
+	return 0
+}
+
+func (x *NllSpec) SetAxis(v int32) {
+	x.xxx_hidden_Axis = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 3)
+}
+
+func (x *NllSpec) SetClassWeights(v []float64) {
+	x.xxx_hidden_ClassWeights = v
+}
+
+func (x *NllSpec) SetIgnoreClass(v int64) {
+	x.xxx_hidden_IgnoreClass = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 3)
+}
+
+func (x *NllSpec) HasAxis() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *NllSpec) HasIgnoreClass() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *NllSpec) ClearAxis() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Axis = 0
+}
+
+func (x *NllSpec) ClearIgnoreClass() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_IgnoreClass = 0
+}
+
+type NllSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The class axis; negative counts from the end.
+	Axis *int32
+	// Factors of the classes, each at least 0; none means 1. They count as sample
+	// weights in LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT.
+	ClassWeights []float64
+	// Class index of examples that count as 0 and in no mean. If unset, -100 under
+	// CONVENTION_TORCH, and none otherwise.
+	IgnoreClass *int64
+}
+
+func (b0 NllSpec_builder) Build() *NllSpec {
+	m0 := &NllSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Axis != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 3)
+		x.xxx_hidden_Axis = *b.Axis
+	}
+	x.xxx_hidden_ClassWeights = b.ClassWeights
+	if b.IgnoreClass != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 3)
+		x.xxx_hidden_IgnoreClass = *b.IgnoreClass
+	}
+	return m0
+}
+
+// (log(v) + (p - y)^2/v)/2, the mean over the last axis, with v = max(variance,
+// epsilon). The prediction holds means and variances, [..., 2, n], and the target
+// has the shape [..., n]. As in PyTorch, the gradient with respect to the variance
+// is that with respect to v, below epsilon as well.
+type GaussianNllSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Full        bool                   `protobuf:"varint,1,opt,name=full,proto3,oneof"`
+	xxx_hidden_Epsilon     float64                `protobuf:"fixed64,2,opt,name=epsilon,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *GaussianNllSpec) Reset() {
+	*x = GaussianNllSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GaussianNllSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GaussianNllSpec) ProtoMessage() {}
+
+func (x *GaussianNllSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *GaussianNllSpec) GetFull() bool {
+	if x != nil {
+		return x.xxx_hidden_Full
+	}
+	return false
+}
+
+func (x *GaussianNllSpec) GetEpsilon() float64 {
+	if x != nil {
+		return x.xxx_hidden_Epsilon
+	}
+	return 0
+}
+
+func (x *GaussianNllSpec) SetFull(v bool) {
+	x.xxx_hidden_Full = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 2)
+}
+
+func (x *GaussianNllSpec) SetEpsilon(v float64) {
+	x.xxx_hidden_Epsilon = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 2)
+}
+
+func (x *GaussianNllSpec) HasFull() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *GaussianNllSpec) HasEpsilon() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *GaussianNllSpec) ClearFull() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Full = false
+}
+
+func (x *GaussianNllSpec) ClearEpsilon() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_Epsilon = 0
+}
+
+type GaussianNllSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Whether to add log(2*pi)/2.
+	Full *bool
+	// Smallest variance, at least 1e-30.
+	Epsilon *float64
+}
+
+func (b0 GaussianNllSpec_builder) Build() *GaussianNllSpec {
+	m0 := &GaussianNllSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Full != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 2)
+		x.xxx_hidden_Full = *b.Full
+	}
+	if b.Epsilon != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 2)
+		x.xxx_hidden_Epsilon = *b.Epsilon
+	}
+	return m0
+}
+
+// log(1 + exp(-y*p)) for targets y of -1 and 1, the mean over the last axis.
+type SoftMarginSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SoftMarginSpec) Reset() {
+	*x = SoftMarginSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SoftMarginSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SoftMarginSpec) ProtoMessage() {}
+
+func (x *SoftMarginSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type SoftMarginSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 SoftMarginSpec_builder) Build() *SoftMarginSpec {
+	m0 := &SoftMarginSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// w[y]*sum(max(margin - p[y] + p[i], 0)^degree)/classes over the classes i other
+// than y, along the last axis. Targets are class indices.
+type MultiMarginSpec struct {
+	state                   protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Degree       int32                  `protobuf:"varint,1,opt,name=degree,proto3,oneof"`
+	xxx_hidden_Margin       float64                `protobuf:"fixed64,2,opt,name=margin,proto3,oneof"`
+	xxx_hidden_ClassWeights []float64              `protobuf:"fixed64,3,rep,packed,name=class_weights,json=classWeights,proto3"`
+	XXX_raceDetectHookData  protoimpl.RaceDetectHookData
+	XXX_presence            [1]uint32
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *MultiMarginSpec) Reset() {
+	*x = MultiMarginSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultiMarginSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultiMarginSpec) ProtoMessage() {}
+
+func (x *MultiMarginSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MultiMarginSpec) GetDegree() int32 {
+	if x != nil {
+		return x.xxx_hidden_Degree
+	}
+	return 0
+}
+
+func (x *MultiMarginSpec) GetMargin() float64 {
+	if x != nil {
+		return x.xxx_hidden_Margin
+	}
+	return 0
+}
+
+func (x *MultiMarginSpec) GetClassWeights() []float64 {
+	if x != nil {
+		return x.xxx_hidden_ClassWeights
+	}
+	return nil
+}
+
+func (x *MultiMarginSpec) SetDegree(v int32) {
+	x.xxx_hidden_Degree = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 3)
+}
+
+func (x *MultiMarginSpec) SetMargin(v float64) {
+	x.xxx_hidden_Margin = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 3)
+}
+
+func (x *MultiMarginSpec) SetClassWeights(v []float64) {
+	x.xxx_hidden_ClassWeights = v
+}
+
+func (x *MultiMarginSpec) HasDegree() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *MultiMarginSpec) HasMargin() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *MultiMarginSpec) ClearDegree() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Degree = 0
+}
+
+func (x *MultiMarginSpec) ClearMargin() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_Margin = 0
+}
+
+type MultiMarginSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Exponent, 1 or 2. PyTorch's p.
+	Degree *int32
+	// Lead of the asked class beyond which another one costs nothing.
+	Margin *float64
+	// Factors of the asked classes, each at least 0; none means 1.
+	ClassWeights []float64
+}
+
+func (b0 MultiMarginSpec_builder) Build() *MultiMarginSpec {
+	m0 := &MultiMarginSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Degree != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 3)
+		x.xxx_hidden_Degree = *b.Degree
+	}
+	if b.Margin != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 3)
+		x.xxx_hidden_Margin = *b.Margin
+	}
+	x.xxx_hidden_ClassWeights = b.ClassWeights
+	return m0
+}
+
+// sum(max(1 - p[j] + p[i], 0))/classes over asked classes j and others i, along
+// the last axis. Targets are int32 or int64 of the prediction's shape: the indices
+// of the asked classes, up to the first that is negative.
+type MultilabelMarginSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MultilabelMarginSpec) Reset() {
+	*x = MultilabelMarginSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultilabelMarginSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultilabelMarginSpec) ProtoMessage() {}
+
+func (x *MultilabelMarginSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type MultilabelMarginSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 MultilabelMarginSpec_builder) Build() *MultilabelMarginSpec {
+	m0 := &MultilabelMarginSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Binary cross-entropy of logits, the mean over the classes of the last axis.
+type MultilabelSoftMarginSpec struct {
+	state                   protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_ClassWeights []float64              `protobuf:"fixed64,1,rep,packed,name=class_weights,json=classWeights,proto3"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *MultilabelSoftMarginSpec) Reset() {
+	*x = MultilabelSoftMarginSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MultilabelSoftMarginSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MultilabelSoftMarginSpec) ProtoMessage() {}
+
+func (x *MultilabelSoftMarginSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MultilabelSoftMarginSpec) GetClassWeights() []float64 {
+	if x != nil {
+		return x.xxx_hidden_ClassWeights
+	}
+	return nil
+}
+
+func (x *MultilabelSoftMarginSpec) SetClassWeights(v []float64) {
+	x.xxx_hidden_ClassWeights = v
+}
+
+type MultilabelSoftMarginSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Factors of the classes' terms, each at least 0; none means 1.
+	ClassWeights []float64
+}
+
+func (b0 MultilabelSoftMarginSpec_builder) Build() *MultilabelSoftMarginSpec {
+	m0 := &MultilabelSoftMarginSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_ClassWeights = b.ClassWeights
+	return m0
+}
+
+// max(d(a, p) - d(a, n) + margin, 0). The prediction holds anchors a, positives p
+// and negatives n, [..., 3, n], and the target is empty: its shape is [0].
+type TripletMarginSpec struct {
+	state                   protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Margin       float64                `protobuf:"fixed64,1,opt,name=margin,proto3,oneof"`
+	xxx_hidden_Distance     TripletDistance        `protobuf:"varint,2,opt,name=distance,proto3,enum=optserve.v1.TripletDistance"`
+	xxx_hidden_Degree       float64                `protobuf:"fixed64,3,opt,name=degree,proto3,oneof"`
+	xxx_hidden_Epsilon      float64                `protobuf:"fixed64,4,opt,name=epsilon,proto3,oneof"`
+	xxx_hidden_EpsilonInSum bool                   `protobuf:"varint,5,opt,name=epsilon_in_sum,json=epsilonInSum,proto3,oneof"`
+	xxx_hidden_Swap         bool                   `protobuf:"varint,6,opt,name=swap,proto3,oneof"`
+	XXX_raceDetectHookData  protoimpl.RaceDetectHookData
+	XXX_presence            [1]uint32
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *TripletMarginSpec) Reset() {
+	*x = TripletMarginSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TripletMarginSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TripletMarginSpec) ProtoMessage() {}
+
+func (x *TripletMarginSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *TripletMarginSpec) GetMargin() float64 {
+	if x != nil {
+		return x.xxx_hidden_Margin
+	}
+	return 0
+}
+
+func (x *TripletMarginSpec) GetDistance() TripletDistance {
+	if x != nil {
+		return x.xxx_hidden_Distance
+	}
+	return TripletDistance_TRIPLET_DISTANCE_UNSPECIFIED
+}
+
+func (x *TripletMarginSpec) GetDegree() float64 {
+	if x != nil {
+		return x.xxx_hidden_Degree
+	}
+	return 0
+}
+
+func (x *TripletMarginSpec) GetEpsilon() float64 {
+	if x != nil {
+		return x.xxx_hidden_Epsilon
+	}
+	return 0
+}
+
+func (x *TripletMarginSpec) GetEpsilonInSum() bool {
+	if x != nil {
+		return x.xxx_hidden_EpsilonInSum
+	}
+	return false
+}
+
+func (x *TripletMarginSpec) GetSwap() bool {
+	if x != nil {
+		return x.xxx_hidden_Swap
+	}
+	return false
+}
+
+func (x *TripletMarginSpec) SetMargin(v float64) {
+	x.xxx_hidden_Margin = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 6)
+}
+
+func (x *TripletMarginSpec) SetDistance(v TripletDistance) {
+	x.xxx_hidden_Distance = v
+}
+
+func (x *TripletMarginSpec) SetDegree(v float64) {
+	x.xxx_hidden_Degree = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 6)
+}
+
+func (x *TripletMarginSpec) SetEpsilon(v float64) {
+	x.xxx_hidden_Epsilon = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 6)
+}
+
+func (x *TripletMarginSpec) SetEpsilonInSum(v bool) {
+	x.xxx_hidden_EpsilonInSum = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 4, 6)
+}
+
+func (x *TripletMarginSpec) SetSwap(v bool) {
+	x.xxx_hidden_Swap = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 6)
+}
+
+func (x *TripletMarginSpec) HasMargin() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *TripletMarginSpec) HasDegree() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *TripletMarginSpec) HasEpsilon() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
+}
+
+func (x *TripletMarginSpec) HasEpsilonInSum() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 4)
+}
+
+func (x *TripletMarginSpec) HasSwap() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 5)
+}
+
+func (x *TripletMarginSpec) ClearMargin() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Margin = 0
+}
+
+func (x *TripletMarginSpec) ClearDegree() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_Degree = 0
+}
+
+func (x *TripletMarginSpec) ClearEpsilon() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
+	x.xxx_hidden_Epsilon = 0
+}
+
+func (x *TripletMarginSpec) ClearEpsilonInSum() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 4)
+	x.xxx_hidden_EpsilonInSum = false
+}
+
+func (x *TripletMarginSpec) ClearSwap() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 5)
+	x.xxx_hidden_Swap = false
+}
+
+type TripletMarginSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Lead of the positive beyond which a triplet costs nothing, at least 0.
+	Margin *float64
+	// The distance d.
+	Distance TripletDistance
+	// Exponent of TRIPLET_DISTANCE_MINKOWSKI, in [1, 64].
+	Degree *float64
+	// Constant that is added to differences or to sums, and smallest length of
+	// TRIPLET_DISTANCE_COSINE; at least 1e-30.
+	Epsilon *float64
+	// Whether epsilon is added to the sum of powers, as in optax, rather than to
+	// each difference, as in PyTorch.
+	EpsilonInSum *bool
+	// Whether d(p, n) takes the place of d(a, n) where it is smaller.
+	Swap *bool
+}
+
+func (b0 TripletMarginSpec_builder) Build() *TripletMarginSpec {
+	m0 := &TripletMarginSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Margin != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 6)
+		x.xxx_hidden_Margin = *b.Margin
+	}
+	x.xxx_hidden_Distance = b.Distance
+	if b.Degree != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 6)
+		x.xxx_hidden_Degree = *b.Degree
+	}
+	if b.Epsilon != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 6)
+		x.xxx_hidden_Epsilon = *b.Epsilon
+	}
+	if b.EpsilonInSum != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 4, 6)
+		x.xxx_hidden_EpsilonInSum = *b.EpsilonInSum
+	}
+	if b.Swap != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 6)
+		x.xxx_hidden_Swap = *b.Swap
+	}
+	return m0
+}
+
+// With the cosine c of two vectors, 1 - c where the target is 1 and max(c -
+// margin, 0) where it is -1. The prediction holds both vectors, [..., 2, n], and
+// the target has the shape [...].
+type CosineEmbeddingSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Margin      float64                `protobuf:"fixed64,1,opt,name=margin,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *CosineEmbeddingSpec) Reset() {
+	*x = CosineEmbeddingSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CosineEmbeddingSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CosineEmbeddingSpec) ProtoMessage() {}
+
+func (x *CosineEmbeddingSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CosineEmbeddingSpec) GetMargin() float64 {
+	if x != nil {
+		return x.xxx_hidden_Margin
+	}
+	return 0
+}
+
+func (x *CosineEmbeddingSpec) SetMargin(v float64) {
+	x.xxx_hidden_Margin = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *CosineEmbeddingSpec) HasMargin() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *CosineEmbeddingSpec) ClearMargin() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Margin = 0
+}
+
+type CosineEmbeddingSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Cosine below which vectors that should differ cost nothing, in [-1, 1].
+	Margin *float64
+}
+
+func (b0 CosineEmbeddingSpec_builder) Build() *CosineEmbeddingSpec {
+	m0 := &CosineEmbeddingSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Margin != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Margin = *b.Margin
+	}
+	return m0
+}
+
+// The prediction where the target is 1, max(margin - prediction, 0) where it is
+// -1; the mean over the last axis.
+type HingeEmbeddingSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Margin      float64                `protobuf:"fixed64,1,opt,name=margin,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *HingeEmbeddingSpec) Reset() {
+	*x = HingeEmbeddingSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HingeEmbeddingSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HingeEmbeddingSpec) ProtoMessage() {}
+
+func (x *HingeEmbeddingSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *HingeEmbeddingSpec) GetMargin() float64 {
+	if x != nil {
+		return x.xxx_hidden_Margin
+	}
+	return 0
+}
+
+func (x *HingeEmbeddingSpec) SetMargin(v float64) {
+	x.xxx_hidden_Margin = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *HingeEmbeddingSpec) HasMargin() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *HingeEmbeddingSpec) ClearMargin() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Margin = 0
+}
+
+type HingeEmbeddingSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Distance beyond which what should differ costs nothing.
+	Margin *float64
+}
+
+func (b0 HingeEmbeddingSpec_builder) Build() *HingeEmbeddingSpec {
+	m0 := &HingeEmbeddingSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Margin != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Margin = *b.Margin
+	}
+	return m0
+}
+
+// max(margin - y*(a - b), 0), the mean over the last axis. The prediction holds
+// scores a and b, [..., 2, n]; the target y, [..., n], is 1 where a should rank
+// higher and -1 where b should.
+type MarginRankingSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Margin      float64                `protobuf:"fixed64,1,opt,name=margin,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *MarginRankingSpec) Reset() {
+	*x = MarginRankingSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MarginRankingSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MarginRankingSpec) ProtoMessage() {}
+
+func (x *MarginRankingSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *MarginRankingSpec) GetMargin() float64 {
+	if x != nil {
+		return x.xxx_hidden_Margin
+	}
+	return 0
+}
+
+func (x *MarginRankingSpec) SetMargin(v float64) {
+	x.xxx_hidden_Margin = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *MarginRankingSpec) HasMargin() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *MarginRankingSpec) ClearMargin() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Margin = 0
+}
+
+type MarginRankingSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Lead beyond which a pair costs nothing.
+	Margin *float64
+}
+
+func (b0 MarginRankingSpec_builder) Build() *MarginRankingSpec {
+	m0 := &MarginRankingSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Margin != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Margin = *b.Margin
+	}
+	return m0
+}
+
+// 1 - 2*sum(y*p)/(sum(y) + sum(p) + epsilon).
+type DiceSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Axes        []int32                `protobuf:"varint,1,rep,packed,name=axes,proto3"`
+	xxx_hidden_Epsilon     float64                `protobuf:"fixed64,2,opt,name=epsilon,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *DiceSpec) Reset() {
+	*x = DiceSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiceSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiceSpec) ProtoMessage() {}
+
+func (x *DiceSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *DiceSpec) GetAxes() []int32 {
+	if x != nil {
+		return x.xxx_hidden_Axes
+	}
+	return nil
+}
+
+func (x *DiceSpec) GetEpsilon() float64 {
+	if x != nil {
+		return x.xxx_hidden_Epsilon
+	}
+	return 0
+}
+
+func (x *DiceSpec) SetAxes(v []int32) {
+	x.xxx_hidden_Axes = v
+}
+
+func (x *DiceSpec) SetEpsilon(v float64) {
+	x.xxx_hidden_Epsilon = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 2)
+}
+
+func (x *DiceSpec) HasEpsilon() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *DiceSpec) ClearEpsilon() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_Epsilon = 0
+}
+
+type DiceSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The axes that are summed over; negative counts from the end. None means
+	// all, which makes one loss.
+	Axes []int32
+	// Constant that is added to the denominator, at least 1e-30.
+	Epsilon *float64
+}
+
+func (b0 DiceSpec_builder) Build() *DiceSpec {
+	m0 := &DiceSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Axes = b.Axes
+	if b.Epsilon != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 2)
+		x.xxx_hidden_Epsilon = *b.Epsilon
+	}
+	return m0
+}
+
+// 1 - i/(i + alpha*sum(y*(1 - p)) + beta*sum(p*(1 - y)) + epsilon), where i =
+// sum(y*p). Salehi et al., 2017.
+type TverskySpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Axes        []int32                `protobuf:"varint,1,rep,packed,name=axes,proto3"`
+	xxx_hidden_Epsilon     float64                `protobuf:"fixed64,2,opt,name=epsilon,proto3,oneof"`
+	xxx_hidden_Alpha       float64                `protobuf:"fixed64,3,opt,name=alpha,proto3,oneof"`
+	xxx_hidden_Beta        float64                `protobuf:"fixed64,4,opt,name=beta,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *TverskySpec) Reset() {
+	*x = TverskySpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TverskySpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TverskySpec) ProtoMessage() {}
+
+func (x *TverskySpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *TverskySpec) GetAxes() []int32 {
+	if x != nil {
+		return x.xxx_hidden_Axes
+	}
+	return nil
+}
+
+func (x *TverskySpec) GetEpsilon() float64 {
+	if x != nil {
+		return x.xxx_hidden_Epsilon
+	}
+	return 0
+}
+
+func (x *TverskySpec) GetAlpha() float64 {
+	if x != nil {
+		return x.xxx_hidden_Alpha
+	}
+	return 0
+}
+
+func (x *TverskySpec) GetBeta() float64 {
+	if x != nil {
+		return x.xxx_hidden_Beta
+	}
+	return 0
+}
+
+func (x *TverskySpec) SetAxes(v []int32) {
+	x.xxx_hidden_Axes = v
+}
+
+func (x *TverskySpec) SetEpsilon(v float64) {
+	x.xxx_hidden_Epsilon = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 4)
+}
+
+func (x *TverskySpec) SetAlpha(v float64) {
+	x.xxx_hidden_Alpha = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 4)
+}
+
+func (x *TverskySpec) SetBeta(v float64) {
+	x.xxx_hidden_Beta = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 4)
+}
+
+func (x *TverskySpec) HasEpsilon() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *TverskySpec) HasAlpha() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *TverskySpec) HasBeta() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
+}
+
+func (x *TverskySpec) ClearEpsilon() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_Epsilon = 0
+}
+
+func (x *TverskySpec) ClearAlpha() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_Alpha = 0
+}
+
+func (x *TverskySpec) ClearBeta() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
+	x.xxx_hidden_Beta = 0
+}
+
+type TverskySpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The axes that are summed over; negative counts from the end. None means
+	// all, which makes one loss.
+	Axes []int32
+	// Constant that is added to the denominator, at least 1e-30.
+	Epsilon *float64
+	// Weight of what is missed, at least 0.
+	Alpha *float64
+	// Weight of what is found wrongly, at least 0.
+	Beta *float64
+}
+
+func (b0 TverskySpec_builder) Build() *TverskySpec {
+	m0 := &TverskySpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Axes = b.Axes
+	if b.Epsilon != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 4)
+		x.xxx_hidden_Epsilon = *b.Epsilon
+	}
+	if b.Alpha != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 4)
+		x.xxx_hidden_Alpha = *b.Alpha
+	}
+	if b.Beta != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 4)
+		x.xxx_hidden_Beta = *b.Beta
+	}
+	return m0
+}
+
+// Mean absolute percentage error over the last axis. Targets nearer to 0 than 1e-7
+// count as 1e-7. The derivative at 0 is 0.
+type MeanAbsolutePercentageErrorSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeanAbsolutePercentageErrorSpec) Reset() {
+	*x = MeanAbsolutePercentageErrorSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeanAbsolutePercentageErrorSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeanAbsolutePercentageErrorSpec) ProtoMessage() {}
+
+func (x *MeanAbsolutePercentageErrorSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type MeanAbsolutePercentageErrorSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 MeanAbsolutePercentageErrorSpec_builder) Build() *MeanAbsolutePercentageErrorSpec {
+	m0 := &MeanAbsolutePercentageErrorSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// Perceptron loss. Targets are -1 and 1, and the derivative at 0 is 0.
+type PerceptronSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PerceptronSpec) Reset() {
+	*x = PerceptronSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PerceptronSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PerceptronSpec) ProtoMessage() {}
+
+func (x *PerceptronSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type PerceptronSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 PerceptronSpec_builder) Build() *PerceptronSpec {
+	m0 := &PerceptronSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// (1 - p[y]^q)/q of class indices y and probabilities p along the last axis, which
+// are neither renormalised nor clipped. Zhang and Sabuncu, 2018.
+type GeneralizedCrossentropySpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Q           float64                `protobuf:"fixed64,1,opt,name=q,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *GeneralizedCrossentropySpec) Reset() {
+	*x = GeneralizedCrossentropySpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GeneralizedCrossentropySpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GeneralizedCrossentropySpec) ProtoMessage() {}
+
+func (x *GeneralizedCrossentropySpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *GeneralizedCrossentropySpec) GetQ() float64 {
+	if x != nil {
+		return x.xxx_hidden_Q
+	}
+	return 0
+}
+
+func (x *GeneralizedCrossentropySpec) SetQ(v float64) {
+	x.xxx_hidden_Q = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *GeneralizedCrossentropySpec) HasQ() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *GeneralizedCrossentropySpec) ClearQ() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Q = 0
+}
+
+type GeneralizedCrossentropySpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Robustness against wrong labels, in (0, 1): cross-entropy near 0, the absolute
+	// error near 1.
+	Q *float64
+}
+
+func (b0 GeneralizedCrossentropySpec_builder) Build() *GeneralizedCrossentropySpec {
+	m0 := &GeneralizedCrossentropySpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Q != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Q = *b.Q
+	}
+	return m0
+}
+
+// max(q*p - r(q)) - y*p over distributions q along the last axis. Blondel et al.,
+// 2020. As in optax, r(y) is left out, which is 0 for one-hot targets.
+type FenchelYoungSpec struct {
+	state                  protoimpl.MessageState  `protogen:"opaque.v1"`
+	xxx_hidden_Regularizer FenchelYoungRegularizer `protobuf:"varint,1,opt,name=regularizer,proto3,enum=optserve.v1.FenchelYoungRegularizer"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *FenchelYoungSpec) Reset() {
+	*x = FenchelYoungSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenchelYoungSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenchelYoungSpec) ProtoMessage() {}
+
+func (x *FenchelYoungSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *FenchelYoungSpec) GetRegularizer() FenchelYoungRegularizer {
+	if x != nil {
+		return x.xxx_hidden_Regularizer
+	}
+	return FenchelYoungRegularizer_FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED
+}
+
+func (x *FenchelYoungSpec) SetRegularizer(v FenchelYoungRegularizer) {
+	x.xxx_hidden_Regularizer = v
+}
+
+type FenchelYoungSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The regularizer r.
+	Regularizer FenchelYoungRegularizer
+}
+
+func (b0 FenchelYoungSpec_builder) Build() *FenchelYoungSpec {
+	m0 := &FenchelYoungSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Regularizer = b.Regularizer
+	return m0
+}
+
+// Sparsemax loss of binary labels, the mean over the last axis of s(p) where the
+// target is 0 and s(-p) otherwise: s(z) is 0 below -1, z above 1 and (z + 1)^2/4
+// between. Of several classes, it is FenchelYoungSpec with
+// FENCHEL_YOUNG_REGULARIZER_GINI.
+type SparsemaxLossSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SparsemaxLossSpec) Reset() {
+	*x = SparsemaxLossSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SparsemaxLossSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SparsemaxLossSpec) ProtoMessage() {}
+
+func (x *SparsemaxLossSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type SparsemaxLossSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 SparsemaxLossSpec_builder) Build() *SparsemaxLossSpec {
+	m0 := &SparsemaxLossSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// max(p + 1 - onehot(y)) - p[y] of class indices y along the last axis. Equal maxima
+// share the gradient.
+type MulticlassHingeSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MulticlassHingeSpec) Reset() {
+	*x = MulticlassHingeSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MulticlassHingeSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MulticlassHingeSpec) ProtoMessage() {}
+
+func (x *MulticlassHingeSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type MulticlassHingeSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 MulticlassHingeSpec_builder) Build() *MulticlassHingeSpec {
+	m0 := &MulticlassHingeSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// max(p) - p[y] of class indices y along the last axis. Equal maxima share the
+// gradient.
+type MulticlassPerceptronSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MulticlassPerceptronSpec) Reset() {
+	*x = MulticlassPerceptronSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MulticlassPerceptronSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MulticlassPerceptronSpec) ProtoMessage() {}
+
+func (x *MulticlassPerceptronSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type MulticlassPerceptronSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 MulticlassPerceptronSpec_builder) Build() *MulticlassPerceptronSpec {
+	m0 := &MulticlassPerceptronSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// -sum(y*log(softmax(p))) over the items of the last axis. Targets y are relevances,
+// times the items' weights if they have some. Items whose score is -infinity are
+// left out; a list of such items alone counts as 0. Cao et al., 2007.
+type RankingSoftmaxSpec struct {
+	state         protoimpl.MessageState `protogen:"opaque.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RankingSoftmaxSpec) Reset() {
+	*x = RankingSoftmaxSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RankingSoftmaxSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RankingSoftmaxSpec) ProtoMessage() {}
+
+func (x *RankingSoftmaxSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+type RankingSoftmaxSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+}
+
+func (b0 RankingSoftmaxSpec_builder) Build() *RankingSoftmaxSpec {
+	m0 := &RankingSoftmaxSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	return m0
+}
+
+// log(1 + sum(exp(gamma*(d^2 - m^2)))*sum(exp(gamma*((1 - d)^2 - m^2)))) for each
+// embedding of length 1 of the prediction, [n, d]: d are the cosine distances to the
+// others, those of the same class in the first sum. Targets are class indices, [n].
+// Embeddings without one of the same class or without one of another count as 0 and
+// in no mean. Sun et al., 2020.
+type CircleSpec struct {
+	state                     protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Gamma          float64                `protobuf:"fixed64,1,opt,name=gamma,proto3,oneof"`
+	xxx_hidden_Margin         float64                `protobuf:"fixed64,2,opt,name=margin,proto3,oneof"`
+	xxx_hidden_RemoveDiagonal bool                   `protobuf:"varint,3,opt,name=remove_diagonal,json=removeDiagonal,proto3,oneof"`
+	XXX_raceDetectHookData    protoimpl.RaceDetectHookData
+	XXX_presence              [1]uint32
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
+}
+
+func (x *CircleSpec) Reset() {
+	*x = CircleSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CircleSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CircleSpec) ProtoMessage() {}
+
+func (x *CircleSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CircleSpec) GetGamma() float64 {
+	if x != nil {
+		return x.xxx_hidden_Gamma
+	}
+	return 0
+}
+
+func (x *CircleSpec) GetMargin() float64 {
+	if x != nil {
+		return x.xxx_hidden_Margin
+	}
+	return 0
+}
+
+func (x *CircleSpec) GetRemoveDiagonal() bool {
+	if x != nil {
+		return x.xxx_hidden_RemoveDiagonal
+	}
+	return false
+}
+
+func (x *CircleSpec) SetGamma(v float64) {
+	x.xxx_hidden_Gamma = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 3)
+}
+
+func (x *CircleSpec) SetMargin(v float64) {
+	x.xxx_hidden_Margin = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 3)
+}
+
+func (x *CircleSpec) SetRemoveDiagonal(v bool) {
+	x.xxx_hidden_RemoveDiagonal = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 3)
+}
+
+func (x *CircleSpec) HasGamma() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *CircleSpec) HasMargin() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *CircleSpec) HasRemoveDiagonal() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *CircleSpec) ClearGamma() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Gamma = 0
+}
+
+func (x *CircleSpec) ClearMargin() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_Margin = 0
+}
+
+func (x *CircleSpec) ClearRemoveDiagonal() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_RemoveDiagonal = false
+}
+
+type CircleSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Scale, greater than 0.
+	Gamma *float64
+	// The margin m, at least 0.
+	Margin *float64
+	// Whether an embedding is not compared with itself.
+	RemoveDiagonal *bool
+}
+
+func (b0 CircleSpec_builder) Build() *CircleSpec {
+	m0 := &CircleSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Gamma != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 3)
+		x.xxx_hidden_Gamma = *b.Gamma
+	}
+	if b.Margin != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 3)
+		x.xxx_hidden_Margin = *b.Margin
+	}
+	if b.RemoveDiagonal != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 3)
+		x.xxx_hidden_RemoveDiagonal = *b.RemoveDiagonal
+	}
+	return m0
+}
+
+// Cross-entropy of each embedding's cosines: with those of the same class against
+// those of others, divided by the temperature. The prediction is [n, d] and targets
+// are class indices, [n]. The mean of the examples is the mean of the pairs. Chen et
+// al., 2020.
+type NtxentSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Temperature float64                `protobuf:"fixed64,1,opt,name=temperature,proto3,oneof"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *NtxentSpec) Reset() {
+	*x = NtxentSpec{}
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NtxentSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NtxentSpec) ProtoMessage() {}
+
+func (x *NtxentSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_loss_spec_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *NtxentSpec) GetTemperature() float64 {
+	if x != nil {
+		return x.xxx_hidden_Temperature
+	}
+	return 0
+}
+
+func (x *NtxentSpec) SetTemperature(v float64) {
+	x.xxx_hidden_Temperature = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 1)
+}
+
+func (x *NtxentSpec) HasTemperature() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *NtxentSpec) ClearTemperature() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Temperature = 0
+}
+
+type NtxentSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Divides the cosines; greater than 0.
+	Temperature *float64
+}
+
+func (b0 NtxentSpec_builder) Build() *NtxentSpec {
+	m0 := &NtxentSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Temperature != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 1)
+		x.xxx_hidden_Temperature = *b.Temperature
+	}
+	return m0
+}
+
 var File_optserve_v1_loss_spec_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_loss_spec_proto_rawDesc = "" +
 	"\n" +
-	"\x1boptserve/v1/loss_spec.proto\x12\voptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xd6\r\n" +
+	"\x1boptserve/v1/loss_spec.proto\x12\voptserve.v1\x1a\x1coptserve/v1/convention.proto\"\x90\x1a\n" +
 	"\bLossSpec\x127\n" +
 	"\n" +
 	"convention\x18\x01 \x01(\x0e2\x17.optserve.v1.ConventionR\n" +
@@ -3441,7 +6483,32 @@ const file_optserve_v1_loss_spec_proto_rawDesc = "" +
 	"\x03iou\x18\x15 \x01(\v2\x14.optserve.v1.IouSpecH\x00R\x03iou\x12+\n" +
 	"\x04giou\x18\x16 \x01(\v2\x15.optserve.v1.GiouSpecH\x00R\x04giou\x12+\n" +
 	"\x04diou\x18\x17 \x01(\v2\x15.optserve.v1.DiouSpecH\x00R\x04diou\x12+\n" +
-	"\x04ciou\x18\x18 \x01(\v2\x15.optserve.v1.CiouSpecH\x00R\x04ciouB\x06\n" +
+	"\x04ciou\x18\x18 \x01(\v2\x15.optserve.v1.CiouSpecH\x00R\x04ciou\x12(\n" +
+	"\x03nll\x18\x19 \x01(\v2\x14.optserve.v1.NllSpecH\x00R\x03nll\x12A\n" +
+	"\fgaussian_nll\x18\x1a \x01(\v2\x1c.optserve.v1.GaussianNllSpecH\x00R\vgaussianNll\x12>\n" +
+	"\vsoft_margin\x18\x1b \x01(\v2\x1b.optserve.v1.SoftMarginSpecH\x00R\n" +
+	"softMargin\x12A\n" +
+	"\fmulti_margin\x18\x1c \x01(\v2\x1c.optserve.v1.MultiMarginSpecH\x00R\vmultiMargin\x12P\n" +
+	"\x11multilabel_margin\x18\x1d \x01(\v2!.optserve.v1.MultilabelMarginSpecH\x00R\x10multilabelMargin\x12]\n" +
+	"\x16multilabel_soft_margin\x18\x1e \x01(\v2%.optserve.v1.MultilabelSoftMarginSpecH\x00R\x14multilabelSoftMargin\x12G\n" +
+	"\x0etriplet_margin\x18\x1f \x01(\v2\x1e.optserve.v1.TripletMarginSpecH\x00R\rtripletMargin\x12M\n" +
+	"\x10cosine_embedding\x18  \x01(\v2 .optserve.v1.CosineEmbeddingSpecH\x00R\x0fcosineEmbedding\x12J\n" +
+	"\x0fhinge_embedding\x18! \x01(\v2\x1f.optserve.v1.HingeEmbeddingSpecH\x00R\x0ehingeEmbedding\x12G\n" +
+	"\x0emargin_ranking\x18\" \x01(\v2\x1e.optserve.v1.MarginRankingSpecH\x00R\rmarginRanking\x12+\n" +
+	"\x04dice\x18# \x01(\v2\x15.optserve.v1.DiceSpecH\x00R\x04dice\x124\n" +
+	"\atversky\x18$ \x01(\v2\x18.optserve.v1.TverskySpecH\x00R\atversky\x12s\n" +
+	"\x1emean_absolute_percentage_error\x18% \x01(\v2,.optserve.v1.MeanAbsolutePercentageErrorSpecH\x00R\x1bmeanAbsolutePercentageError\x12=\n" +
+	"\n" +
+	"perceptron\x18& \x01(\v2\x1b.optserve.v1.PerceptronSpecH\x00R\n" +
+	"perceptron\x12e\n" +
+	"\x18generalized_crossentropy\x18' \x01(\v2(.optserve.v1.GeneralizedCrossentropySpecH\x00R\x17generalizedCrossentropy\x12D\n" +
+	"\rfenchel_young\x18( \x01(\v2\x1d.optserve.v1.FenchelYoungSpecH\x00R\ffenchelYoung\x12G\n" +
+	"\x0esparsemax_loss\x18) \x01(\v2\x1e.optserve.v1.SparsemaxLossSpecH\x00R\rsparsemaxLoss\x12M\n" +
+	"\x10multiclass_hinge\x18* \x01(\v2 .optserve.v1.MulticlassHingeSpecH\x00R\x0fmulticlassHinge\x12\\\n" +
+	"\x15multiclass_perceptron\x18+ \x01(\v2%.optserve.v1.MulticlassPerceptronSpecH\x00R\x14multiclassPerceptron\x12J\n" +
+	"\x0franking_softmax\x18, \x01(\v2\x1f.optserve.v1.RankingSoftmaxSpecH\x00R\x0erankingSoftmax\x121\n" +
+	"\x06circle\x18- \x01(\v2\x17.optserve.v1.CircleSpecH\x00R\x06circle\x121\n" +
+	"\x06ntxent\x18. \x01(\v2\x17.optserve.v1.NtxentSpecH\x00R\x06ntxentB\x06\n" +
 	"\x04loss\"\x16\n" +
 	"\x14MeanSquaredErrorSpec\"\xdc\x01\n" +
 	"\x1bCategoricalCrossentropySpec\x12$\n" +
@@ -3452,16 +6519,18 @@ const file_optserve_v1_loss_spec_proto_rawDesc = "" +
 	"\rclass_weights\x18\x04 \x03(\x01R\fclassWeightsB\x0e\n" +
 	"\f_from_logitsB\x12\n" +
 	"\x10_label_smoothingB\a\n" +
-	"\x05_axis\"\xe2\x01\n" +
+	"\x05_axis\"\x9b\x02\n" +
 	"!SparseCategoricalCrossentropySpec\x12$\n" +
 	"\vfrom_logits\x18\x01 \x01(\bH\x00R\n" +
 	"fromLogits\x88\x01\x01\x12\x17\n" +
 	"\x04axis\x18\x02 \x01(\x05H\x01R\x04axis\x88\x01\x01\x12,\n" +
 	"\x0flabel_smoothing\x18\x03 \x01(\x01H\x02R\x0elabelSmoothing\x88\x01\x01\x12#\n" +
-	"\rclass_weights\x18\x04 \x03(\x01R\fclassWeightsB\x0e\n" +
+	"\rclass_weights\x18\x04 \x03(\x01R\fclassWeights\x12&\n" +
+	"\fignore_class\x18\x05 \x01(\x03H\x03R\vignoreClass\x88\x01\x01B\x0e\n" +
 	"\f_from_logitsB\a\n" +
 	"\x05_axisB\x12\n" +
-	"\x10_label_smoothing\"\xc4\x01\n" +
+	"\x10_label_smoothingB\x0f\n" +
+	"\r_ignore_class\"\xc4\x01\n" +
 	"\n" +
 	"CustomSpec\x12#\n" +
 	"\n" +
@@ -3480,13 +6549,14 @@ const file_optserve_v1_loss_spec_proto_rawDesc = "" +
 	"\x04beta\x18\x01 \x01(\x01H\x00R\x04beta\x88\x01\x01B\a\n" +
 	"\x05_beta\"\r\n" +
 	"\vLogCoshSpec\"!\n" +
-	"\x1fMeanSquaredLogarithmicErrorSpec\"\xf4\x01\n" +
+	"\x1fMeanSquaredLogarithmicErrorSpec\"\x9f\x02\n" +
 	"\x16BinaryCrossentropySpec\x12$\n" +
 	"\vfrom_logits\x18\x01 \x01(\bH\x00R\n" +
 	"fromLogits\x88\x01\x01\x12,\n" +
 	"\x0flabel_smoothing\x18\x02 \x01(\x01H\x01R\x0elabelSmoothing\x88\x01\x01\x12\x17\n" +
 	"\x04axis\x18\x03 \x01(\x05H\x02R\x04axis\x88\x01\x01\x12,\n" +
-	"\x0fpositive_weight\x18\x04 \x01(\x01H\x03R\x0epositiveWeight\x88\x01\x01B\x0e\n" +
+	"\x0fpositive_weight\x18\x04 \x01(\x01H\x03R\x0epositiveWeight\x88\x01\x01\x12)\n" +
+	"\x10positive_weights\x18\x05 \x03(\x01R\x0fpositiveWeightsB\x0e\n" +
 	"\f_from_logitsB\x12\n" +
 	"\x10_label_smoothingB\a\n" +
 	"\x05_axisB\x12\n" +
@@ -3517,10 +6587,13 @@ const file_optserve_v1_loss_spec_proto_rawDesc = "" +
 	"\x10_label_smoothingB\a\n" +
 	"\x05_axisB\b\n" +
 	"\x06_gammaB\b\n" +
-	"\x06_alpha\"Q\n" +
+	"\x06_alpha\"\x84\x01\n" +
 	"\x10KlDivergenceSpec\x12*\n" +
-	"\x0elog_prediction\x18\x01 \x01(\bH\x00R\rlogPrediction\x88\x01\x01B\x11\n" +
-	"\x0f_log_prediction\"\x99\x01\n" +
+	"\x0elog_prediction\x18\x01 \x01(\bH\x00R\rlogPrediction\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"log_target\x18\x02 \x01(\bH\x01R\tlogTarget\x88\x01\x01B\x11\n" +
+	"\x0f_log_predictionB\r\n" +
+	"\v_log_target\"\x99\x01\n" +
 	"\vPoissonSpec\x12*\n" +
 	"\x0elog_prediction\x18\x01 \x01(\bH\x00R\rlogPrediction\x88\x01\x01\x12\x1d\n" +
 	"\aepsilon\x18\x02 \x01(\x01H\x01R\aepsilon\x88\x01\x01\x12\x17\n" +
@@ -3554,77 +6627,215 @@ const file_optserve_v1_loss_spec_proto_rawDesc = "" +
 	"\bCiouSpec\x12\x1d\n" +
 	"\aepsilon\x18\x01 \x01(\x01H\x00R\aepsilon\x88\x01\x01B\n" +
 	"\n" +
-	"\b_epsilon*\xcd\x01\n" +
+	"\b_epsilon\"\x89\x01\n" +
+	"\aNllSpec\x12\x17\n" +
+	"\x04axis\x18\x01 \x01(\x05H\x00R\x04axis\x88\x01\x01\x12#\n" +
+	"\rclass_weights\x18\x02 \x03(\x01R\fclassWeights\x12&\n" +
+	"\fignore_class\x18\x03 \x01(\x03H\x01R\vignoreClass\x88\x01\x01B\a\n" +
+	"\x05_axisB\x0f\n" +
+	"\r_ignore_class\"^\n" +
+	"\x0fGaussianNllSpec\x12\x17\n" +
+	"\x04full\x18\x01 \x01(\bH\x00R\x04full\x88\x01\x01\x12\x1d\n" +
+	"\aepsilon\x18\x02 \x01(\x01H\x01R\aepsilon\x88\x01\x01B\a\n" +
+	"\x05_fullB\n" +
+	"\n" +
+	"\b_epsilon\"\x10\n" +
+	"\x0eSoftMarginSpec\"\x86\x01\n" +
+	"\x0fMultiMarginSpec\x12\x1b\n" +
+	"\x06degree\x18\x01 \x01(\x05H\x00R\x06degree\x88\x01\x01\x12\x1b\n" +
+	"\x06margin\x18\x02 \x01(\x01H\x01R\x06margin\x88\x01\x01\x12#\n" +
+	"\rclass_weights\x18\x03 \x03(\x01R\fclassWeightsB\t\n" +
+	"\a_degreeB\t\n" +
+	"\a_margin\"\x16\n" +
+	"\x14MultilabelMarginSpec\"?\n" +
+	"\x18MultilabelSoftMarginSpec\x12#\n" +
+	"\rclass_weights\x18\x01 \x03(\x01R\fclassWeights\"\xa8\x02\n" +
+	"\x11TripletMarginSpec\x12\x1b\n" +
+	"\x06margin\x18\x01 \x01(\x01H\x00R\x06margin\x88\x01\x01\x128\n" +
+	"\bdistance\x18\x02 \x01(\x0e2\x1c.optserve.v1.TripletDistanceR\bdistance\x12\x1b\n" +
+	"\x06degree\x18\x03 \x01(\x01H\x01R\x06degree\x88\x01\x01\x12\x1d\n" +
+	"\aepsilon\x18\x04 \x01(\x01H\x02R\aepsilon\x88\x01\x01\x12)\n" +
+	"\x0eepsilon_in_sum\x18\x05 \x01(\bH\x03R\fepsilonInSum\x88\x01\x01\x12\x17\n" +
+	"\x04swap\x18\x06 \x01(\bH\x04R\x04swap\x88\x01\x01B\t\n" +
+	"\a_marginB\t\n" +
+	"\a_degreeB\n" +
+	"\n" +
+	"\b_epsilonB\x11\n" +
+	"\x0f_epsilon_in_sumB\a\n" +
+	"\x05_swap\"=\n" +
+	"\x13CosineEmbeddingSpec\x12\x1b\n" +
+	"\x06margin\x18\x01 \x01(\x01H\x00R\x06margin\x88\x01\x01B\t\n" +
+	"\a_margin\"<\n" +
+	"\x12HingeEmbeddingSpec\x12\x1b\n" +
+	"\x06margin\x18\x01 \x01(\x01H\x00R\x06margin\x88\x01\x01B\t\n" +
+	"\a_margin\";\n" +
+	"\x11MarginRankingSpec\x12\x1b\n" +
+	"\x06margin\x18\x01 \x01(\x01H\x00R\x06margin\x88\x01\x01B\t\n" +
+	"\a_margin\"I\n" +
+	"\bDiceSpec\x12\x12\n" +
+	"\x04axes\x18\x01 \x03(\x05R\x04axes\x12\x1d\n" +
+	"\aepsilon\x18\x02 \x01(\x01H\x00R\aepsilon\x88\x01\x01B\n" +
+	"\n" +
+	"\b_epsilon\"\x93\x01\n" +
+	"\vTverskySpec\x12\x12\n" +
+	"\x04axes\x18\x01 \x03(\x05R\x04axes\x12\x1d\n" +
+	"\aepsilon\x18\x02 \x01(\x01H\x00R\aepsilon\x88\x01\x01\x12\x19\n" +
+	"\x05alpha\x18\x03 \x01(\x01H\x01R\x05alpha\x88\x01\x01\x12\x17\n" +
+	"\x04beta\x18\x04 \x01(\x01H\x02R\x04beta\x88\x01\x01B\n" +
+	"\n" +
+	"\b_epsilonB\b\n" +
+	"\x06_alphaB\a\n" +
+	"\x05_beta\"!\n" +
+	"\x1fMeanAbsolutePercentageErrorSpec\"\x10\n" +
+	"\x0ePerceptronSpec\"6\n" +
+	"\x1bGeneralizedCrossentropySpec\x12\x11\n" +
+	"\x01q\x18\x01 \x01(\x01H\x00R\x01q\x88\x01\x01B\x04\n" +
+	"\x02_q\"Z\n" +
+	"\x10FenchelYoungSpec\x12F\n" +
+	"\vregularizer\x18\x01 \x01(\x0e2$.optserve.v1.FenchelYoungRegularizerR\vregularizer\"\x13\n" +
+	"\x11SparsemaxLossSpec\"\x15\n" +
+	"\x13MulticlassHingeSpec\"\x1a\n" +
+	"\x18MulticlassPerceptronSpec\"\x14\n" +
+	"\x12RankingSoftmaxSpec\"\x9b\x01\n" +
+	"\n" +
+	"CircleSpec\x12\x19\n" +
+	"\x05gamma\x18\x01 \x01(\x01H\x00R\x05gamma\x88\x01\x01\x12\x1b\n" +
+	"\x06margin\x18\x02 \x01(\x01H\x01R\x06margin\x88\x01\x01\x12,\n" +
+	"\x0fremove_diagonal\x18\x03 \x01(\bH\x02R\x0eremoveDiagonal\x88\x01\x01B\b\n" +
+	"\x06_gammaB\t\n" +
+	"\a_marginB\x12\n" +
+	"\x10_remove_diagonal\"C\n" +
+	"\n" +
+	"NtxentSpec\x12%\n" +
+	"\vtemperature\x18\x01 \x01(\x01H\x00R\vtemperature\x88\x01\x01B\x0e\n" +
+	"\f_temperature*\xcd\x01\n" +
 	"\rLossReduction\x12\x1e\n" +
 	"\x1aLOSS_REDUCTION_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"LOSS_REDUCTION_SUM_OVER_BATCH_SIZE\x10\x01\x12\x16\n" +
 	"\x12LOSS_REDUCTION_SUM\x10\x02\x12\x17\n" +
 	"\x13LOSS_REDUCTION_NONE\x10\x03\x12\x17\n" +
 	"\x13LOSS_REDUCTION_MEAN\x10\x04\x12*\n" +
-	"&LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT\x10\x05Be\n" +
+	"&LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT\x10\x05*p\n" +
+	"\x0fTripletDistance\x12 \n" +
+	"\x1cTRIPLET_DISTANCE_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aTRIPLET_DISTANCE_MINKOWSKI\x10\x01\x12\x1b\n" +
+	"\x17TRIPLET_DISTANCE_COSINE\x10\x02*\xb3\x01\n" +
+	"\x17FenchelYoungRegularizer\x12)\n" +
+	"%FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED\x10\x00\x12%\n" +
+	"!FENCHEL_YOUNG_REGULARIZER_SHANNON\x10\x01\x12\"\n" +
+	"\x1eFENCHEL_YOUNG_REGULARIZER_GINI\x10\x02\x12\"\n" +
+	"\x1eFENCHEL_YOUNG_REGULARIZER_NONE\x10\x03Be\n" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
-var file_optserve_v1_loss_spec_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_optserve_v1_loss_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_optserve_v1_loss_spec_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_optserve_v1_loss_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_optserve_v1_loss_spec_proto_goTypes = []any{
 	(LossReduction)(0),                        // 0: optserve.v1.LossReduction
-	(*LossSpec)(nil),                          // 1: optserve.v1.LossSpec
-	(*MeanSquaredErrorSpec)(nil),              // 2: optserve.v1.MeanSquaredErrorSpec
-	(*CategoricalCrossentropySpec)(nil),       // 3: optserve.v1.CategoricalCrossentropySpec
-	(*SparseCategoricalCrossentropySpec)(nil), // 4: optserve.v1.SparseCategoricalCrossentropySpec
-	(*CustomSpec)(nil),                        // 5: optserve.v1.CustomSpec
-	(*MeanAbsoluteErrorSpec)(nil),             // 6: optserve.v1.MeanAbsoluteErrorSpec
-	(*HuberSpec)(nil),                         // 7: optserve.v1.HuberSpec
-	(*SmoothL1Spec)(nil),                      // 8: optserve.v1.SmoothL1Spec
-	(*LogCoshSpec)(nil),                       // 9: optserve.v1.LogCoshSpec
-	(*MeanSquaredLogarithmicErrorSpec)(nil),   // 10: optserve.v1.MeanSquaredLogarithmicErrorSpec
-	(*BinaryCrossentropySpec)(nil),            // 11: optserve.v1.BinaryCrossentropySpec
-	(*BinaryFocalCrossentropySpec)(nil),       // 12: optserve.v1.BinaryFocalCrossentropySpec
-	(*CategoricalFocalCrossentropySpec)(nil),  // 13: optserve.v1.CategoricalFocalCrossentropySpec
-	(*KlDivergenceSpec)(nil),                  // 14: optserve.v1.KlDivergenceSpec
-	(*PoissonSpec)(nil),                       // 15: optserve.v1.PoissonSpec
-	(*HingeSpec)(nil),                         // 16: optserve.v1.HingeSpec
-	(*SquaredHingeSpec)(nil),                  // 17: optserve.v1.SquaredHingeSpec
-	(*CategoricalHingeSpec)(nil),              // 18: optserve.v1.CategoricalHingeSpec
-	(*CosineSimilaritySpec)(nil),              // 19: optserve.v1.CosineSimilaritySpec
-	(*IouSpec)(nil),                           // 20: optserve.v1.IouSpec
-	(*GiouSpec)(nil),                          // 21: optserve.v1.GiouSpec
-	(*DiouSpec)(nil),                          // 22: optserve.v1.DiouSpec
-	(*CiouSpec)(nil),                          // 23: optserve.v1.CiouSpec
-	nil,                                       // 24: optserve.v1.CustomSpec.ConstantsEntry
-	(Convention)(0),                           // 25: optserve.v1.Convention
+	(TripletDistance)(0),                      // 1: optserve.v1.TripletDistance
+	(FenchelYoungRegularizer)(0),              // 2: optserve.v1.FenchelYoungRegularizer
+	(*LossSpec)(nil),                          // 3: optserve.v1.LossSpec
+	(*MeanSquaredErrorSpec)(nil),              // 4: optserve.v1.MeanSquaredErrorSpec
+	(*CategoricalCrossentropySpec)(nil),       // 5: optserve.v1.CategoricalCrossentropySpec
+	(*SparseCategoricalCrossentropySpec)(nil), // 6: optserve.v1.SparseCategoricalCrossentropySpec
+	(*CustomSpec)(nil),                        // 7: optserve.v1.CustomSpec
+	(*MeanAbsoluteErrorSpec)(nil),             // 8: optserve.v1.MeanAbsoluteErrorSpec
+	(*HuberSpec)(nil),                         // 9: optserve.v1.HuberSpec
+	(*SmoothL1Spec)(nil),                      // 10: optserve.v1.SmoothL1Spec
+	(*LogCoshSpec)(nil),                       // 11: optserve.v1.LogCoshSpec
+	(*MeanSquaredLogarithmicErrorSpec)(nil),   // 12: optserve.v1.MeanSquaredLogarithmicErrorSpec
+	(*BinaryCrossentropySpec)(nil),            // 13: optserve.v1.BinaryCrossentropySpec
+	(*BinaryFocalCrossentropySpec)(nil),       // 14: optserve.v1.BinaryFocalCrossentropySpec
+	(*CategoricalFocalCrossentropySpec)(nil),  // 15: optserve.v1.CategoricalFocalCrossentropySpec
+	(*KlDivergenceSpec)(nil),                  // 16: optserve.v1.KlDivergenceSpec
+	(*PoissonSpec)(nil),                       // 17: optserve.v1.PoissonSpec
+	(*HingeSpec)(nil),                         // 18: optserve.v1.HingeSpec
+	(*SquaredHingeSpec)(nil),                  // 19: optserve.v1.SquaredHingeSpec
+	(*CategoricalHingeSpec)(nil),              // 20: optserve.v1.CategoricalHingeSpec
+	(*CosineSimilaritySpec)(nil),              // 21: optserve.v1.CosineSimilaritySpec
+	(*IouSpec)(nil),                           // 22: optserve.v1.IouSpec
+	(*GiouSpec)(nil),                          // 23: optserve.v1.GiouSpec
+	(*DiouSpec)(nil),                          // 24: optserve.v1.DiouSpec
+	(*CiouSpec)(nil),                          // 25: optserve.v1.CiouSpec
+	(*NllSpec)(nil),                           // 26: optserve.v1.NllSpec
+	(*GaussianNllSpec)(nil),                   // 27: optserve.v1.GaussianNllSpec
+	(*SoftMarginSpec)(nil),                    // 28: optserve.v1.SoftMarginSpec
+	(*MultiMarginSpec)(nil),                   // 29: optserve.v1.MultiMarginSpec
+	(*MultilabelMarginSpec)(nil),              // 30: optserve.v1.MultilabelMarginSpec
+	(*MultilabelSoftMarginSpec)(nil),          // 31: optserve.v1.MultilabelSoftMarginSpec
+	(*TripletMarginSpec)(nil),                 // 32: optserve.v1.TripletMarginSpec
+	(*CosineEmbeddingSpec)(nil),               // 33: optserve.v1.CosineEmbeddingSpec
+	(*HingeEmbeddingSpec)(nil),                // 34: optserve.v1.HingeEmbeddingSpec
+	(*MarginRankingSpec)(nil),                 // 35: optserve.v1.MarginRankingSpec
+	(*DiceSpec)(nil),                          // 36: optserve.v1.DiceSpec
+	(*TverskySpec)(nil),                       // 37: optserve.v1.TverskySpec
+	(*MeanAbsolutePercentageErrorSpec)(nil),   // 38: optserve.v1.MeanAbsolutePercentageErrorSpec
+	(*PerceptronSpec)(nil),                    // 39: optserve.v1.PerceptronSpec
+	(*GeneralizedCrossentropySpec)(nil),       // 40: optserve.v1.GeneralizedCrossentropySpec
+	(*FenchelYoungSpec)(nil),                  // 41: optserve.v1.FenchelYoungSpec
+	(*SparsemaxLossSpec)(nil),                 // 42: optserve.v1.SparsemaxLossSpec
+	(*MulticlassHingeSpec)(nil),               // 43: optserve.v1.MulticlassHingeSpec
+	(*MulticlassPerceptronSpec)(nil),          // 44: optserve.v1.MulticlassPerceptronSpec
+	(*RankingSoftmaxSpec)(nil),                // 45: optserve.v1.RankingSoftmaxSpec
+	(*CircleSpec)(nil),                        // 46: optserve.v1.CircleSpec
+	(*NtxentSpec)(nil),                        // 47: optserve.v1.NtxentSpec
+	nil,                                       // 48: optserve.v1.CustomSpec.ConstantsEntry
+	(Convention)(0),                           // 49: optserve.v1.Convention
 }
 var file_optserve_v1_loss_spec_proto_depIdxs = []int32{
-	25, // 0: optserve.v1.LossSpec.convention:type_name -> optserve.v1.Convention
+	49, // 0: optserve.v1.LossSpec.convention:type_name -> optserve.v1.Convention
 	0,  // 1: optserve.v1.LossSpec.reduction:type_name -> optserve.v1.LossReduction
-	2,  // 2: optserve.v1.LossSpec.mean_squared_error:type_name -> optserve.v1.MeanSquaredErrorSpec
-	3,  // 3: optserve.v1.LossSpec.categorical_crossentropy:type_name -> optserve.v1.CategoricalCrossentropySpec
-	4,  // 4: optserve.v1.LossSpec.sparse_categorical_crossentropy:type_name -> optserve.v1.SparseCategoricalCrossentropySpec
-	5,  // 5: optserve.v1.LossSpec.custom:type_name -> optserve.v1.CustomSpec
-	6,  // 6: optserve.v1.LossSpec.mean_absolute_error:type_name -> optserve.v1.MeanAbsoluteErrorSpec
-	7,  // 7: optserve.v1.LossSpec.huber:type_name -> optserve.v1.HuberSpec
-	8,  // 8: optserve.v1.LossSpec.smooth_l1:type_name -> optserve.v1.SmoothL1Spec
-	9,  // 9: optserve.v1.LossSpec.log_cosh:type_name -> optserve.v1.LogCoshSpec
-	10, // 10: optserve.v1.LossSpec.mean_squared_logarithmic_error:type_name -> optserve.v1.MeanSquaredLogarithmicErrorSpec
-	11, // 11: optserve.v1.LossSpec.binary_crossentropy:type_name -> optserve.v1.BinaryCrossentropySpec
-	12, // 12: optserve.v1.LossSpec.binary_focal_crossentropy:type_name -> optserve.v1.BinaryFocalCrossentropySpec
-	13, // 13: optserve.v1.LossSpec.categorical_focal_crossentropy:type_name -> optserve.v1.CategoricalFocalCrossentropySpec
-	14, // 14: optserve.v1.LossSpec.kl_divergence:type_name -> optserve.v1.KlDivergenceSpec
-	15, // 15: optserve.v1.LossSpec.poisson:type_name -> optserve.v1.PoissonSpec
-	16, // 16: optserve.v1.LossSpec.hinge:type_name -> optserve.v1.HingeSpec
-	17, // 17: optserve.v1.LossSpec.squared_hinge:type_name -> optserve.v1.SquaredHingeSpec
-	18, // 18: optserve.v1.LossSpec.categorical_hinge:type_name -> optserve.v1.CategoricalHingeSpec
-	19, // 19: optserve.v1.LossSpec.cosine_similarity:type_name -> optserve.v1.CosineSimilaritySpec
-	20, // 20: optserve.v1.LossSpec.iou:type_name -> optserve.v1.IouSpec
-	21, // 21: optserve.v1.LossSpec.giou:type_name -> optserve.v1.GiouSpec
-	22, // 22: optserve.v1.LossSpec.diou:type_name -> optserve.v1.DiouSpec
-	23, // 23: optserve.v1.LossSpec.ciou:type_name -> optserve.v1.CiouSpec
-	24, // 24: optserve.v1.CustomSpec.constants:type_name -> optserve.v1.CustomSpec.ConstantsEntry
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	4,  // 2: optserve.v1.LossSpec.mean_squared_error:type_name -> optserve.v1.MeanSquaredErrorSpec
+	5,  // 3: optserve.v1.LossSpec.categorical_crossentropy:type_name -> optserve.v1.CategoricalCrossentropySpec
+	6,  // 4: optserve.v1.LossSpec.sparse_categorical_crossentropy:type_name -> optserve.v1.SparseCategoricalCrossentropySpec
+	7,  // 5: optserve.v1.LossSpec.custom:type_name -> optserve.v1.CustomSpec
+	8,  // 6: optserve.v1.LossSpec.mean_absolute_error:type_name -> optserve.v1.MeanAbsoluteErrorSpec
+	9,  // 7: optserve.v1.LossSpec.huber:type_name -> optserve.v1.HuberSpec
+	10, // 8: optserve.v1.LossSpec.smooth_l1:type_name -> optserve.v1.SmoothL1Spec
+	11, // 9: optserve.v1.LossSpec.log_cosh:type_name -> optserve.v1.LogCoshSpec
+	12, // 10: optserve.v1.LossSpec.mean_squared_logarithmic_error:type_name -> optserve.v1.MeanSquaredLogarithmicErrorSpec
+	13, // 11: optserve.v1.LossSpec.binary_crossentropy:type_name -> optserve.v1.BinaryCrossentropySpec
+	14, // 12: optserve.v1.LossSpec.binary_focal_crossentropy:type_name -> optserve.v1.BinaryFocalCrossentropySpec
+	15, // 13: optserve.v1.LossSpec.categorical_focal_crossentropy:type_name -> optserve.v1.CategoricalFocalCrossentropySpec
+	16, // 14: optserve.v1.LossSpec.kl_divergence:type_name -> optserve.v1.KlDivergenceSpec
+	17, // 15: optserve.v1.LossSpec.poisson:type_name -> optserve.v1.PoissonSpec
+	18, // 16: optserve.v1.LossSpec.hinge:type_name -> optserve.v1.HingeSpec
+	19, // 17: optserve.v1.LossSpec.squared_hinge:type_name -> optserve.v1.SquaredHingeSpec
+	20, // 18: optserve.v1.LossSpec.categorical_hinge:type_name -> optserve.v1.CategoricalHingeSpec
+	21, // 19: optserve.v1.LossSpec.cosine_similarity:type_name -> optserve.v1.CosineSimilaritySpec
+	22, // 20: optserve.v1.LossSpec.iou:type_name -> optserve.v1.IouSpec
+	23, // 21: optserve.v1.LossSpec.giou:type_name -> optserve.v1.GiouSpec
+	24, // 22: optserve.v1.LossSpec.diou:type_name -> optserve.v1.DiouSpec
+	25, // 23: optserve.v1.LossSpec.ciou:type_name -> optserve.v1.CiouSpec
+	26, // 24: optserve.v1.LossSpec.nll:type_name -> optserve.v1.NllSpec
+	27, // 25: optserve.v1.LossSpec.gaussian_nll:type_name -> optserve.v1.GaussianNllSpec
+	28, // 26: optserve.v1.LossSpec.soft_margin:type_name -> optserve.v1.SoftMarginSpec
+	29, // 27: optserve.v1.LossSpec.multi_margin:type_name -> optserve.v1.MultiMarginSpec
+	30, // 28: optserve.v1.LossSpec.multilabel_margin:type_name -> optserve.v1.MultilabelMarginSpec
+	31, // 29: optserve.v1.LossSpec.multilabel_soft_margin:type_name -> optserve.v1.MultilabelSoftMarginSpec
+	32, // 30: optserve.v1.LossSpec.triplet_margin:type_name -> optserve.v1.TripletMarginSpec
+	33, // 31: optserve.v1.LossSpec.cosine_embedding:type_name -> optserve.v1.CosineEmbeddingSpec
+	34, // 32: optserve.v1.LossSpec.hinge_embedding:type_name -> optserve.v1.HingeEmbeddingSpec
+	35, // 33: optserve.v1.LossSpec.margin_ranking:type_name -> optserve.v1.MarginRankingSpec
+	36, // 34: optserve.v1.LossSpec.dice:type_name -> optserve.v1.DiceSpec
+	37, // 35: optserve.v1.LossSpec.tversky:type_name -> optserve.v1.TverskySpec
+	38, // 36: optserve.v1.LossSpec.mean_absolute_percentage_error:type_name -> optserve.v1.MeanAbsolutePercentageErrorSpec
+	39, // 37: optserve.v1.LossSpec.perceptron:type_name -> optserve.v1.PerceptronSpec
+	40, // 38: optserve.v1.LossSpec.generalized_crossentropy:type_name -> optserve.v1.GeneralizedCrossentropySpec
+	41, // 39: optserve.v1.LossSpec.fenchel_young:type_name -> optserve.v1.FenchelYoungSpec
+	42, // 40: optserve.v1.LossSpec.sparsemax_loss:type_name -> optserve.v1.SparsemaxLossSpec
+	43, // 41: optserve.v1.LossSpec.multiclass_hinge:type_name -> optserve.v1.MulticlassHingeSpec
+	44, // 42: optserve.v1.LossSpec.multiclass_perceptron:type_name -> optserve.v1.MulticlassPerceptronSpec
+	45, // 43: optserve.v1.LossSpec.ranking_softmax:type_name -> optserve.v1.RankingSoftmaxSpec
+	46, // 44: optserve.v1.LossSpec.circle:type_name -> optserve.v1.CircleSpec
+	47, // 45: optserve.v1.LossSpec.ntxent:type_name -> optserve.v1.NtxentSpec
+	48, // 46: optserve.v1.CustomSpec.constants:type_name -> optserve.v1.CustomSpec.ConstantsEntry
+	1,  // 47: optserve.v1.TripletMarginSpec.distance:type_name -> optserve.v1.TripletDistance
+	2,  // 48: optserve.v1.FenchelYoungSpec.regularizer:type_name -> optserve.v1.FenchelYoungRegularizer
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_loss_spec_proto_init() }
@@ -3656,6 +6867,28 @@ func file_optserve_v1_loss_spec_proto_init() {
 		(*lossSpec_Giou)(nil),
 		(*lossSpec_Diou)(nil),
 		(*lossSpec_Ciou)(nil),
+		(*lossSpec_Nll)(nil),
+		(*lossSpec_GaussianNll)(nil),
+		(*lossSpec_SoftMargin)(nil),
+		(*lossSpec_MultiMargin)(nil),
+		(*lossSpec_MultilabelMargin)(nil),
+		(*lossSpec_MultilabelSoftMargin)(nil),
+		(*lossSpec_TripletMargin)(nil),
+		(*lossSpec_CosineEmbedding)(nil),
+		(*lossSpec_HingeEmbedding)(nil),
+		(*lossSpec_MarginRanking)(nil),
+		(*lossSpec_Dice)(nil),
+		(*lossSpec_Tversky)(nil),
+		(*lossSpec_MeanAbsolutePercentageError)(nil),
+		(*lossSpec_Perceptron)(nil),
+		(*lossSpec_GeneralizedCrossentropy)(nil),
+		(*lossSpec_FenchelYoung)(nil),
+		(*lossSpec_SparsemaxLoss)(nil),
+		(*lossSpec_MulticlassHinge)(nil),
+		(*lossSpec_MulticlassPerceptron)(nil),
+		(*lossSpec_RankingSoftmax)(nil),
+		(*lossSpec_Circle)(nil),
+		(*lossSpec_Ntxent)(nil),
 	}
 	file_optserve_v1_loss_spec_proto_msgTypes[2].OneofWrappers = []any{}
 	file_optserve_v1_loss_spec_proto_msgTypes[3].OneofWrappers = []any{}
@@ -3674,13 +6907,25 @@ func file_optserve_v1_loss_spec_proto_init() {
 	file_optserve_v1_loss_spec_proto_msgTypes[20].OneofWrappers = []any{}
 	file_optserve_v1_loss_spec_proto_msgTypes[21].OneofWrappers = []any{}
 	file_optserve_v1_loss_spec_proto_msgTypes[22].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[23].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[24].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[26].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[29].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[30].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[31].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[32].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[33].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[34].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[37].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[43].OneofWrappers = []any{}
+	file_optserve_v1_loss_spec_proto_msgTypes[44].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_v1_loss_spec_proto_rawDesc), len(file_optserve_v1_loss_spec_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   24,
+			NumEnums:      3,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

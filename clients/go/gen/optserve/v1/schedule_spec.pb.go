@@ -169,6 +169,58 @@ func (x OneCycleForm) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
+// What the height of a cycle is multiplied by.
+type CyclicForm int32
+
+const (
+	// Taken from the convention.
+	CyclicForm_CYCLIC_FORM_UNSPECIFIED CyclicForm = 0
+	// 1.
+	CyclicForm_CYCLIC_FORM_TRIANGULAR CyclicForm = 1
+	// 2^-c in cycle number c, counted from 0.
+	CyclicForm_CYCLIC_FORM_TRIANGULAR2 CyclicForm = 2
+	// gamma^s.
+	CyclicForm_CYCLIC_FORM_EXP_RANGE CyclicForm = 3
+)
+
+// Enum value maps for CyclicForm.
+var (
+	CyclicForm_name = map[int32]string{
+		0: "CYCLIC_FORM_UNSPECIFIED",
+		1: "CYCLIC_FORM_TRIANGULAR",
+		2: "CYCLIC_FORM_TRIANGULAR2",
+		3: "CYCLIC_FORM_EXP_RANGE",
+	}
+	CyclicForm_value = map[string]int32{
+		"CYCLIC_FORM_UNSPECIFIED": 0,
+		"CYCLIC_FORM_TRIANGULAR":  1,
+		"CYCLIC_FORM_TRIANGULAR2": 2,
+		"CYCLIC_FORM_EXP_RANGE":   3,
+	}
+)
+
+func (x CyclicForm) Enum() *CyclicForm {
+	p := new(CyclicForm)
+	*p = x
+	return p
+}
+
+func (x CyclicForm) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CyclicForm) Descriptor() protoreflect.EnumDescriptor {
+	return file_optserve_v1_schedule_spec_proto_enumTypes[3].Descriptor()
+}
+
+func (CyclicForm) Type() protoreflect.EnumType {
+	return &file_optserve_v1_schedule_spec_proto_enumTypes[3]
+}
+
+func (x CyclicForm) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
 // A learning rate as a function of the step s, where s is 0 on the first update.
 //
 // Schedules may hold schedules, 8 deep and 64 in all.
@@ -347,6 +399,42 @@ func (x *ScheduleSpec) GetLegacyDecay() *LegacyDecaySpec {
 	return nil
 }
 
+func (x *ScheduleSpec) GetCyclic() *CyclicSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Cyclic); ok {
+			return x.Cyclic
+		}
+	}
+	return nil
+}
+
+func (x *ScheduleSpec) GetExpression() *ExpressionScheduleSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Expression); ok {
+			return x.Expression
+		}
+	}
+	return nil
+}
+
+func (x *ScheduleSpec) GetProduct() *ProductSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Product); ok {
+			return x.Product
+		}
+	}
+	return nil
+}
+
+func (x *ScheduleSpec) GetPiecewiseInterpolation() *PiecewiseInterpolationSpec {
+	if x != nil {
+		if x, ok := x.xxx_hidden_Schedule.(*scheduleSpec_PiecewiseInterpolation); ok {
+			return x.PiecewiseInterpolation
+		}
+	}
+	return nil
+}
+
 func (x *ScheduleSpec) SetConvention(v Convention) {
 	x.xxx_hidden_Convention = v
 }
@@ -469,6 +557,38 @@ func (x *ScheduleSpec) SetLegacyDecay(v *LegacyDecaySpec) {
 		return
 	}
 	x.xxx_hidden_Schedule = &scheduleSpec_LegacyDecay{v}
+}
+
+func (x *ScheduleSpec) SetCyclic(v *CyclicSpec) {
+	if v == nil {
+		x.xxx_hidden_Schedule = nil
+		return
+	}
+	x.xxx_hidden_Schedule = &scheduleSpec_Cyclic{v}
+}
+
+func (x *ScheduleSpec) SetExpression(v *ExpressionScheduleSpec) {
+	if v == nil {
+		x.xxx_hidden_Schedule = nil
+		return
+	}
+	x.xxx_hidden_Schedule = &scheduleSpec_Expression{v}
+}
+
+func (x *ScheduleSpec) SetProduct(v *ProductSpec) {
+	if v == nil {
+		x.xxx_hidden_Schedule = nil
+		return
+	}
+	x.xxx_hidden_Schedule = &scheduleSpec_Product{v}
+}
+
+func (x *ScheduleSpec) SetPiecewiseInterpolation(v *PiecewiseInterpolationSpec) {
+	if v == nil {
+		x.xxx_hidden_Schedule = nil
+		return
+	}
+	x.xxx_hidden_Schedule = &scheduleSpec_PiecewiseInterpolation{v}
 }
 
 func (x *ScheduleSpec) HasSchedule() bool {
@@ -598,6 +718,38 @@ func (x *ScheduleSpec) HasLegacyDecay() bool {
 	return ok
 }
 
+func (x *ScheduleSpec) HasCyclic() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Cyclic)
+	return ok
+}
+
+func (x *ScheduleSpec) HasExpression() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Expression)
+	return ok
+}
+
+func (x *ScheduleSpec) HasProduct() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Product)
+	return ok
+}
+
+func (x *ScheduleSpec) HasPiecewiseInterpolation() bool {
+	if x == nil {
+		return false
+	}
+	_, ok := x.xxx_hidden_Schedule.(*scheduleSpec_PiecewiseInterpolation)
+	return ok
+}
+
 func (x *ScheduleSpec) ClearSchedule() {
 	x.xxx_hidden_Schedule = nil
 }
@@ -692,6 +844,30 @@ func (x *ScheduleSpec) ClearLegacyDecay() {
 	}
 }
 
+func (x *ScheduleSpec) ClearCyclic() {
+	if _, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Cyclic); ok {
+		x.xxx_hidden_Schedule = nil
+	}
+}
+
+func (x *ScheduleSpec) ClearExpression() {
+	if _, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Expression); ok {
+		x.xxx_hidden_Schedule = nil
+	}
+}
+
+func (x *ScheduleSpec) ClearProduct() {
+	if _, ok := x.xxx_hidden_Schedule.(*scheduleSpec_Product); ok {
+		x.xxx_hidden_Schedule = nil
+	}
+}
+
+func (x *ScheduleSpec) ClearPiecewiseInterpolation() {
+	if _, ok := x.xxx_hidden_Schedule.(*scheduleSpec_PiecewiseInterpolation); ok {
+		x.xxx_hidden_Schedule = nil
+	}
+}
+
 const ScheduleSpec_Schedule_not_set_case case_ScheduleSpec_Schedule = 0
 const ScheduleSpec_Exponential_case case_ScheduleSpec_Schedule = 2
 const ScheduleSpec_PiecewiseConstant_case case_ScheduleSpec_Schedule = 3
@@ -708,6 +884,10 @@ const ScheduleSpec_WarmupStableDecay_case case_ScheduleSpec_Schedule = 13
 const ScheduleSpec_Warmup_case case_ScheduleSpec_Schedule = 14
 const ScheduleSpec_Join_case case_ScheduleSpec_Schedule = 15
 const ScheduleSpec_LegacyDecay_case case_ScheduleSpec_Schedule = 16
+const ScheduleSpec_Cyclic_case case_ScheduleSpec_Schedule = 17
+const ScheduleSpec_Expression_case case_ScheduleSpec_Schedule = 18
+const ScheduleSpec_Product_case case_ScheduleSpec_Schedule = 19
+const ScheduleSpec_PiecewiseInterpolation_case case_ScheduleSpec_Schedule = 20
 
 func (x *ScheduleSpec) WhichSchedule() case_ScheduleSpec_Schedule {
 	if x == nil {
@@ -744,6 +924,14 @@ func (x *ScheduleSpec) WhichSchedule() case_ScheduleSpec_Schedule {
 		return ScheduleSpec_Join_case
 	case *scheduleSpec_LegacyDecay:
 		return ScheduleSpec_LegacyDecay_case
+	case *scheduleSpec_Cyclic:
+		return ScheduleSpec_Cyclic_case
+	case *scheduleSpec_Expression:
+		return ScheduleSpec_Expression_case
+	case *scheduleSpec_Product:
+		return ScheduleSpec_Product_case
+	case *scheduleSpec_PiecewiseInterpolation:
+		return ScheduleSpec_PiecewiseInterpolation_case
 	default:
 		return ScheduleSpec_Schedule_not_set_case
 	}
@@ -788,6 +976,14 @@ type ScheduleSpec_builder struct {
 	Join *JoinSpec
 	// Another schedule, divided by 1 + decay*s.
 	LegacyDecay *LegacyDecaySpec
+	// Up and down again and again (Smith, 2017).
+	Cyclic *CyclicSpec
+	// A formula of the caller's own.
+	Expression *ExpressionScheduleSpec
+	// Other schedules, multiplied.
+	Product *ProductSpec
+	// Interpolation between values at boundaries.
+	PiecewiseInterpolation *PiecewiseInterpolationSpec
 	// -- end of xxx_hidden_Schedule
 }
 
@@ -840,6 +1036,18 @@ func (b0 ScheduleSpec_builder) Build() *ScheduleSpec {
 	}
 	if b.LegacyDecay != nil {
 		x.xxx_hidden_Schedule = &scheduleSpec_LegacyDecay{b.LegacyDecay}
+	}
+	if b.Cyclic != nil {
+		x.xxx_hidden_Schedule = &scheduleSpec_Cyclic{b.Cyclic}
+	}
+	if b.Expression != nil {
+		x.xxx_hidden_Schedule = &scheduleSpec_Expression{b.Expression}
+	}
+	if b.Product != nil {
+		x.xxx_hidden_Schedule = &scheduleSpec_Product{b.Product}
+	}
+	if b.PiecewiseInterpolation != nil {
+		x.xxx_hidden_Schedule = &scheduleSpec_PiecewiseInterpolation{b.PiecewiseInterpolation}
 	}
 	return m0
 }
@@ -933,6 +1141,26 @@ type scheduleSpec_LegacyDecay struct {
 	LegacyDecay *LegacyDecaySpec `protobuf:"bytes,16,opt,name=legacy_decay,json=legacyDecay,proto3,oneof"`
 }
 
+type scheduleSpec_Cyclic struct {
+	// Up and down again and again (Smith, 2017).
+	Cyclic *CyclicSpec `protobuf:"bytes,17,opt,name=cyclic,proto3,oneof"`
+}
+
+type scheduleSpec_Expression struct {
+	// A formula of the caller's own.
+	Expression *ExpressionScheduleSpec `protobuf:"bytes,18,opt,name=expression,proto3,oneof"`
+}
+
+type scheduleSpec_Product struct {
+	// Other schedules, multiplied.
+	Product *ProductSpec `protobuf:"bytes,19,opt,name=product,proto3,oneof"`
+}
+
+type scheduleSpec_PiecewiseInterpolation struct {
+	// Interpolation between values at boundaries.
+	PiecewiseInterpolation *PiecewiseInterpolationSpec `protobuf:"bytes,20,opt,name=piecewise_interpolation,json=piecewiseInterpolation,proto3,oneof"`
+}
+
 func (*scheduleSpec_Exponential) isScheduleSpec_Schedule() {}
 
 func (*scheduleSpec_PiecewiseConstant) isScheduleSpec_Schedule() {}
@@ -963,6 +1191,14 @@ func (*scheduleSpec_Join) isScheduleSpec_Schedule() {}
 
 func (*scheduleSpec_LegacyDecay) isScheduleSpec_Schedule() {}
 
+func (*scheduleSpec_Cyclic) isScheduleSpec_Schedule() {}
+
+func (*scheduleSpec_Expression) isScheduleSpec_Schedule() {}
+
+func (*scheduleSpec_Product) isScheduleSpec_Schedule() {}
+
+func (*scheduleSpec_PiecewiseInterpolation) isScheduleSpec_Schedule() {}
+
 // Exponential decay.
 type ExponentialSpec struct {
 	state                          protoimpl.MessageState `protogen:"opaque.v1"`
@@ -970,6 +1206,7 @@ type ExponentialSpec struct {
 	xxx_hidden_DecaySteps          float64                `protobuf:"fixed64,2,opt,name=decay_steps,json=decaySteps,proto3,oneof"`
 	xxx_hidden_DecayRate           float64                `protobuf:"fixed64,3,opt,name=decay_rate,json=decayRate,proto3,oneof"`
 	xxx_hidden_Staircase           bool                   `protobuf:"varint,4,opt,name=staircase,proto3,oneof"`
+	xxx_hidden_EndLearningRate     float64                `protobuf:"fixed64,5,opt,name=end_learning_rate,json=endLearningRate,proto3,oneof"`
 	XXX_raceDetectHookData         protoimpl.RaceDetectHookData
 	XXX_presence                   [1]uint32
 	unknownFields                  protoimpl.UnknownFields
@@ -1029,24 +1266,36 @@ func (x *ExponentialSpec) GetStaircase() bool {
 	return false
 }
 
+func (x *ExponentialSpec) GetEndLearningRate() float64 {
+	if x != nil {
+		return x.xxx_hidden_EndLearningRate
+	}
+	return 0
+}
+
 func (x *ExponentialSpec) SetInitialLearningRate(v float64) {
 	x.xxx_hidden_InitialLearningRate = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 5)
 }
 
 func (x *ExponentialSpec) SetDecaySteps(v float64) {
 	x.xxx_hidden_DecaySteps = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 5)
 }
 
 func (x *ExponentialSpec) SetDecayRate(v float64) {
 	x.xxx_hidden_DecayRate = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 5)
 }
 
 func (x *ExponentialSpec) SetStaircase(v bool) {
 	x.xxx_hidden_Staircase = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 4)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 5)
+}
+
+func (x *ExponentialSpec) SetEndLearningRate(v float64) {
+	x.xxx_hidden_EndLearningRate = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 4, 5)
 }
 
 func (x *ExponentialSpec) HasInitialLearningRate() bool {
@@ -1077,6 +1326,13 @@ func (x *ExponentialSpec) HasStaircase() bool {
 	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
 }
 
+func (x *ExponentialSpec) HasEndLearningRate() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 4)
+}
+
 func (x *ExponentialSpec) ClearInitialLearningRate() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
 	x.xxx_hidden_InitialLearningRate = 0
@@ -1097,6 +1353,11 @@ func (x *ExponentialSpec) ClearStaircase() {
 	x.xxx_hidden_Staircase = false
 }
 
+func (x *ExponentialSpec) ClearEndLearningRate() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 4)
+	x.xxx_hidden_EndLearningRate = 0
+}
+
 type ExponentialSpec_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -1108,6 +1369,9 @@ type ExponentialSpec_builder struct {
 	DecayRate *float64
 	// Whether the exponent is floored, so that the rate is a step function.
 	Staircase *bool
+	// The lowest rate for a decay_rate below 1, otherwise the highest; 0 for no
+	// bound.
+	EndLearningRate *float64
 }
 
 func (b0 ExponentialSpec_builder) Build() *ExponentialSpec {
@@ -1115,20 +1379,24 @@ func (b0 ExponentialSpec_builder) Build() *ExponentialSpec {
 	b, x := &b0, m0
 	_, _ = b, x
 	if b.InitialLearningRate != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 5)
 		x.xxx_hidden_InitialLearningRate = *b.InitialLearningRate
 	}
 	if b.DecaySteps != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 5)
 		x.xxx_hidden_DecaySteps = *b.DecaySteps
 	}
 	if b.DecayRate != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 5)
 		x.xxx_hidden_DecayRate = *b.DecayRate
 	}
 	if b.Staircase != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 4)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 5)
 		x.xxx_hidden_Staircase = *b.Staircase
+	}
+	if b.EndLearningRate != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 4, 5)
+		x.xxx_hidden_EndLearningRate = *b.EndLearningRate
 	}
 	return m0
 }
@@ -1671,7 +1939,8 @@ func (b0 PolynomialSpec_builder) Build() *PolynomialSpec {
 	return m0
 }
 
-// lr*((1 - alpha)*(1 + cos(pi*s/decay_steps))/2 + alpha), and lr*alpha afterwards.
+// lr*((1 - alpha)*((1 + cos(pi*s/decay_steps))/2)^exponent + alpha), and lr*alpha
+// afterwards.
 type CosineSpec struct {
 	state                          protoimpl.MessageState `protogen:"opaque.v1"`
 	xxx_hidden_InitialLearningRate float64                `protobuf:"fixed64,1,opt,name=initial_learning_rate,json=initialLearningRate,proto3,oneof"`
@@ -1680,6 +1949,7 @@ type CosineSpec struct {
 	xxx_hidden_WarmupSteps         float64                `protobuf:"fixed64,4,opt,name=warmup_steps,json=warmupSteps,proto3,oneof"`
 	xxx_hidden_WarmupTarget        float64                `protobuf:"fixed64,5,opt,name=warmup_target,json=warmupTarget,proto3,oneof"`
 	xxx_hidden_Periodic            bool                   `protobuf:"varint,6,opt,name=periodic,proto3,oneof"`
+	xxx_hidden_Exponent            float64                `protobuf:"fixed64,7,opt,name=exponent,proto3,oneof"`
 	XXX_raceDetectHookData         protoimpl.RaceDetectHookData
 	XXX_presence                   [1]uint32
 	unknownFields                  protoimpl.UnknownFields
@@ -1753,34 +2023,46 @@ func (x *CosineSpec) GetPeriodic() bool {
 	return false
 }
 
+func (x *CosineSpec) GetExponent() float64 {
+	if x != nil {
+		return x.xxx_hidden_Exponent
+	}
+	return 0
+}
+
 func (x *CosineSpec) SetInitialLearningRate(v float64) {
 	x.xxx_hidden_InitialLearningRate = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 7)
 }
 
 func (x *CosineSpec) SetDecaySteps(v float64) {
 	x.xxx_hidden_DecaySteps = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 7)
 }
 
 func (x *CosineSpec) SetAlpha(v float64) {
 	x.xxx_hidden_Alpha = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 7)
 }
 
 func (x *CosineSpec) SetWarmupSteps(v float64) {
 	x.xxx_hidden_WarmupSteps = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 7)
 }
 
 func (x *CosineSpec) SetWarmupTarget(v float64) {
 	x.xxx_hidden_WarmupTarget = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 4, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 4, 7)
 }
 
 func (x *CosineSpec) SetPeriodic(v bool) {
 	x.xxx_hidden_Periodic = v
-	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 6)
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 7)
+}
+
+func (x *CosineSpec) SetExponent(v float64) {
+	x.xxx_hidden_Exponent = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 6, 7)
 }
 
 func (x *CosineSpec) HasInitialLearningRate() bool {
@@ -1825,6 +2107,13 @@ func (x *CosineSpec) HasPeriodic() bool {
 	return protoimpl.X.Present(&(x.XXX_presence[0]), 5)
 }
 
+func (x *CosineSpec) HasExponent() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 6)
+}
+
 func (x *CosineSpec) ClearInitialLearningRate() {
 	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
 	x.xxx_hidden_InitialLearningRate = 0
@@ -1855,6 +2144,11 @@ func (x *CosineSpec) ClearPeriodic() {
 	x.xxx_hidden_Periodic = false
 }
 
+func (x *CosineSpec) ClearExponent() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 6)
+	x.xxx_hidden_Exponent = 0
+}
+
 type CosineSpec_builder struct {
 	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
 
@@ -1872,6 +2166,8 @@ type CosineSpec_builder struct {
 	// Whether the cosine continues after decay_steps: the rate is periodic with
 	// a period of 2*decay_steps. PyTorch.
 	Periodic *bool
+	// The power of the cosine. optax.
+	Exponent *float64
 }
 
 func (b0 CosineSpec_builder) Build() *CosineSpec {
@@ -1879,28 +2175,32 @@ func (b0 CosineSpec_builder) Build() *CosineSpec {
 	b, x := &b0, m0
 	_, _ = b, x
 	if b.InitialLearningRate != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 7)
 		x.xxx_hidden_InitialLearningRate = *b.InitialLearningRate
 	}
 	if b.DecaySteps != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 7)
 		x.xxx_hidden_DecaySteps = *b.DecaySteps
 	}
 	if b.Alpha != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 7)
 		x.xxx_hidden_Alpha = *b.Alpha
 	}
 	if b.WarmupSteps != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 7)
 		x.xxx_hidden_WarmupSteps = *b.WarmupSteps
 	}
 	if b.WarmupTarget != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 4, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 4, 7)
 		x.xxx_hidden_WarmupTarget = *b.WarmupTarget
 	}
 	if b.Periodic != nil {
-		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 6)
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 7)
 		x.xxx_hidden_Periodic = *b.Periodic
+	}
+	if b.Exponent != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 6, 7)
+		x.xxx_hidden_Exponent = *b.Exponent
 	}
 	return m0
 }
@@ -3337,11 +3637,484 @@ func (b0 LegacyDecaySpec_builder) Build() *LegacyDecaySpec {
 	return m0
 }
 
+// A line from base to max and back, again and again: PyTorch's CyclicLR.
+type CyclicSpec struct {
+	state                       protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_BaseLearningRate float64                `protobuf:"fixed64,1,opt,name=base_learning_rate,json=baseLearningRate,proto3,oneof"`
+	xxx_hidden_MaxLearningRate  float64                `protobuf:"fixed64,2,opt,name=max_learning_rate,json=maxLearningRate,proto3,oneof"`
+	xxx_hidden_StepSizeUp       float64                `protobuf:"fixed64,3,opt,name=step_size_up,json=stepSizeUp,proto3,oneof"`
+	xxx_hidden_StepSizeDown     float64                `protobuf:"fixed64,4,opt,name=step_size_down,json=stepSizeDown,proto3,oneof"`
+	xxx_hidden_Form             CyclicForm             `protobuf:"varint,5,opt,name=form,proto3,enum=optserve.v1.CyclicForm"`
+	xxx_hidden_Gamma            float64                `protobuf:"fixed64,6,opt,name=gamma,proto3,oneof"`
+	XXX_raceDetectHookData      protoimpl.RaceDetectHookData
+	XXX_presence                [1]uint32
+	unknownFields               protoimpl.UnknownFields
+	sizeCache                   protoimpl.SizeCache
+}
+
+func (x *CyclicSpec) Reset() {
+	*x = CyclicSpec{}
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CyclicSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CyclicSpec) ProtoMessage() {}
+
+func (x *CyclicSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *CyclicSpec) GetBaseLearningRate() float64 {
+	if x != nil {
+		return x.xxx_hidden_BaseLearningRate
+	}
+	return 0
+}
+
+func (x *CyclicSpec) GetMaxLearningRate() float64 {
+	if x != nil {
+		return x.xxx_hidden_MaxLearningRate
+	}
+	return 0
+}
+
+func (x *CyclicSpec) GetStepSizeUp() float64 {
+	if x != nil {
+		return x.xxx_hidden_StepSizeUp
+	}
+	return 0
+}
+
+func (x *CyclicSpec) GetStepSizeDown() float64 {
+	if x != nil {
+		return x.xxx_hidden_StepSizeDown
+	}
+	return 0
+}
+
+func (x *CyclicSpec) GetForm() CyclicForm {
+	if x != nil {
+		return x.xxx_hidden_Form
+	}
+	return CyclicForm_CYCLIC_FORM_UNSPECIFIED
+}
+
+func (x *CyclicSpec) GetGamma() float64 {
+	if x != nil {
+		return x.xxx_hidden_Gamma
+	}
+	return 0
+}
+
+func (x *CyclicSpec) SetBaseLearningRate(v float64) {
+	x.xxx_hidden_BaseLearningRate = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 6)
+}
+
+func (x *CyclicSpec) SetMaxLearningRate(v float64) {
+	x.xxx_hidden_MaxLearningRate = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 1, 6)
+}
+
+func (x *CyclicSpec) SetStepSizeUp(v float64) {
+	x.xxx_hidden_StepSizeUp = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 2, 6)
+}
+
+func (x *CyclicSpec) SetStepSizeDown(v float64) {
+	x.xxx_hidden_StepSizeDown = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 3, 6)
+}
+
+func (x *CyclicSpec) SetForm(v CyclicForm) {
+	x.xxx_hidden_Form = v
+}
+
+func (x *CyclicSpec) SetGamma(v float64) {
+	x.xxx_hidden_Gamma = v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 5, 6)
+}
+
+func (x *CyclicSpec) HasBaseLearningRate() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *CyclicSpec) HasMaxLearningRate() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 1)
+}
+
+func (x *CyclicSpec) HasStepSizeUp() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 2)
+}
+
+func (x *CyclicSpec) HasStepSizeDown() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 3)
+}
+
+func (x *CyclicSpec) HasGamma() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 5)
+}
+
+func (x *CyclicSpec) ClearBaseLearningRate() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_BaseLearningRate = 0
+}
+
+func (x *CyclicSpec) ClearMaxLearningRate() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 1)
+	x.xxx_hidden_MaxLearningRate = 0
+}
+
+func (x *CyclicSpec) ClearStepSizeUp() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 2)
+	x.xxx_hidden_StepSizeUp = 0
+}
+
+func (x *CyclicSpec) ClearStepSizeDown() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 3)
+	x.xxx_hidden_StepSizeDown = 0
+}
+
+func (x *CyclicSpec) ClearGamma() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 5)
+	x.xxx_hidden_Gamma = 0
+}
+
+type CyclicSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The rate between two cycles. Required.
+	BaseLearningRate *float64
+	// The rate at the top of the first cycle, at least base_learning_rate. Required.
+	MaxLearningRate *float64
+	// Steps of the way up.
+	StepSizeUp *float64
+	// Steps of the way down; 0 for as many as up.
+	StepSizeDown *float64
+	// What the height of a cycle is multiplied by.
+	Form CyclicForm
+	// The factor of each step under EXP_RANGE.
+	Gamma *float64
+}
+
+func (b0 CyclicSpec_builder) Build() *CyclicSpec {
+	m0 := &CyclicSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.BaseLearningRate != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 6)
+		x.xxx_hidden_BaseLearningRate = *b.BaseLearningRate
+	}
+	if b.MaxLearningRate != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 1, 6)
+		x.xxx_hidden_MaxLearningRate = *b.MaxLearningRate
+	}
+	if b.StepSizeUp != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 2, 6)
+		x.xxx_hidden_StepSizeUp = *b.StepSizeUp
+	}
+	if b.StepSizeDown != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 3, 6)
+		x.xxx_hidden_StepSizeDown = *b.StepSizeDown
+	}
+	x.xxx_hidden_Form = b.Form
+	if b.Gamma != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 5, 6)
+		x.xxx_hidden_Gamma = *b.Gamma
+	}
+	return m0
+}
+
+// A formula of the step: PyTorch's LambdaLR with the rate included.
+type ExpressionScheduleSpec struct {
+	state                  protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Expression  *string                `protobuf:"bytes,1,opt,name=expression,proto3,oneof"`
+	xxx_hidden_Constants   map[string]float64     `protobuf:"bytes,2,rep,name=constants,proto3" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	XXX_raceDetectHookData protoimpl.RaceDetectHookData
+	XXX_presence           [1]uint32
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *ExpressionScheduleSpec) Reset() {
+	*x = ExpressionScheduleSpec{}
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpressionScheduleSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpressionScheduleSpec) ProtoMessage() {}
+
+func (x *ExpressionScheduleSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ExpressionScheduleSpec) GetExpression() string {
+	if x != nil {
+		if x.xxx_hidden_Expression != nil {
+			return *x.xxx_hidden_Expression
+		}
+		return ""
+	}
+	return ""
+}
+
+func (x *ExpressionScheduleSpec) GetConstants() map[string]float64 {
+	if x != nil {
+		return x.xxx_hidden_Constants
+	}
+	return nil
+}
+
+func (x *ExpressionScheduleSpec) SetExpression(v string) {
+	x.xxx_hidden_Expression = &v
+	protoimpl.X.SetPresent(&(x.XXX_presence[0]), 0, 2)
+}
+
+func (x *ExpressionScheduleSpec) SetConstants(v map[string]float64) {
+	x.xxx_hidden_Constants = v
+}
+
+func (x *ExpressionScheduleSpec) HasExpression() bool {
+	if x == nil {
+		return false
+	}
+	return protoimpl.X.Present(&(x.XXX_presence[0]), 0)
+}
+
+func (x *ExpressionScheduleSpec) ClearExpression() {
+	protoimpl.X.ClearPresent(&(x.XXX_presence[0]), 0)
+	x.xxx_hidden_Expression = nil
+}
+
+type ExpressionScheduleSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The formula, of at most 1024 characters. Required.
+	//
+	// Its variable is step, 0 on the first update. It is written as that of
+	// CustomSpec in loss_spec.proto, and has floor, cos and mod(x, y) as well;
+	// exponents may be any number, and may depend on the step. It is computed in
+	// float64.
+	//
+	// Example: "0.1*0.95**floor(step/30)".
+	Expression *string
+	// Named constants of the formula: at most 32, each finite, named in ASCII
+	// letters, digits and underscores.
+	Constants map[string]float64
+}
+
+func (b0 ExpressionScheduleSpec_builder) Build() *ExpressionScheduleSpec {
+	m0 := &ExpressionScheduleSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	if b.Expression != nil {
+		protoimpl.X.SetPresentNonAtomic(&(x.XXX_presence[0]), 0, 2)
+		x.xxx_hidden_Expression = b.Expression
+	}
+	x.xxx_hidden_Constants = b.Constants
+	return m0
+}
+
+// The product of schedules. PyTorch's ChainedScheduler multiplies so: one of the
+// schedules holds the rate, and the others are factors.
+type ProductSpec struct {
+	state                protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Schedules *[]*ScheduleSpec       `protobuf:"bytes,1,rep,name=schedules,proto3"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *ProductSpec) Reset() {
+	*x = ProductSpec{}
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProductSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProductSpec) ProtoMessage() {}
+
+func (x *ProductSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *ProductSpec) GetSchedules() []*ScheduleSpec {
+	if x != nil {
+		if x.xxx_hidden_Schedules != nil {
+			return *x.xxx_hidden_Schedules
+		}
+	}
+	return nil
+}
+
+func (x *ProductSpec) SetSchedules(v []*ScheduleSpec) {
+	x.xxx_hidden_Schedules = &v
+}
+
+type ProductSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// The schedules. At least one.
+	Schedules []*ScheduleSpec
+}
+
+func (b0 ProductSpec_builder) Build() *ProductSpec {
+	m0 := &ProductSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Schedules = &b.Schedules
+	return m0
+}
+
+// values[0] at step 0, values[i] at boundaries[i - 1], in between interpolated,
+// and the last value afterwards. optax multiplies: its scales are the ratios of
+// one value to the one before.
+type PiecewiseInterpolationSpec struct {
+	state                 protoimpl.MessageState `protogen:"opaque.v1"`
+	xxx_hidden_Boundaries []int64                `protobuf:"varint,1,rep,packed,name=boundaries,proto3"`
+	xxx_hidden_Values     []float64              `protobuf:"fixed64,2,rep,packed,name=values,proto3"`
+	xxx_hidden_Annealing  Annealing              `protobuf:"varint,3,opt,name=annealing,proto3,enum=optserve.v1.Annealing"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *PiecewiseInterpolationSpec) Reset() {
+	*x = PiecewiseInterpolationSpec{}
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PiecewiseInterpolationSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PiecewiseInterpolationSpec) ProtoMessage() {}
+
+func (x *PiecewiseInterpolationSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_optserve_v1_schedule_spec_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+func (x *PiecewiseInterpolationSpec) GetBoundaries() []int64 {
+	if x != nil {
+		return x.xxx_hidden_Boundaries
+	}
+	return nil
+}
+
+func (x *PiecewiseInterpolationSpec) GetValues() []float64 {
+	if x != nil {
+		return x.xxx_hidden_Values
+	}
+	return nil
+}
+
+func (x *PiecewiseInterpolationSpec) GetAnnealing() Annealing {
+	if x != nil {
+		return x.xxx_hidden_Annealing
+	}
+	return Annealing_ANNEALING_UNSPECIFIED
+}
+
+func (x *PiecewiseInterpolationSpec) SetBoundaries(v []int64) {
+	x.xxx_hidden_Boundaries = v
+}
+
+func (x *PiecewiseInterpolationSpec) SetValues(v []float64) {
+	x.xxx_hidden_Values = v
+}
+
+func (x *PiecewiseInterpolationSpec) SetAnnealing(v Annealing) {
+	x.xxx_hidden_Annealing = v
+}
+
+type PiecewiseInterpolationSpec_builder struct {
+	_ [0]func() // Prevents comparability and use of unkeyed literals for the builder.
+
+	// Steps at which values are reached, at least 1 and increasing. At least one.
+	Boundaries []int64
+	// The values: one more than there are boundaries.
+	Values []float64
+	// The interpolation.
+	Annealing Annealing
+}
+
+func (b0 PiecewiseInterpolationSpec_builder) Build() *PiecewiseInterpolationSpec {
+	m0 := &PiecewiseInterpolationSpec{}
+	b, x := &b0, m0
+	_, _ = b, x
+	x.xxx_hidden_Boundaries = b.Boundaries
+	x.xxx_hidden_Values = b.Values
+	x.xxx_hidden_Annealing = b.Annealing
+	return m0
+}
+
 var File_optserve_v1_schedule_spec_proto protoreflect.FileDescriptor
 
 const file_optserve_v1_schedule_spec_proto_rawDesc = "" +
 	"\n" +
-	"\x1foptserve/v1/schedule_spec.proto\x12\voptserve.v1\x1a\x1coptserve/v1/convention.proto\"\x99\b\n" +
+	"\x1foptserve/v1/schedule_spec.proto\x12\voptserve.v1\x1a\x1coptserve/v1/convention.proto\"\xad\n" +
+	"\n" +
 	"\fScheduleSpec\x127\n" +
 	"\n" +
 	"convention\x18\x01 \x01(\x0e2\x17.optserve.v1.ConventionR\n" +
@@ -3364,21 +4137,29 @@ const file_optserve_v1_schedule_spec_proto_rawDesc = "" +
 	"\x13warmup_stable_decay\x18\r \x01(\v2\".optserve.v1.WarmupStableDecaySpecH\x00R\x11warmupStableDecay\x121\n" +
 	"\x06warmup\x18\x0e \x01(\v2\x17.optserve.v1.WarmupSpecH\x00R\x06warmup\x12+\n" +
 	"\x04join\x18\x0f \x01(\v2\x15.optserve.v1.JoinSpecH\x00R\x04join\x12A\n" +
-	"\flegacy_decay\x18\x10 \x01(\v2\x1c.optserve.v1.LegacyDecaySpecH\x00R\vlegacyDecayB\n" +
+	"\flegacy_decay\x18\x10 \x01(\v2\x1c.optserve.v1.LegacyDecaySpecH\x00R\vlegacyDecay\x121\n" +
+	"\x06cyclic\x18\x11 \x01(\v2\x17.optserve.v1.CyclicSpecH\x00R\x06cyclic\x12E\n" +
 	"\n" +
-	"\bschedule\"\xfe\x01\n" +
+	"expression\x18\x12 \x01(\v2#.optserve.v1.ExpressionScheduleSpecH\x00R\n" +
+	"expression\x124\n" +
+	"\aproduct\x18\x13 \x01(\v2\x18.optserve.v1.ProductSpecH\x00R\aproduct\x12b\n" +
+	"\x17piecewise_interpolation\x18\x14 \x01(\v2'.optserve.v1.PiecewiseInterpolationSpecH\x00R\x16piecewiseInterpolationB\n" +
+	"\n" +
+	"\bschedule\"\xc5\x02\n" +
 	"\x0fExponentialSpec\x127\n" +
 	"\x15initial_learning_rate\x18\x01 \x01(\x01H\x00R\x13initialLearningRate\x88\x01\x01\x12$\n" +
 	"\vdecay_steps\x18\x02 \x01(\x01H\x01R\n" +
 	"decaySteps\x88\x01\x01\x12\"\n" +
 	"\n" +
 	"decay_rate\x18\x03 \x01(\x01H\x02R\tdecayRate\x88\x01\x01\x12!\n" +
-	"\tstaircase\x18\x04 \x01(\bH\x03R\tstaircase\x88\x01\x01B\x18\n" +
+	"\tstaircase\x18\x04 \x01(\bH\x03R\tstaircase\x88\x01\x01\x12/\n" +
+	"\x11end_learning_rate\x18\x05 \x01(\x01H\x04R\x0fendLearningRate\x88\x01\x01B\x18\n" +
 	"\x16_initial_learning_rateB\x0e\n" +
 	"\f_decay_stepsB\r\n" +
 	"\v_decay_rateB\f\n" +
 	"\n" +
-	"_staircase\"\x8f\x01\n" +
+	"_staircaseB\x14\n" +
+	"\x12_end_learning_rate\"\x8f\x01\n" +
 	"\x15PiecewiseConstantSpec\x12\x1e\n" +
 	"\n" +
 	"boundaries\x18\x01 \x03(\x03R\n" +
@@ -3411,7 +4192,7 @@ const file_optserve_v1_schedule_spec_proto_rawDesc = "" +
 	"\f_decay_stepsB\x14\n" +
 	"\x12_end_learning_rateB\b\n" +
 	"\x06_powerB\b\n" +
-	"\x06_cycle\"\xdd\x02\n" +
+	"\x06_cycle\"\x8b\x03\n" +
 	"\n" +
 	"CosineSpec\x127\n" +
 	"\x15initial_learning_rate\x18\x01 \x01(\x01H\x00R\x13initialLearningRate\x88\x01\x01\x12$\n" +
@@ -3420,13 +4201,15 @@ const file_optserve_v1_schedule_spec_proto_rawDesc = "" +
 	"\x05alpha\x18\x03 \x01(\x01H\x02R\x05alpha\x88\x01\x01\x12&\n" +
 	"\fwarmup_steps\x18\x04 \x01(\x01H\x03R\vwarmupSteps\x88\x01\x01\x12(\n" +
 	"\rwarmup_target\x18\x05 \x01(\x01H\x04R\fwarmupTarget\x88\x01\x01\x12\x1f\n" +
-	"\bperiodic\x18\x06 \x01(\bH\x05R\bperiodic\x88\x01\x01B\x18\n" +
+	"\bperiodic\x18\x06 \x01(\bH\x05R\bperiodic\x88\x01\x01\x12\x1f\n" +
+	"\bexponent\x18\a \x01(\x01H\x06R\bexponent\x88\x01\x01B\x18\n" +
 	"\x16_initial_learning_rateB\x0e\n" +
 	"\f_decay_stepsB\b\n" +
 	"\x06_alphaB\x0f\n" +
 	"\r_warmup_stepsB\x10\n" +
 	"\x0e_warmup_targetB\v\n" +
-	"\t_periodic\"\x9b\x02\n" +
+	"\t_periodicB\v\n" +
+	"\t_exponent\"\x9b\x02\n" +
 	"\x12CosineRestartsSpec\x127\n" +
 	"\x15initial_learning_rate\x18\x01 \x01(\x01H\x00R\x13initialLearningRate\x88\x01\x01\x12/\n" +
 	"\x11first_decay_steps\x18\x02 \x01(\x01H\x01R\x0ffirstDecaySteps\x88\x01\x01\x12\x18\n" +
@@ -3511,7 +4294,38 @@ const file_optserve_v1_schedule_spec_proto_rawDesc = "" +
 	"\x0fLegacyDecaySpec\x125\n" +
 	"\bschedule\x18\x01 \x01(\v2\x19.optserve.v1.ScheduleSpecR\bschedule\x12\x19\n" +
 	"\x05decay\x18\x02 \x01(\x01H\x00R\x05decay\x88\x01\x01B\b\n" +
-	"\x06_decay*`\n" +
+	"\x06_decay\"\xe5\x02\n" +
+	"\n" +
+	"CyclicSpec\x121\n" +
+	"\x12base_learning_rate\x18\x01 \x01(\x01H\x00R\x10baseLearningRate\x88\x01\x01\x12/\n" +
+	"\x11max_learning_rate\x18\x02 \x01(\x01H\x01R\x0fmaxLearningRate\x88\x01\x01\x12%\n" +
+	"\fstep_size_up\x18\x03 \x01(\x01H\x02R\n" +
+	"stepSizeUp\x88\x01\x01\x12)\n" +
+	"\x0estep_size_down\x18\x04 \x01(\x01H\x03R\fstepSizeDown\x88\x01\x01\x12+\n" +
+	"\x04form\x18\x05 \x01(\x0e2\x17.optserve.v1.CyclicFormR\x04form\x12\x19\n" +
+	"\x05gamma\x18\x06 \x01(\x01H\x04R\x05gamma\x88\x01\x01B\x15\n" +
+	"\x13_base_learning_rateB\x14\n" +
+	"\x12_max_learning_rateB\x0f\n" +
+	"\r_step_size_upB\x11\n" +
+	"\x0f_step_size_downB\b\n" +
+	"\x06_gamma\"\xdc\x01\n" +
+	"\x16ExpressionScheduleSpec\x12#\n" +
+	"\n" +
+	"expression\x18\x01 \x01(\tH\x00R\n" +
+	"expression\x88\x01\x01\x12P\n" +
+	"\tconstants\x18\x02 \x03(\v22.optserve.v1.ExpressionScheduleSpec.ConstantsEntryR\tconstants\x1a<\n" +
+	"\x0eConstantsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\r\n" +
+	"\v_expression\"F\n" +
+	"\vProductSpec\x127\n" +
+	"\tschedules\x18\x01 \x03(\v2\x19.optserve.v1.ScheduleSpecR\tschedules\"\x8a\x01\n" +
+	"\x1aPiecewiseInterpolationSpec\x12\x1e\n" +
+	"\n" +
+	"boundaries\x18\x01 \x03(\x03R\n" +
+	"boundaries\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\x01R\x06values\x124\n" +
+	"\tannealing\x18\x03 \x01(\x0e2\x16.optserve.v1.AnnealingR\tannealing*`\n" +
 	"\fBoundarySide\x12\x1d\n" +
 	"\x19BOUNDARY_SIDE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14BOUNDARY_SIDE_BEFORE\x10\x01\x12\x17\n" +
@@ -3524,62 +4338,82 @@ const file_optserve_v1_schedule_spec_proto_rawDesc = "" +
 	"\fOneCycleForm\x12\x1e\n" +
 	"\x1aONE_CYCLE_FORM_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ONE_CYCLE_FORM_LAST_STEP\x10\x01\x12\x1d\n" +
-	"\x19ONE_CYCLE_FORM_STEP_COUNT\x10\x02Be\n" +
+	"\x19ONE_CYCLE_FORM_STEP_COUNT\x10\x02*}\n" +
+	"\n" +
+	"CyclicForm\x12\x1b\n" +
+	"\x17CYCLIC_FORM_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16CYCLIC_FORM_TRIANGULAR\x10\x01\x12\x1b\n" +
+	"\x17CYCLIC_FORM_TRIANGULAR2\x10\x02\x12\x19\n" +
+	"\x15CYCLIC_FORM_EXP_RANGE\x10\x03Be\n" +
 	"\x0fdev.optserve.v1P\x01ZBgithub.com/optserve/optserve/clients/go/gen/optserve/v1;optservev1\xaa\x02\vOptserve.V1b\x06proto3"
 
-var file_optserve_v1_schedule_spec_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_optserve_v1_schedule_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_optserve_v1_schedule_spec_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_optserve_v1_schedule_spec_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_optserve_v1_schedule_spec_proto_goTypes = []any{
-	(BoundarySide)(0),             // 0: optserve.v1.BoundarySide
-	(Annealing)(0),                // 1: optserve.v1.Annealing
-	(OneCycleForm)(0),             // 2: optserve.v1.OneCycleForm
-	(*ScheduleSpec)(nil),          // 3: optserve.v1.ScheduleSpec
-	(*ExponentialSpec)(nil),       // 4: optserve.v1.ExponentialSpec
-	(*PiecewiseConstantSpec)(nil), // 5: optserve.v1.PiecewiseConstantSpec
-	(*InverseTimeSpec)(nil),       // 6: optserve.v1.InverseTimeSpec
-	(*ConstantScheduleSpec)(nil),  // 7: optserve.v1.ConstantScheduleSpec
-	(*PolynomialSpec)(nil),        // 8: optserve.v1.PolynomialSpec
-	(*CosineSpec)(nil),            // 9: optserve.v1.CosineSpec
-	(*CosineRestartsSpec)(nil),    // 10: optserve.v1.CosineRestartsSpec
-	(*OneCycleSpec)(nil),          // 11: optserve.v1.OneCycleSpec
-	(*StepDecaySpec)(nil),         // 12: optserve.v1.StepDecaySpec
-	(*MultiStepDecaySpec)(nil),    // 13: optserve.v1.MultiStepDecaySpec
-	(*RsqrtSpec)(nil),             // 14: optserve.v1.RsqrtSpec
-	(*WarmupStableDecaySpec)(nil), // 15: optserve.v1.WarmupStableDecaySpec
-	(*WarmupSpec)(nil),            // 16: optserve.v1.WarmupSpec
-	(*JoinSpec)(nil),              // 17: optserve.v1.JoinSpec
-	(*LegacyDecaySpec)(nil),       // 18: optserve.v1.LegacyDecaySpec
-	(Convention)(0),               // 19: optserve.v1.Convention
+	(BoundarySide)(0),                  // 0: optserve.v1.BoundarySide
+	(Annealing)(0),                     // 1: optserve.v1.Annealing
+	(OneCycleForm)(0),                  // 2: optserve.v1.OneCycleForm
+	(CyclicForm)(0),                    // 3: optserve.v1.CyclicForm
+	(*ScheduleSpec)(nil),               // 4: optserve.v1.ScheduleSpec
+	(*ExponentialSpec)(nil),            // 5: optserve.v1.ExponentialSpec
+	(*PiecewiseConstantSpec)(nil),      // 6: optserve.v1.PiecewiseConstantSpec
+	(*InverseTimeSpec)(nil),            // 7: optserve.v1.InverseTimeSpec
+	(*ConstantScheduleSpec)(nil),       // 8: optserve.v1.ConstantScheduleSpec
+	(*PolynomialSpec)(nil),             // 9: optserve.v1.PolynomialSpec
+	(*CosineSpec)(nil),                 // 10: optserve.v1.CosineSpec
+	(*CosineRestartsSpec)(nil),         // 11: optserve.v1.CosineRestartsSpec
+	(*OneCycleSpec)(nil),               // 12: optserve.v1.OneCycleSpec
+	(*StepDecaySpec)(nil),              // 13: optserve.v1.StepDecaySpec
+	(*MultiStepDecaySpec)(nil),         // 14: optserve.v1.MultiStepDecaySpec
+	(*RsqrtSpec)(nil),                  // 15: optserve.v1.RsqrtSpec
+	(*WarmupStableDecaySpec)(nil),      // 16: optserve.v1.WarmupStableDecaySpec
+	(*WarmupSpec)(nil),                 // 17: optserve.v1.WarmupSpec
+	(*JoinSpec)(nil),                   // 18: optserve.v1.JoinSpec
+	(*LegacyDecaySpec)(nil),            // 19: optserve.v1.LegacyDecaySpec
+	(*CyclicSpec)(nil),                 // 20: optserve.v1.CyclicSpec
+	(*ExpressionScheduleSpec)(nil),     // 21: optserve.v1.ExpressionScheduleSpec
+	(*ProductSpec)(nil),                // 22: optserve.v1.ProductSpec
+	(*PiecewiseInterpolationSpec)(nil), // 23: optserve.v1.PiecewiseInterpolationSpec
+	nil,                                // 24: optserve.v1.ExpressionScheduleSpec.ConstantsEntry
+	(Convention)(0),                    // 25: optserve.v1.Convention
 }
 var file_optserve_v1_schedule_spec_proto_depIdxs = []int32{
-	19, // 0: optserve.v1.ScheduleSpec.convention:type_name -> optserve.v1.Convention
-	4,  // 1: optserve.v1.ScheduleSpec.exponential:type_name -> optserve.v1.ExponentialSpec
-	5,  // 2: optserve.v1.ScheduleSpec.piecewise_constant:type_name -> optserve.v1.PiecewiseConstantSpec
-	6,  // 3: optserve.v1.ScheduleSpec.inverse_time:type_name -> optserve.v1.InverseTimeSpec
-	7,  // 4: optserve.v1.ScheduleSpec.constant:type_name -> optserve.v1.ConstantScheduleSpec
-	8,  // 5: optserve.v1.ScheduleSpec.polynomial:type_name -> optserve.v1.PolynomialSpec
-	9,  // 6: optserve.v1.ScheduleSpec.cosine:type_name -> optserve.v1.CosineSpec
-	10, // 7: optserve.v1.ScheduleSpec.cosine_restarts:type_name -> optserve.v1.CosineRestartsSpec
-	11, // 8: optserve.v1.ScheduleSpec.one_cycle:type_name -> optserve.v1.OneCycleSpec
-	12, // 9: optserve.v1.ScheduleSpec.step_decay:type_name -> optserve.v1.StepDecaySpec
-	13, // 10: optserve.v1.ScheduleSpec.multi_step_decay:type_name -> optserve.v1.MultiStepDecaySpec
-	14, // 11: optserve.v1.ScheduleSpec.rsqrt:type_name -> optserve.v1.RsqrtSpec
-	15, // 12: optserve.v1.ScheduleSpec.warmup_stable_decay:type_name -> optserve.v1.WarmupStableDecaySpec
-	16, // 13: optserve.v1.ScheduleSpec.warmup:type_name -> optserve.v1.WarmupSpec
-	17, // 14: optserve.v1.ScheduleSpec.join:type_name -> optserve.v1.JoinSpec
-	18, // 15: optserve.v1.ScheduleSpec.legacy_decay:type_name -> optserve.v1.LegacyDecaySpec
-	0,  // 16: optserve.v1.PiecewiseConstantSpec.boundary_side:type_name -> optserve.v1.BoundarySide
-	1,  // 17: optserve.v1.OneCycleSpec.annealing:type_name -> optserve.v1.Annealing
-	2,  // 18: optserve.v1.OneCycleSpec.form:type_name -> optserve.v1.OneCycleForm
-	1,  // 19: optserve.v1.WarmupStableDecaySpec.annealing:type_name -> optserve.v1.Annealing
-	3,  // 20: optserve.v1.WarmupSpec.schedule:type_name -> optserve.v1.ScheduleSpec
-	3,  // 21: optserve.v1.JoinSpec.schedules:type_name -> optserve.v1.ScheduleSpec
-	3,  // 22: optserve.v1.LegacyDecaySpec.schedule:type_name -> optserve.v1.ScheduleSpec
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	25, // 0: optserve.v1.ScheduleSpec.convention:type_name -> optserve.v1.Convention
+	5,  // 1: optserve.v1.ScheduleSpec.exponential:type_name -> optserve.v1.ExponentialSpec
+	6,  // 2: optserve.v1.ScheduleSpec.piecewise_constant:type_name -> optserve.v1.PiecewiseConstantSpec
+	7,  // 3: optserve.v1.ScheduleSpec.inverse_time:type_name -> optserve.v1.InverseTimeSpec
+	8,  // 4: optserve.v1.ScheduleSpec.constant:type_name -> optserve.v1.ConstantScheduleSpec
+	9,  // 5: optserve.v1.ScheduleSpec.polynomial:type_name -> optserve.v1.PolynomialSpec
+	10, // 6: optserve.v1.ScheduleSpec.cosine:type_name -> optserve.v1.CosineSpec
+	11, // 7: optserve.v1.ScheduleSpec.cosine_restarts:type_name -> optserve.v1.CosineRestartsSpec
+	12, // 8: optserve.v1.ScheduleSpec.one_cycle:type_name -> optserve.v1.OneCycleSpec
+	13, // 9: optserve.v1.ScheduleSpec.step_decay:type_name -> optserve.v1.StepDecaySpec
+	14, // 10: optserve.v1.ScheduleSpec.multi_step_decay:type_name -> optserve.v1.MultiStepDecaySpec
+	15, // 11: optserve.v1.ScheduleSpec.rsqrt:type_name -> optserve.v1.RsqrtSpec
+	16, // 12: optserve.v1.ScheduleSpec.warmup_stable_decay:type_name -> optserve.v1.WarmupStableDecaySpec
+	17, // 13: optserve.v1.ScheduleSpec.warmup:type_name -> optserve.v1.WarmupSpec
+	18, // 14: optserve.v1.ScheduleSpec.join:type_name -> optserve.v1.JoinSpec
+	19, // 15: optserve.v1.ScheduleSpec.legacy_decay:type_name -> optserve.v1.LegacyDecaySpec
+	20, // 16: optserve.v1.ScheduleSpec.cyclic:type_name -> optserve.v1.CyclicSpec
+	21, // 17: optserve.v1.ScheduleSpec.expression:type_name -> optserve.v1.ExpressionScheduleSpec
+	22, // 18: optserve.v1.ScheduleSpec.product:type_name -> optserve.v1.ProductSpec
+	23, // 19: optserve.v1.ScheduleSpec.piecewise_interpolation:type_name -> optserve.v1.PiecewiseInterpolationSpec
+	0,  // 20: optserve.v1.PiecewiseConstantSpec.boundary_side:type_name -> optserve.v1.BoundarySide
+	1,  // 21: optserve.v1.OneCycleSpec.annealing:type_name -> optserve.v1.Annealing
+	2,  // 22: optserve.v1.OneCycleSpec.form:type_name -> optserve.v1.OneCycleForm
+	1,  // 23: optserve.v1.WarmupStableDecaySpec.annealing:type_name -> optserve.v1.Annealing
+	4,  // 24: optserve.v1.WarmupSpec.schedule:type_name -> optserve.v1.ScheduleSpec
+	4,  // 25: optserve.v1.JoinSpec.schedules:type_name -> optserve.v1.ScheduleSpec
+	4,  // 26: optserve.v1.LegacyDecaySpec.schedule:type_name -> optserve.v1.ScheduleSpec
+	3,  // 27: optserve.v1.CyclicSpec.form:type_name -> optserve.v1.CyclicForm
+	24, // 28: optserve.v1.ExpressionScheduleSpec.constants:type_name -> optserve.v1.ExpressionScheduleSpec.ConstantsEntry
+	4,  // 29: optserve.v1.ProductSpec.schedules:type_name -> optserve.v1.ScheduleSpec
+	1,  // 30: optserve.v1.PiecewiseInterpolationSpec.annealing:type_name -> optserve.v1.Annealing
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_optserve_v1_schedule_spec_proto_init() }
@@ -3604,6 +4438,10 @@ func file_optserve_v1_schedule_spec_proto_init() {
 		(*scheduleSpec_Warmup)(nil),
 		(*scheduleSpec_Join)(nil),
 		(*scheduleSpec_LegacyDecay)(nil),
+		(*scheduleSpec_Cyclic)(nil),
+		(*scheduleSpec_Expression)(nil),
+		(*scheduleSpec_Product)(nil),
+		(*scheduleSpec_PiecewiseInterpolation)(nil),
 	}
 	file_optserve_v1_schedule_spec_proto_msgTypes[1].OneofWrappers = []any{}
 	file_optserve_v1_schedule_spec_proto_msgTypes[3].OneofWrappers = []any{}
@@ -3618,13 +4456,15 @@ func file_optserve_v1_schedule_spec_proto_init() {
 	file_optserve_v1_schedule_spec_proto_msgTypes[12].OneofWrappers = []any{}
 	file_optserve_v1_schedule_spec_proto_msgTypes[13].OneofWrappers = []any{}
 	file_optserve_v1_schedule_spec_proto_msgTypes[15].OneofWrappers = []any{}
+	file_optserve_v1_schedule_spec_proto_msgTypes[16].OneofWrappers = []any{}
+	file_optserve_v1_schedule_spec_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_optserve_v1_schedule_spec_proto_rawDesc), len(file_optserve_v1_schedule_spec_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   16,
+			NumEnums:      4,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,12 +44,25 @@ class Tanh(Activation, field="tanh"):
     """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReLU(Activation, field="relu"):
     """The rectifier.
 
-    max(x, 0). The derivative at 0 is 0.
+    x where x > threshold, otherwise negative_slope*(x - threshold). The derivative at 0 is 0.
+
+    With ``max_value``, the first part is held to [0, max_value], as in Keras; the derivative
+    at max_value is 0. At the threshold it is negative_slope.
+
+    Attributes:
+        max_value: Upper limit, at least 0; the part above the threshold is clipped to [0, max_value].
+            Unset means no limit. The derivative at it is 0.
+        negative_slope: Slope below the threshold, at least 0. Default: 0.0.
+        threshold: Input from which the output is the input. Default: 0.0.
     """
+
+    max_value: float | None = None
+    negative_slope: float = 0.0
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,4 +278,184 @@ class Maxout(Activation, field="maxout"):
 
     group_size: int
     _: KW_ONLY
+    axis: int = -1
+
+
+@dataclass(frozen=True)
+class ReLU6(Activation, field="relu6"):
+    """The rectifier that ends at 6 (Krizhevsky, 2010).
+
+    min(max(x, 0), 6). The derivative at 0 and 6 is 0.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold(Activation, field="threshold"):
+    """A constant below a threshold.
+
+    x where x > threshold, otherwise value. The derivative at the threshold is 0.
+
+    Attributes:
+        threshold: Input above which the output is the input. Default: 0.0.
+        value: Output up to the threshold. Default: 0.0.
+    """
+
+    threshold: float = 0.0
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Linear(Activation, field="linear"):
+    """The identity.
+
+    x.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardTanh(Activation, field="hard_tanh"):
+    """The hard hyperbolic tangent (Collobert, 2004).
+
+    x held to [min_value, max_value]. The derivative at both is 0.
+
+    Attributes:
+        min_value: Lower limit. Default: -1.0.
+        max_value: Upper limit, greater than min_value. Default: 1.0.
+    """
+
+    min_value: float = -1.0
+    max_value: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardShrink(Activation, field="hard_shrink"):
+    """Hard shrinkage.
+
+    x where |x| > threshold, otherwise 0. The derivative at the threshold is 0.
+
+    Attributes:
+        threshold: Magnitude up to which inputs become 0, at least 0. PyTorch's lambd. Default: 0.5.
+    """
+
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftShrink(Activation, field="soft_shrink"):
+    """Soft shrinkage.
+
+    x nearer to 0 by threshold, and 0 from there. The derivative at the threshold is 0.
+
+    Attributes:
+        threshold: What is taken off magnitudes, at least 0. PyTorch's lambd. Default: 0.5.
+    """
+
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class TanhShrink(Activation, field="tanh_shrink"):
+    """The input without its hyperbolic tangent.
+
+    x - tanh(x). The derivative is tanh(x)^2.
+    """
+
+
+@dataclass(frozen=True)
+class LogSigmoid(Activation, field="log_sigmoid"):
+    """The logarithm of the logistic function.
+
+    -log(1 + exp(-x)) = min(x, 0) - log(1 + e) with e = exp(-|x|).
+
+    The derivative is e/(1 + e) right of 0 and 1/(1 + e) left of it.
+    """
+
+
+@dataclass(frozen=True)
+class SparseSigmoid(Activation, field="sparse_sigmoid"):
+    """The sparse sigmoid (Blondel et al., 2019, arXiv:1901.02324).
+
+    (x + 1)/2, cut off at 0 and 1: the derivative of sparse plus. Its own at -1 and 1 is 0.
+    """
+
+
+@dataclass(frozen=True)
+class SparsePlus(Activation, field="sparse_plus"):
+    """Sparse plus (Blondel et al., 2019, arXiv:1901.02324).
+
+    0 where x <= -1, x where x >= 1, and (x + 1)^2/4 between. The derivative is the sparse sigmoid.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squareplus(Activation, field="squareplus"):
+    """Squareplus (Barron, 2021, arXiv:2112.11687).
+
+    (x + sqrt(x^2 + b))/2 = max(x, 0) + b/(2*(r + |x|)) with r = sqrt(x^2 + b).
+
+    The derivative is s = b/(2*r*(r + |x|)) left of 0 and 1 - s right of it. So nothing
+    cancels on the left, and a square that overflows leaves max(x, 0).
+
+    Attributes:
+        b: Size of the transition at 0, in [1e-30, 1e30]. In [1e-30, 1e+30]. Default: 4.0.
+    """
+
+    b: float = 4.0
+
+
+@dataclass(frozen=True)
+class ExponentialActivation(Activation, field="exponential"):
+    """The exponential function.
+
+    exp(x), which is its own derivative.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmin(Activation, field="softmin"):
+    """Softmin.
+
+    Softmax of -x along an axis; the gradient is -y*(dy - sum(y*dy)).
+
+    Both are NaN where all inputs are infinity, as in PyTorch.
+
+    Attributes:
+        axis: The axis that sums to one; negative counts from the end. Default: -1.
+    """
+
+    axis: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsemax(Activation, field="sparsemax"):
+    """Sparsemax (Martins and Astudillo, 2016, arXiv:1602.02068).
+
+    max(x - t, 0) along an axis, with the t that makes their sum 1.
+
+    The gradient is dy - mean(dy) over the outputs above 0, and 0 elsewhere.
+
+    An input of +infinity has the output 1; several of them share it equally.
+
+    Attributes:
+        axis: The axis that sums to one; negative counts from the end. Default: -1.
+    """
+
+    axis: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLU(Activation, field="glu"):
+    """The gated linear unit (Dauphin et al., 2017, arXiv:1612.08083).
+
+    a*sigmoid(b), where a and b are the halves of the input along an axis.
+
+    The gradient is dy*s for a and dy*a*s*(1 - s) for b, with s = sigmoid(b). Where a is
+    infinite and s or its slope 0, the product is 0.
+
+    The output has half the extent along the axis, which must be even.
+
+    Attributes:
+        axis: The axis that is halved; negative counts from the end. Default: -1.
+    """
+
     axis: int = -1

@@ -412,6 +412,29 @@ class LossReduction(IntEnum):
     """
 
 
+class TripletDistance(IntEnum):
+    """The distance of two vectors."""
+
+    MINKOWSKI = 1
+    """sum(|u - v|^degree)^(1/degree)."""
+
+    COSINE = 2
+    """1 - the cosine of the angle."""
+
+
+class FenchelYoungRegularizer(IntEnum):
+    """The regularizer of a Fenchel-Young loss."""
+
+    SHANNON = 1
+    """sum(q*log(q)): the maximum is at softmax(p)."""
+
+    GINI = 2
+    """sum(q*(q - 1))/2: the maximum is at sparsemax(p)."""
+
+    NONE = 3
+    """0: the maximum is max(p)."""
+
+
 class LayerPadding(IntEnum):
     """Padding of a sliding window at the borders."""
 
@@ -980,6 +1003,8 @@ _BY_NAME: dict[str, type[IntEnum]] = {
     "InitializerDistribution": InitializerDistribution,
     "FanMode": FanMode,
     "LossReduction": LossReduction,
+    "TripletDistance": TripletDistance,
+    "FenchelYoungRegularizer": FenchelYoungRegularizer,
     "LayerPadding": LayerPadding,
     "PoolingForm": PoolingForm,
     "MomentumForm": MomentumForm,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from optserve.specs.base import ByConvention, Choice
-from optserve.specs.enums import Convention, LossReduction
+from optserve.specs.enums import Convention, FenchelYoungRegularizer, LossReduction, TripletDistance
 from optserve.v1 import loss_spec_pb2
 
 
@@ -73,8 +73,8 @@ class SparseCategoricalCrossentropy(Loss, field="sparse_categorical_crossentropy
     -log(q[y]) with q as in categorical cross-entropy.
 
     Targets are int32 or int64 in [0, classes), shaped like the prediction without its
-    class axis. An example's weight is its sample weight times its class' weight, as in
-    PyTorch's mean.
+    class axis. Examples whose class is ignore_class count as 0 and in no mean. An example's
+    weight is its sample weight times its class' weight, as in PyTorch's mean.
 
     Attributes:
         from_logits: Whether predictions are logits rather than probabilities. Default: False (KERAS,
@@ -84,12 +84,16 @@ class SparseCategoricalCrossentropy(Loss, field="sparse_categorical_crossentropy
         label_smoothing: Label smoothing e, as in CategoricalCrossentropy. In [0, 1]. Default: 0.0.
         class_weights: Factors of the classes' terms, smoothing included, each at least 0; none means
             1. They count as sample weights in LossReduction.MEAN_WITH_SAMPLE_WEIGHT.
+        ignore_class: Class index of examples that count as 0 and in no mean: Keras' ignore_class and
+            PyTorch's ignore_index. It need not be a class of the prediction. If unset, -100 under
+            Convention.TORCH, and none otherwise.
     """
 
     from_logits: ByConvention[bool] = None
     axis: ByConvention[int] = None
     label_smoothing: float = 0.0
     class_weights: Sequence[float] = ()
+    ignore_class: ByConvention[int] = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,8 @@ class BinaryCrossentropy(Loss, field="binary_crossentropy"):
         sigmoid(prediction)    from logits
         prediction             otherwise, clipped to [1e-7, 1 - 1e-7]  (Keras)
 
-    and w the weight of positive targets, which PyTorch calls pos_weight.
+    and w the weight of positive targets, which PyTorch calls pos_weight: one, times one for
+    each place along the axis.
 
     Probabilities are clipped to [1e-7, 1 - 1e-7]; logits go through log-sum-exp.
 
@@ -215,12 +220,15 @@ class BinaryCrossentropy(Loss, field="binary_crossentropy"):
         axis: The axis that the mean is taken over; negative counts from the end. Default: -1.
         positive_weight: Factor of the term of positive targets, at least 0. PyTorch's pos_weight.
             Default: 1.0.
+        positive_weights: Further factors of the term of positive targets, one for each place along
+            the axis, each at least 0; none means 1. PyTorch's pos_weight of several classes.
     """
 
     from_logits: ByConvention[bool] = None
     label_smoothing: float = 0.0
     axis: int = -1
     positive_weight: float = 1.0
+    positive_weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,12 +301,17 @@ class KLDivergence(Loss, field="kl_divergence"):
         y*(log(y) - log(p))    with y and p clipped to [1e-7, 1]  (Keras)
         y*(log(y) - p)         of logarithmic predictions  (PyTorch, optax); 0 where y is 0
 
+    With ``log_target``, targets are log(y), and 0 stays 0.
+
     Attributes:
         log_prediction: Whether predictions are logarithms of probabilities, as in PyTorch and optax;
             then nothing is clipped. Default: False (KERAS, LECTURE), True (TORCH, OPTAX).
+        log_target: Whether targets are logarithms of probabilities as well; then predictions must be.
+            Default: False.
     """
 
     log_prediction: ByConvention[bool] = None
+    log_target: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,3 +455,378 @@ class CIoU(Loss, field="ciou"):
     """
 
     epsilon: float = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class NLL(Loss, field="nll"):
+    """The negative log-likelihood of classes whose log-probabilities are predicted.
+
+    -w[y]*p[y], where p are log-probabilities along the class axis and w class weights.
+
+    The gradient is -w[y] at the class y and 0 elsewhere. Examples whose class is
+    ignore_class count as 0 and in no mean. An example's weight is its sample weight times
+    its class' weight, as in PyTorch's mean.
+
+    Attributes:
+        axis: The class axis; negative counts from the end. Default: -1 (KERAS, OPTAX, LECTURE), 1
+            (TORCH).
+        class_weights: Factors of the classes, each at least 0; none means 1. They count as sample
+            weights in LossReduction.MEAN_WITH_SAMPLE_WEIGHT.
+        ignore_class: Class index of examples that count as 0 and in no mean. If unset, -100 under
+            Convention.TORCH, and none otherwise.
+    """
+
+    axis: ByConvention[int] = None
+    class_weights: Sequence[float] = ()
+    ignore_class: ByConvention[int] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianNLL(Loss, field="gaussian_nll"):
+    """The negative log-likelihood of a normal distribution with predicted variance.
+
+    (log(v) + (p - y)^2/v)/2, the mean over the last axis, with v = max(variance, epsilon).
+
+    Predictions are means p and variances, stacked: [..., 2, n]. ``full`` adds log(2*pi)/2.
+    The gradient with respect to the variance is that with respect to v, below epsilon as
+    well, as in PyTorch: (1/v - (p - y)^2/v^2)/2.
+
+    The prediction holds means and variances, [..., 2, n], and the target has the shape [..., n].
+
+    Attributes:
+        full: Whether to add log(2*pi)/2. Default: False.
+        epsilon: Smallest variance, at least 1e-30. Default: 1e-6.
+    """
+
+    full: bool = False
+    epsilon: float = 1e-6
+
+
+@dataclass(frozen=True)
+class SoftMargin(Loss, field="soft_margin"):
+    """Soft margin loss: the logistic loss of signs.
+
+    log(1 + exp(-y*p)), the mean over the last axis; the derivative is -y*sigmoid(-y*p).
+
+    Targets are -1 and 1.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiMargin(Loss, field="multi_margin"):
+    """Multi-class margin loss (Weston and Watkins, 1999).
+
+    w[y]*sum(h_i^degree)/classes over the classes i other than y, along the last axis, where
+
+    h_i = max(margin - p[y] + p[i], 0)
+
+    The gradient is w[y]*degree*h_i^(degree - 1)/classes where h_i is above 0, and at y the
+    negated sum of the others.
+
+    Targets are class indices.
+
+    Attributes:
+        degree: Exponent, 1 or 2. PyTorch's p. One of 1, 2. Default: 1.
+        margin: Lead of the asked class beyond which another one costs nothing. Default: 1.0.
+        class_weights: Factors of the asked classes, each at least 0; none means 1.
+    """
+
+    degree: int = 1
+    margin: float = 1.0
+    class_weights: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class MultilabelMargin(Loss, field="multilabel_margin"):
+    """Margin loss of several classes for each example.
+
+    sum(max(1 - p[j] + p[i], 0))/classes over asked classes j and others i, along the last axis.
+
+    Targets are int32 or int64 of the prediction's shape: along the last axis the indices of
+    the asked classes, up to the first that is negative. The gradient at i counts the terms
+    above 0 that hold p[i], negated where i is asked, divided by the number of classes.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultilabelSoftMargin(Loss, field="multilabel_soft_margin"):
+    """Logistic loss of several classes for each example.
+
+    -w*(y*log(sigmoid(p)) + (1 - y)*log(sigmoid(-p))), the mean over the classes of the last axis.
+
+    The derivative is w*((1 - y)*sigmoid(p) - y*sigmoid(-p)). Class weights w are 1 unless stated.
+
+    Attributes:
+        class_weights: Factors of the classes' terms, each at least 0; none means 1.
+    """
+
+    class_weights: Sequence[float] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripletMargin(Loss, field="triplet_margin"):
+    """Triplet margin loss (Balntas et al., 2016).
+
+    max(d(a, p) - d(a, n) + margin, 0) of anchors a, positives p and negatives n, where d is
+
+        sum(|u - v + epsilon|^degree)^(1/degree)     MINKOWSKI (PyTorch)
+        (sum(|u - v|^degree) + epsilon)^(1/degree)   MINKOWSKI with epsilon_in_sum (optax)
+        1 - u*v/(|u|*|v|)                            COSINE; lengths are at least epsilon
+
+    Predictions are the three vectors, stacked: [..., 3, n]; the target is empty. With
+    ``swap``, d(p, n) takes the place of d(a, n) where it is smaller.
+
+    Attributes:
+        margin: Lead of the positive beyond which a triplet costs nothing, at least 0. Default: 1.0.
+        distance: The distance d. Default: MINKOWSKI.
+        degree: Exponent of TripletDistance.MINKOWSKI, in [1, 64]. Default: 2.0.
+        epsilon: Constant that is added to differences or to sums, and smallest length of
+            TripletDistance.COSINE; at least 1e-30. Default: 1e-6.
+        epsilon_in_sum: Whether epsilon is added to the sum of powers, as in optax, rather than to
+            each difference, as in PyTorch. Default: False (KERAS, TORCH, LECTURE), True (OPTAX).
+        swap: Whether d(p, n) takes the place of d(a, n) where it is smaller. Default: False.
+    """
+
+    margin: float = 1.0
+    distance: TripletDistance = TripletDistance.MINKOWSKI
+    degree: float = 2.0
+    epsilon: float = 1e-6
+    epsilon_in_sum: ByConvention[bool] = None
+    swap: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineEmbedding(Loss, field="cosine_embedding"):
+    """Cosine embedding loss.
+
+    With c = a*b/sqrt((|a|^2 + 1e-12)*(|b|^2 + 1e-12)),
+
+        1 - c                where y is 1
+        max(c - margin, 0)   where y is -1, and 0 for any other target
+
+    Predictions are vectors a and b, stacked: [..., 2, n]; targets are [...].
+
+    The prediction holds both vectors, [..., 2, n], and the target has the shape [...].
+
+    Attributes:
+        margin: Cosine below which vectors that should differ cost nothing, in [-1, 1]. Default: 0.0.
+    """
+
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HingeEmbedding(Loss, field="hinge_embedding"):
+    """Hinge loss of distances.
+
+    The mean over the last axis of
+
+        p                    where y is 1
+        max(margin - p, 0)   where y is -1
+
+    Targets are -1 and 1; any other has the sum of both, as in PyTorch.
+
+    Attributes:
+        margin: Distance beyond which what should differ costs nothing. Default: 1.0.
+    """
+
+    margin: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginRanking(Loss, field="margin_ranking"):
+    """Margin ranking loss.
+
+    max(margin - y*(a - b), 0), the mean over the last axis; the gradient is -y and y where above 0.
+
+    Predictions are scores a and b, stacked: [..., 2, n]. Targets [..., n] are 1 where a
+    should rank higher, and -1 where b should.
+
+    Attributes:
+        margin: Lead beyond which a pair costs nothing. Default: 0.0.
+    """
+
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dice(Loss, field="dice"):
+    """Dice loss of masks (Sudre et al., 2017).
+
+    1 - 2*sum(y*p)/(sum(y) + sum(p) + epsilon), with sums over the axes.
+
+    The gradient is (r - 2*y)/divisor, where r is the ratio.
+
+    Attributes:
+        axes: The axes that are summed over; negative counts from the end. None means all, which makes
+            one loss.
+        epsilon: Constant that is added to the denominator, at least 1e-30. Default: 1e-7.
+    """
+
+    axes: Sequence[int] = ()
+    epsilon: float = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tversky(Loss, field="tversky"):
+    """Tversky loss of masks (Salehi et al., 2017).
+
+    1 - i/(i + alpha*sum(y*(1 - p)) + beta*sum(p*(1 - y)) + epsilon), with i = sum(y*p).
+
+    Sums are over the axes. alpha weighs what is missed, beta what is found wrongly.
+
+    Attributes:
+        axes: The axes that are summed over; negative counts from the end. None means all, which makes
+            one loss.
+        epsilon: Constant that is added to the denominator, at least 1e-30. Default: 1e-7.
+        alpha: Weight of what is missed, at least 0. Default: 0.5.
+        beta: Weight of what is found wrongly, at least 0. Default: 0.5.
+    """
+
+    axes: Sequence[int] = ()
+    epsilon: float = 1e-7
+    alpha: float = 0.5
+    beta: float = 0.5
+
+
+@dataclass(frozen=True)
+class MeanAbsolutePercentageError(Loss, field="mean_absolute_percentage_error"):
+    """Mean absolute percentage error.
+
+    100*mean(|p - y|/max(|y|, 1e-7)) over the last axis; the derivative at p = y is 0.
+
+    Targets nearer to 0 than 1e-7 count as 1e-7.
+    """
+
+
+@dataclass(frozen=True)
+class Perceptron(Loss, field="perceptron"):
+    """Perceptron loss (Rosenblatt, 1958).
+
+    max(-y*p, 0), the mean over the last axis; the derivative is -y where it is above 0.
+
+    Targets are -1 and 1.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralizedCrossentropy(Loss, field="generalized_crossentropy"):
+    """Generalized cross-entropy (Zhang and Sabuncu, 2018, arXiv:1805.07836).
+
+    (1 - p[y]^q)/q of probabilities along the last axis; the gradient at y is -p[y]^(q - 1).
+
+    It nears cross-entropy as q nears 0, and is the absolute error at 1. Probabilities are
+    neither renormalised nor clipped, as in Keras.
+
+    Attributes:
+        q: Robustness against wrong labels, in (0, 1): cross-entropy near 0, the absolute error near
+            1. Default: 0.5.
+    """
+
+    q: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FenchelYoung(Loss, field="fenchel_young"):
+    """Fenchel-Young losses (Blondel et al., 2020, arXiv:1901.02324).
+
+    max(q*p - r(q)) - y*p over distributions q along the last axis, where r(q) is
+
+        sum(q*log(q))       SHANNON: the maximum is log(sum(exp(p))), at softmax(p)
+        sum(q*(q - 1))/2    GINI: the maximum is at sparsemax(p)
+        0                   NONE: the maximum is max(p); equal ones share the gradient
+
+    The gradient is the q of the maximum, without y. As in optax, the regularizer of the
+    target is left out, which is 0 for one-hot targets.
+
+    Attributes:
+        regularizer: The regularizer r. Default: SHANNON.
+    """
+
+    regularizer: FenchelYoungRegularizer = FenchelYoungRegularizer.SHANNON
+
+
+@dataclass(frozen=True)
+class SparsemaxLoss(Loss, field="sparsemax_loss"):
+    """Sparsemax loss of yes-or-no answers (Blondel et al., 2020, arXiv:1901.02324).
+
+    s(z), the mean over the last axis, where z is p if y is 0, and -p otherwise, and s(z) is
+
+        0              where z <= -1
+        (z + 1)^2/4    between
+        z              where z >= 1
+
+    The derivative is (z + 1)/2 held to [0, 1], negated unless y is 0.
+
+    Of several classes, it is FenchelYoung with FenchelYoungRegularizer.GINI.
+    """
+
+
+@dataclass(frozen=True)
+class MulticlassHinge(Loss, field="multiclass_hinge"):
+    """Hinge loss of the best class against the asked one (Crammer and Singer, 2001).
+
+    max(p + 1 - onehot(y)) - p[y] along the last axis; equal maxima share the gradient.
+    """
+
+
+@dataclass(frozen=True)
+class MulticlassPerceptron(Loss, field="multiclass_perceptron"):
+    """Perceptron loss of the best class against the asked one (Collins, 2002).
+
+    max(p) - p[y] along the last axis; equal maxima share the gradient.
+    """
+
+
+@dataclass(frozen=True)
+class RankingSoftmax(Loss, field="ranking_softmax"):
+    """Softmax loss of a ranked list (ListNet: Cao et al., 2007).
+
+    -sum(y*log(softmax(p))) over the items of the last axis; the gradient is softmax(p)*sum(y) - y.
+
+    Targets y are relevances, at least 0, times the items' weights if they have some. Items
+    whose score is -infinity are left out; a list of such items alone counts as 0.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle(Loss, field="circle"):
+    """Circle loss (Sun et al., 2020, arXiv:2002.10857).
+
+    log(1 + sum(exp(gamma*(d^2 - m^2)))*sum(exp(gamma*((1 - d)^2 - m^2)))) for each example, where
+
+    d = max(1 - u*v, 0) is the cosine distance to another embedding of length 1, m the
+    margin, the first sum over the examples of the same class and the second over the others.
+    A distance of more than 1 + m counts in the second as 1 + m.
+
+    Embeddings must have the length 1. Examples without one of the same class or without one
+    of another count as 0 and in no mean.
+
+    Targets are class indices, [n].
+
+    Attributes:
+        gamma: Scale, greater than 0. Default: 80.0.
+        margin: The margin m, at least 0. Default: 0.4.
+        remove_diagonal: Whether an embedding is not compared with itself. Default: True.
+    """
+
+    gamma: float = 80.0
+    margin: float = 0.4
+    remove_diagonal: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTXent(Loss, field="ntxent"):
+    """Normalized temperature-scaled cross-entropy (Chen et al., 2020, arXiv:2002.05709).
+
+    (n/pairs)*sum(log(exp(c_ij) + sum_k exp(c_ik)) - c_ij) over j for each example i, where
+
+    c is the cosine divided by the temperature, j are the other examples of the same class, k
+    those of other classes, and pairs is the number of all (i, j). So the mean of the n
+    examples is the mean of the pairs, as in optax. 0 if there are none.
+
+    Attributes:
+        temperature: Divides the cosines; greater than 0. Default: 0.07.
+    """
+
+    temperature: float = 0.07

@@ -43,6 +43,21 @@ class ActivationSpec(_message.Message):
     HARD_SWISH_FIELD_NUMBER: _builtins.int
     LOG_SOFTMAX_FIELD_NUMBER: _builtins.int
     MAXOUT_FIELD_NUMBER: _builtins.int
+    RELU6_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    LINEAR_FIELD_NUMBER: _builtins.int
+    HARD_TANH_FIELD_NUMBER: _builtins.int
+    HARD_SHRINK_FIELD_NUMBER: _builtins.int
+    SOFT_SHRINK_FIELD_NUMBER: _builtins.int
+    TANH_SHRINK_FIELD_NUMBER: _builtins.int
+    LOG_SIGMOID_FIELD_NUMBER: _builtins.int
+    SPARSE_SIGMOID_FIELD_NUMBER: _builtins.int
+    SPARSE_PLUS_FIELD_NUMBER: _builtins.int
+    SQUAREPLUS_FIELD_NUMBER: _builtins.int
+    EXPONENTIAL_FIELD_NUMBER: _builtins.int
+    SOFTMIN_FIELD_NUMBER: _builtins.int
+    SPARSEMAX_FIELD_NUMBER: _builtins.int
+    GLU_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """The convention whose defaults fill the unset fields."""
     @_builtins.property
@@ -121,6 +136,66 @@ class ActivationSpec(_message.Message):
     def maxout(self) -> Global___MaxoutSpec:
         """The maximum of each group of neighbours along an axis."""
 
+    @_builtins.property
+    def relu6(self) -> Global___Relu6Spec:
+        """min(max(x, 0), 6)."""
+
+    @_builtins.property
+    def threshold(self) -> Global___ThresholdSpec:
+        """x if x > threshold, otherwise a constant."""
+
+    @_builtins.property
+    def linear(self) -> Global___LinearSpec:
+        """x."""
+
+    @_builtins.property
+    def hard_tanh(self) -> Global___HardTanhSpec:
+        """x, clipped to a range."""
+
+    @_builtins.property
+    def hard_shrink(self) -> Global___HardShrinkSpec:
+        """x if |x| > threshold, otherwise 0."""
+
+    @_builtins.property
+    def soft_shrink(self) -> Global___SoftShrinkSpec:
+        """x, nearer to 0 by a threshold."""
+
+    @_builtins.property
+    def tanh_shrink(self) -> Global___TanhShrinkSpec:
+        """x - tanh(x)."""
+
+    @_builtins.property
+    def log_sigmoid(self) -> Global___LogSigmoidSpec:
+        """log(sigmoid(x))."""
+
+    @_builtins.property
+    def sparse_sigmoid(self) -> Global___SparseSigmoidSpec:
+        """(x + 1)/2, clipped to [0, 1]."""
+
+    @_builtins.property
+    def sparse_plus(self) -> Global___SparsePlusSpec:
+        """0 below -1, x above 1, and a parabola between."""
+
+    @_builtins.property
+    def squareplus(self) -> Global___SquareplusSpec:
+        """(x + sqrt(x^2 + b))/2."""
+
+    @_builtins.property
+    def exponential(self) -> Global___ExponentialActivationSpec:
+        """exp(x)."""
+
+    @_builtins.property
+    def softmin(self) -> Global___SoftminSpec:
+        """softmax(-x) along an axis."""
+
+    @_builtins.property
+    def sparsemax(self) -> Global___SparsemaxSpec:
+        """The nearest distribution along an axis."""
+
+    @_builtins.property
+    def glu(self) -> Global___GluSpec:
+        """The first half along an axis times the sigmoid of the second."""
+
     def __init__(
         self,
         *,
@@ -144,12 +219,27 @@ class ActivationSpec(_message.Message):
         hard_swish: Global___HardSwishSpec | None = ...,
         log_softmax: Global___LogSoftmaxSpec | None = ...,
         maxout: Global___MaxoutSpec | None = ...,
+        relu6: Global___Relu6Spec | None = ...,
+        threshold: Global___ThresholdSpec | None = ...,
+        linear: Global___LinearSpec | None = ...,
+        hard_tanh: Global___HardTanhSpec | None = ...,
+        hard_shrink: Global___HardShrinkSpec | None = ...,
+        soft_shrink: Global___SoftShrinkSpec | None = ...,
+        tanh_shrink: Global___TanhShrinkSpec | None = ...,
+        log_sigmoid: Global___LogSigmoidSpec | None = ...,
+        sparse_sigmoid: Global___SparseSigmoidSpec | None = ...,
+        sparse_plus: Global___SparsePlusSpec | None = ...,
+        squareplus: Global___SquareplusSpec | None = ...,
+        exponential: Global___ExponentialActivationSpec | None = ...,
+        softmin: Global___SoftminSpec | None = ...,
+        sparsemax: Global___SparsemaxSpec | None = ...,
+        glu: Global___GluSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "celu", b"celu", "elu", b"elu", "gelu", b"gelu", "hard_sigmoid", b"hard_sigmoid", "hard_swish", b"hard_swish", "leaky_relu", b"leaky_relu", "log_softmax", b"log_softmax", "maxout", b"maxout", "mish", b"mish", "prelu", b"prelu", "relu", b"relu", "rrelu", b"rrelu", "selu", b"selu", "sigmoid", b"sigmoid", "silu", b"silu", "softmax", b"softmax", "softplus", b"softplus", "softsign", b"softsign", "tanh", b"tanh"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "celu", b"celu", "elu", b"elu", "exponential", b"exponential", "gelu", b"gelu", "glu", b"glu", "hard_shrink", b"hard_shrink", "hard_sigmoid", b"hard_sigmoid", "hard_swish", b"hard_swish", "hard_tanh", b"hard_tanh", "leaky_relu", b"leaky_relu", "linear", b"linear", "log_sigmoid", b"log_sigmoid", "log_softmax", b"log_softmax", "maxout", b"maxout", "mish", b"mish", "prelu", b"prelu", "relu", b"relu", "relu6", b"relu6", "rrelu", b"rrelu", "selu", b"selu", "sigmoid", b"sigmoid", "silu", b"silu", "soft_shrink", b"soft_shrink", "softmax", b"softmax", "softmin", b"softmin", "softplus", b"softplus", "softsign", b"softsign", "sparse_plus", b"sparse_plus", "sparse_sigmoid", b"sparse_sigmoid", "sparsemax", b"sparsemax", "squareplus", b"squareplus", "tanh", b"tanh", "tanh_shrink", b"tanh_shrink", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "celu", b"celu", "convention", b"convention", "elu", b"elu", "gelu", b"gelu", "hard_sigmoid", b"hard_sigmoid", "hard_swish", b"hard_swish", "leaky_relu", b"leaky_relu", "log_softmax", b"log_softmax", "maxout", b"maxout", "mish", b"mish", "prelu", b"prelu", "relu", b"relu", "rrelu", b"rrelu", "selu", b"selu", "sigmoid", b"sigmoid", "silu", b"silu", "softmax", b"softmax", "softplus", b"softplus", "softsign", b"softsign", "tanh", b"tanh"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "celu", b"celu", "convention", b"convention", "elu", b"elu", "exponential", b"exponential", "gelu", b"gelu", "glu", b"glu", "hard_shrink", b"hard_shrink", "hard_sigmoid", b"hard_sigmoid", "hard_swish", b"hard_swish", "hard_tanh", b"hard_tanh", "leaky_relu", b"leaky_relu", "linear", b"linear", "log_sigmoid", b"log_sigmoid", "log_softmax", b"log_softmax", "maxout", b"maxout", "mish", b"mish", "prelu", b"prelu", "relu", b"relu", "relu6", b"relu6", "rrelu", b"rrelu", "selu", b"selu", "sigmoid", b"sigmoid", "silu", b"silu", "soft_shrink", b"soft_shrink", "softmax", b"softmax", "softmin", b"softmin", "softplus", b"softplus", "softsign", b"softsign", "sparse_plus", b"sparse_plus", "sparse_sigmoid", b"sparse_sigmoid", "sparsemax", b"sparsemax", "squareplus", b"squareplus", "tanh", b"tanh", "tanh_shrink", b"tanh_shrink", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_activation: _TypeAlias = _typing.Literal["sigmoid", "tanh", "relu", "leaky_relu", "softmax", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "hard_sigmoid", "hard_swish", "log_softmax", "maxout"]  # noqa: Y015
+    _WhichOneofReturnType_activation: _TypeAlias = _typing.Literal["sigmoid", "tanh", "relu", "leaky_relu", "softmax", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "softsign", "hard_sigmoid", "hard_swish", "log_softmax", "maxout", "relu6", "threshold", "linear", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink", "log_sigmoid", "sparse_sigmoid", "sparse_plus", "squareplus", "exponential", "softmin", "sparsemax", "glu"]  # noqa: Y015
     _WhichOneofArgType_activation: _TypeAlias = _typing.Literal["activation", b"activation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_activation) -> _WhichOneofReturnType_activation | None: ...
 
@@ -191,18 +281,46 @@ Global___TanhSpec: _TypeAlias = TanhSpec  # noqa: Y015
 
 @_typing.final
 class ReluSpec(_message.Message):
-    """The rectifier. Its derivative at 0 is 0."""
+    """The rectifier: x if x > threshold, otherwise negative_slope*(x - threshold). Its
+    derivative at the threshold is negative_slope.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MAX_VALUE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_SLOPE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    max_value: _builtins.float
+    """Upper limit, at least 0; the part above the threshold is clipped to [0,
+    max_value]. Unset means no limit. The derivative at it is 0.
+    """
+    negative_slope: _builtins.float
+    """Slope below the threshold, at least 0."""
+    threshold: _builtins.float
+    """Input from which the output is the input."""
     def __init__(
         self,
+        *,
+        max_value: _builtins.float | None = ...,
+        negative_slope: _builtins.float | None = ...,
+        threshold: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_value", b"_max_value", "_negative_slope", b"_negative_slope", "_threshold", b"_threshold", "max_value", b"max_value", "negative_slope", b"negative_slope", "threshold", b"threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_value", b"_max_value", "_negative_slope", b"_negative_slope", "_threshold", b"_threshold", "max_value", b"max_value", "negative_slope", b"negative_slope", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_value: _TypeAlias = _typing.Literal["max_value"]  # noqa: Y015
+    _WhichOneofArgType__max_value: _TypeAlias = _typing.Literal["_max_value", b"_max_value"]  # noqa: Y015
+    _WhichOneofReturnType__negative_slope: _TypeAlias = _typing.Literal["negative_slope"]  # noqa: Y015
+    _WhichOneofArgType__negative_slope: _TypeAlias = _typing.Literal["_negative_slope", b"_negative_slope"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_value) -> _WhichOneofReturnType__max_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__negative_slope) -> _WhichOneofReturnType__negative_slope | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___ReluSpec: _TypeAlias = ReluSpec  # noqa: Y015
 
@@ -590,3 +708,339 @@ class MaxoutSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__group_size) -> _WhichOneofReturnType__group_size | None: ...
 
 Global___MaxoutSpec: _TypeAlias = MaxoutSpec  # noqa: Y015
+
+@_typing.final
+class Relu6Spec(_message.Message):
+    """The rectifier that ends at 6. Its derivative at 0 and 6 is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Relu6Spec: _TypeAlias = Relu6Spec  # noqa: Y015
+
+@_typing.final
+class ThresholdSpec(_message.Message):
+    """A constant up to a threshold. The derivative at the threshold is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """Input above which the output is the input."""
+    value: _builtins.float
+    """Output up to the threshold."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float | None = ...,
+        value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "_value", b"_value", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "_value", b"_value", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___ThresholdSpec: _TypeAlias = ThresholdSpec  # noqa: Y015
+
+@_typing.final
+class LinearSpec(_message.Message):
+    """The identity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinearSpec: _TypeAlias = LinearSpec  # noqa: Y015
+
+@_typing.final
+class HardTanhSpec(_message.Message):
+    """x clipped to [min_value, max_value]. Its derivative at both is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_VALUE_FIELD_NUMBER: _builtins.int
+    MAX_VALUE_FIELD_NUMBER: _builtins.int
+    min_value: _builtins.float
+    """Lower limit."""
+    max_value: _builtins.float
+    """Upper limit, greater than min_value."""
+    def __init__(
+        self,
+        *,
+        min_value: _builtins.float | None = ...,
+        max_value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_value", b"_max_value", "_min_value", b"_min_value", "max_value", b"max_value", "min_value", b"min_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_value", b"_max_value", "_min_value", b"_min_value", "max_value", b"max_value", "min_value", b"min_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_value: _TypeAlias = _typing.Literal["max_value"]  # noqa: Y015
+    _WhichOneofArgType__max_value: _TypeAlias = _typing.Literal["_max_value", b"_max_value"]  # noqa: Y015
+    _WhichOneofReturnType__min_value: _TypeAlias = _typing.Literal["min_value"]  # noqa: Y015
+    _WhichOneofArgType__min_value: _TypeAlias = _typing.Literal["_min_value", b"_min_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_value) -> _WhichOneofReturnType__max_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_value) -> _WhichOneofReturnType__min_value | None: ...
+
+Global___HardTanhSpec: _TypeAlias = HardTanhSpec  # noqa: Y015
+
+@_typing.final
+class HardShrinkSpec(_message.Message):
+    """Hard shrinkage. Its derivative at the threshold is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """Magnitude up to which inputs become 0, at least 0. PyTorch's lambd."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___HardShrinkSpec: _TypeAlias = HardShrinkSpec  # noqa: Y015
+
+@_typing.final
+class SoftShrinkSpec(_message.Message):
+    """Soft shrinkage. Its derivative at the threshold is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """What is taken off magnitudes, at least 0. PyTorch's lambd."""
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___SoftShrinkSpec: _TypeAlias = SoftShrinkSpec  # noqa: Y015
+
+@_typing.final
+class TanhShrinkSpec(_message.Message):
+    """The input without its hyperbolic tangent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TanhShrinkSpec: _TypeAlias = TanhShrinkSpec  # noqa: Y015
+
+@_typing.final
+class LogSigmoidSpec(_message.Message):
+    """The logarithm of the logistic function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogSigmoidSpec: _TypeAlias = LogSigmoidSpec  # noqa: Y015
+
+@_typing.final
+class SparseSigmoidSpec(_message.Message):
+    """The derivative of sparse plus (Blondel et al., 2019). Its own derivative at -1 and
+    1 is 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseSigmoidSpec: _TypeAlias = SparseSigmoidSpec  # noqa: Y015
+
+@_typing.final
+class SparsePlusSpec(_message.Message):
+    """Sparse plus (Blondel et al., 2019): (x + 1)^2/4 between -1 and 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparsePlusSpec: _TypeAlias = SparsePlusSpec  # noqa: Y015
+
+@_typing.final
+class SquareplusSpec(_message.Message):
+    """Squareplus (Barron, 2021)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    B_FIELD_NUMBER: _builtins.int
+    b: _builtins.float
+    """Size of the transition at 0, in [1e-30, 1e30]."""
+    def __init__(
+        self,
+        *,
+        b: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_b", b"_b", "b", b"b"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_b", b"_b", "b", b"b"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__b: _TypeAlias = _typing.Literal["b"]  # noqa: Y015
+    _WhichOneofArgType__b: _TypeAlias = _typing.Literal["_b", b"_b"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__b) -> _WhichOneofReturnType__b | None: ...
+
+Global___SquareplusSpec: _TypeAlias = SquareplusSpec  # noqa: Y015
+
+@_typing.final
+class ExponentialActivationSpec(_message.Message):
+    """The exponential function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExponentialActivationSpec: _TypeAlias = ExponentialActivationSpec  # noqa: Y015
+
+@_typing.final
+class SoftminSpec(_message.Message):
+    """Softmax of the negated input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXIS_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    """The axis that sums to one; negative counts from the end."""
+    def __init__(
+        self,
+        *,
+        axis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+
+Global___SoftminSpec: _TypeAlias = SoftminSpec  # noqa: Y015
+
+@_typing.final
+class SparsemaxSpec(_message.Message):
+    """Sparsemax (Martins and Astudillo, 2016): the distribution along an axis with the
+    least squared distance. An input of +infinity has the output 1; several of them
+    share it equally.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXIS_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    """The axis that sums to one; negative counts from the end."""
+    def __init__(
+        self,
+        *,
+        axis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+
+Global___SparsemaxSpec: _TypeAlias = SparsemaxSpec  # noqa: Y015
+
+@_typing.final
+class GluSpec(_message.Message):
+    """The gated linear unit (Dauphin et al., 2017). The output has half the extent along
+    the axis, which must be even.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXIS_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    """The axis that is halved; negative counts from the end."""
+    def __init__(
+        self,
+        *,
+        axis: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "axis", b"axis"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+
+Global___GluSpec: _TypeAlias = GluSpec  # noqa: Y015

@@ -168,19 +168,23 @@ class ComputeLossRequest(_message.Message):
 
     @_builtins.property
     def prediction(self) -> _tensor_pb2.Tensor:
-        """Predictions, float32 or float64."""
+        """Predictions, of a floating type. float16 and bfloat16 are computed in float32
+        and rounded once.
+        """
 
     @_builtins.property
     def target(self) -> _tensor_pb2.Tensor:
         """Targets: of the predictions' type and shape, or class indices (int32 or
-        int64, without the class axis) for sparse losses.
+        int64, without the class axis) for sparse losses. Losses of several
+        predictions, stacked to one tensor, state the shape.
         """
 
     @_builtins.property
     def sample_weight(self) -> _tensor_pb2.Tensor:
         """A factor for each example, of the predictions' type and shaped as the values
         per example. Values per example and gradient are multiplied by it; 1 each
-        when unset.
+        when unset. Losses that are a mean or sum of functions of each element also
+        take a factor for each element, shaped as the predictions.
         """
 
     def __init__(
@@ -258,7 +262,9 @@ class ComputeActivationRequest(_message.Message):
 
     @_builtins.property
     def input(self) -> _tensor_pb2.Tensor:
-        """The input, float32 or float64."""
+        """The input, of a floating type. float16 and bfloat16 are computed in float32
+        and rounded once.
+        """
 
     @_builtins.property
     def slope(self) -> _tensor_pb2.Tensor:
@@ -293,7 +299,7 @@ class ComputeActivationResponse(_message.Message):
     ACTIVATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def output(self) -> _tensor_pb2.Tensor:
-        """The output, of the input's type and shape; maxout's has a shorter axis."""
+        """The output, of the input's type and shape; maxout's and glu's have a shorter axis."""
 
     @_builtins.property
     def activation(self) -> _activation_spec_pb2.ActivationSpec:
@@ -329,7 +335,9 @@ class ComputeActivationGradientRequest(_message.Message):
 
     @_builtins.property
     def input(self) -> _tensor_pb2.Tensor:
-        """The input, float32 or float64."""
+        """The input, of a floating type. float16 and bfloat16 are computed in float32
+        and rounded once.
+        """
 
     @_builtins.property
     def output_gradient(self) -> _tensor_pb2.Tensor:

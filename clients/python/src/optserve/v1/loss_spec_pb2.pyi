@@ -72,6 +72,58 @@ PyTorch's mean of a sparse loss with class weights.
 """
 Global___LossReduction: _TypeAlias = LossReduction  # noqa: Y015
 
+class _TripletDistance:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TripletDistanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TripletDistance.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRIPLET_DISTANCE_UNSPECIFIED: _TripletDistance.ValueType  # 0
+    """Taken from the convention: TRIPLET_DISTANCE_MINKOWSKI in all."""
+    TRIPLET_DISTANCE_MINKOWSKI: _TripletDistance.ValueType  # 1
+    """sum(|u - v|^degree)^(1/degree)."""
+    TRIPLET_DISTANCE_COSINE: _TripletDistance.ValueType  # 2
+    """1 - the cosine of the angle."""
+
+class TripletDistance(_TripletDistance, metaclass=_TripletDistanceEnumTypeWrapper):
+    """The distance of two vectors."""
+
+TRIPLET_DISTANCE_UNSPECIFIED: TripletDistance.ValueType  # 0
+"""Taken from the convention: TRIPLET_DISTANCE_MINKOWSKI in all."""
+TRIPLET_DISTANCE_MINKOWSKI: TripletDistance.ValueType  # 1
+"""sum(|u - v|^degree)^(1/degree)."""
+TRIPLET_DISTANCE_COSINE: TripletDistance.ValueType  # 2
+"""1 - the cosine of the angle."""
+Global___TripletDistance: _TypeAlias = TripletDistance  # noqa: Y015
+
+class _FenchelYoungRegularizer:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FenchelYoungRegularizerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FenchelYoungRegularizer.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED: _FenchelYoungRegularizer.ValueType  # 0
+    """Taken from the convention: FENCHEL_YOUNG_REGULARIZER_SHANNON in all."""
+    FENCHEL_YOUNG_REGULARIZER_SHANNON: _FenchelYoungRegularizer.ValueType  # 1
+    """sum(q*log(q)): the maximum is at softmax(p)."""
+    FENCHEL_YOUNG_REGULARIZER_GINI: _FenchelYoungRegularizer.ValueType  # 2
+    """sum(q*(q - 1))/2: the maximum is at sparsemax(p)."""
+    FENCHEL_YOUNG_REGULARIZER_NONE: _FenchelYoungRegularizer.ValueType  # 3
+    """0: the maximum is max(p)."""
+
+class FenchelYoungRegularizer(_FenchelYoungRegularizer, metaclass=_FenchelYoungRegularizerEnumTypeWrapper):
+    """The regularizer of a Fenchel-Young loss."""
+
+FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED: FenchelYoungRegularizer.ValueType  # 0
+"""Taken from the convention: FENCHEL_YOUNG_REGULARIZER_SHANNON in all."""
+FENCHEL_YOUNG_REGULARIZER_SHANNON: FenchelYoungRegularizer.ValueType  # 1
+"""sum(q*log(q)): the maximum is at softmax(p)."""
+FENCHEL_YOUNG_REGULARIZER_GINI: FenchelYoungRegularizer.ValueType  # 2
+"""sum(q*(q - 1))/2: the maximum is at sparsemax(p)."""
+FENCHEL_YOUNG_REGULARIZER_NONE: FenchelYoungRegularizer.ValueType  # 3
+"""0: the maximum is max(p)."""
+Global___FenchelYoungRegularizer: _TypeAlias = FenchelYoungRegularizer  # noqa: Y015
+
 @_typing.final
 class LossSpec(_message.Message):
     """A loss function."""
@@ -102,6 +154,28 @@ class LossSpec(_message.Message):
     GIOU_FIELD_NUMBER: _builtins.int
     DIOU_FIELD_NUMBER: _builtins.int
     CIOU_FIELD_NUMBER: _builtins.int
+    NLL_FIELD_NUMBER: _builtins.int
+    GAUSSIAN_NLL_FIELD_NUMBER: _builtins.int
+    SOFT_MARGIN_FIELD_NUMBER: _builtins.int
+    MULTI_MARGIN_FIELD_NUMBER: _builtins.int
+    MULTILABEL_MARGIN_FIELD_NUMBER: _builtins.int
+    MULTILABEL_SOFT_MARGIN_FIELD_NUMBER: _builtins.int
+    TRIPLET_MARGIN_FIELD_NUMBER: _builtins.int
+    COSINE_EMBEDDING_FIELD_NUMBER: _builtins.int
+    HINGE_EMBEDDING_FIELD_NUMBER: _builtins.int
+    MARGIN_RANKING_FIELD_NUMBER: _builtins.int
+    DICE_FIELD_NUMBER: _builtins.int
+    TVERSKY_FIELD_NUMBER: _builtins.int
+    MEAN_ABSOLUTE_PERCENTAGE_ERROR_FIELD_NUMBER: _builtins.int
+    PERCEPTRON_FIELD_NUMBER: _builtins.int
+    GENERALIZED_CROSSENTROPY_FIELD_NUMBER: _builtins.int
+    FENCHEL_YOUNG_FIELD_NUMBER: _builtins.int
+    SPARSEMAX_LOSS_FIELD_NUMBER: _builtins.int
+    MULTICLASS_HINGE_FIELD_NUMBER: _builtins.int
+    MULTICLASS_PERCEPTRON_FIELD_NUMBER: _builtins.int
+    RANKING_SOFTMAX_FIELD_NUMBER: _builtins.int
+    CIRCLE_FIELD_NUMBER: _builtins.int
+    NTXENT_FIELD_NUMBER: _builtins.int
     convention: _convention_pb2.Convention.ValueType
     """The convention whose defaults fill the unset fields."""
     reduction: Global___LossReduction.ValueType
@@ -194,6 +268,94 @@ class LossSpec(_message.Message):
     def ciou(self) -> Global___CiouSpec:
         """1 - complete IoU of boxes."""
 
+    @_builtins.property
+    def nll(self) -> Global___NllSpec:
+        """Negative log-likelihood of classes, from log-probabilities."""
+
+    @_builtins.property
+    def gaussian_nll(self) -> Global___GaussianNllSpec:
+        """Negative log-likelihood of a normal distribution with predicted variance."""
+
+    @_builtins.property
+    def soft_margin(self) -> Global___SoftMarginSpec:
+        """mean(log(1 + exp(-target*prediction))) over the last axis."""
+
+    @_builtins.property
+    def multi_margin(self) -> Global___MultiMarginSpec:
+        """Margin loss of the asked class against each other one."""
+
+    @_builtins.property
+    def multilabel_margin(self) -> Global___MultilabelMarginSpec:
+        """Margin loss of several asked classes against the others."""
+
+    @_builtins.property
+    def multilabel_soft_margin(self) -> Global___MultilabelSoftMarginSpec:
+        """Logistic loss of several classes for each example."""
+
+    @_builtins.property
+    def triplet_margin(self) -> Global___TripletMarginSpec:
+        """Margin loss of the distances to a positive and a negative example."""
+
+    @_builtins.property
+    def cosine_embedding(self) -> Global___CosineEmbeddingSpec:
+        """Margin loss of the cosine of two vectors."""
+
+    @_builtins.property
+    def hinge_embedding(self) -> Global___HingeEmbeddingSpec:
+        """Hinge loss of distances."""
+
+    @_builtins.property
+    def margin_ranking(self) -> Global___MarginRankingSpec:
+        """Margin loss of the order of two scores."""
+
+    @_builtins.property
+    def dice(self) -> Global___DiceSpec:
+        """1 - the Dice coefficient of masks."""
+
+    @_builtins.property
+    def tversky(self) -> Global___TverskySpec:
+        """1 - the Tversky index of masks."""
+
+    @_builtins.property
+    def mean_absolute_percentage_error(self) -> Global___MeanAbsolutePercentageErrorSpec:
+        """100*mean(|prediction - target|/|target|) over the last axis."""
+
+    @_builtins.property
+    def perceptron(self) -> Global___PerceptronSpec:
+        """mean(max(-target*prediction, 0)) over the last axis."""
+
+    @_builtins.property
+    def generalized_crossentropy(self) -> Global___GeneralizedCrossentropySpec:
+        """(1 - p^q)/q of the asked class' probability."""
+
+    @_builtins.property
+    def fenchel_young(self) -> Global___FenchelYoungSpec:
+        """A smooth maximum of the scores without the target's score."""
+
+    @_builtins.property
+    def sparsemax_loss(self) -> Global___SparsemaxLossSpec:
+        """The piecewise quadratic loss of binary labels."""
+
+    @_builtins.property
+    def multiclass_hinge(self) -> Global___MulticlassHingeSpec:
+        """The best score, others raised by 1, without the asked class' score."""
+
+    @_builtins.property
+    def multiclass_perceptron(self) -> Global___MulticlassPerceptronSpec:
+        """The best score without the asked class' score."""
+
+    @_builtins.property
+    def ranking_softmax(self) -> Global___RankingSoftmaxSpec:
+        """Cross-entropy of a list's relevances."""
+
+    @_builtins.property
+    def circle(self) -> Global___CircleSpec:
+        """Contrastive loss of cosine distances within a batch."""
+
+    @_builtins.property
+    def ntxent(self) -> Global___NtxentSpec:
+        """Contrastive cross-entropy of cosines within a batch."""
+
     def __init__(
         self,
         *,
@@ -221,12 +383,34 @@ class LossSpec(_message.Message):
         giou: Global___GiouSpec | None = ...,
         diou: Global___DiouSpec | None = ...,
         ciou: Global___CiouSpec | None = ...,
+        nll: Global___NllSpec | None = ...,
+        gaussian_nll: Global___GaussianNllSpec | None = ...,
+        soft_margin: Global___SoftMarginSpec | None = ...,
+        multi_margin: Global___MultiMarginSpec | None = ...,
+        multilabel_margin: Global___MultilabelMarginSpec | None = ...,
+        multilabel_soft_margin: Global___MultilabelSoftMarginSpec | None = ...,
+        triplet_margin: Global___TripletMarginSpec | None = ...,
+        cosine_embedding: Global___CosineEmbeddingSpec | None = ...,
+        hinge_embedding: Global___HingeEmbeddingSpec | None = ...,
+        margin_ranking: Global___MarginRankingSpec | None = ...,
+        dice: Global___DiceSpec | None = ...,
+        tversky: Global___TverskySpec | None = ...,
+        mean_absolute_percentage_error: Global___MeanAbsolutePercentageErrorSpec | None = ...,
+        perceptron: Global___PerceptronSpec | None = ...,
+        generalized_crossentropy: Global___GeneralizedCrossentropySpec | None = ...,
+        fenchel_young: Global___FenchelYoungSpec | None = ...,
+        sparsemax_loss: Global___SparsemaxLossSpec | None = ...,
+        multiclass_hinge: Global___MulticlassHingeSpec | None = ...,
+        multiclass_perceptron: Global___MulticlassPerceptronSpec | None = ...,
+        ranking_softmax: Global___RankingSoftmaxSpec | None = ...,
+        circle: Global___CircleSpec | None = ...,
+        ntxent: Global___NtxentSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "diou", b"diou", "giou", b"giou", "hinge", b"hinge", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "mean_absolute_error", b"mean_absolute_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "poisson", b"poisson", "smooth_l1", b"smooth_l1", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "squared_hinge", b"squared_hinge"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "circle", b"circle", "cosine_embedding", b"cosine_embedding", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "dice", b"dice", "diou", b"diou", "fenchel_young", b"fenchel_young", "gaussian_nll", b"gaussian_nll", "generalized_crossentropy", b"generalized_crossentropy", "giou", b"giou", "hinge", b"hinge", "hinge_embedding", b"hinge_embedding", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "margin_ranking", b"margin_ranking", "mean_absolute_error", b"mean_absolute_error", "mean_absolute_percentage_error", b"mean_absolute_percentage_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "multi_margin", b"multi_margin", "multiclass_hinge", b"multiclass_hinge", "multiclass_perceptron", b"multiclass_perceptron", "multilabel_margin", b"multilabel_margin", "multilabel_soft_margin", b"multilabel_soft_margin", "nll", b"nll", "ntxent", b"ntxent", "perceptron", b"perceptron", "poisson", b"poisson", "ranking_softmax", b"ranking_softmax", "smooth_l1", b"smooth_l1", "soft_margin", b"soft_margin", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "sparsemax_loss", b"sparsemax_loss", "squared_hinge", b"squared_hinge", "triplet_margin", b"triplet_margin", "tversky", b"tversky"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "convention", b"convention", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "diou", b"diou", "giou", b"giou", "hinge", b"hinge", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "mean_absolute_error", b"mean_absolute_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "poisson", b"poisson", "reduction", b"reduction", "smooth_l1", b"smooth_l1", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "squared_hinge", b"squared_hinge"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binary_crossentropy", b"binary_crossentropy", "binary_focal_crossentropy", b"binary_focal_crossentropy", "categorical_crossentropy", b"categorical_crossentropy", "categorical_focal_crossentropy", b"categorical_focal_crossentropy", "categorical_hinge", b"categorical_hinge", "ciou", b"ciou", "circle", b"circle", "convention", b"convention", "cosine_embedding", b"cosine_embedding", "cosine_similarity", b"cosine_similarity", "custom", b"custom", "dice", b"dice", "diou", b"diou", "fenchel_young", b"fenchel_young", "gaussian_nll", b"gaussian_nll", "generalized_crossentropy", b"generalized_crossentropy", "giou", b"giou", "hinge", b"hinge", "hinge_embedding", b"hinge_embedding", "huber", b"huber", "iou", b"iou", "kl_divergence", b"kl_divergence", "log_cosh", b"log_cosh", "loss", b"loss", "margin_ranking", b"margin_ranking", "mean_absolute_error", b"mean_absolute_error", "mean_absolute_percentage_error", b"mean_absolute_percentage_error", "mean_squared_error", b"mean_squared_error", "mean_squared_logarithmic_error", b"mean_squared_logarithmic_error", "multi_margin", b"multi_margin", "multiclass_hinge", b"multiclass_hinge", "multiclass_perceptron", b"multiclass_perceptron", "multilabel_margin", b"multilabel_margin", "multilabel_soft_margin", b"multilabel_soft_margin", "nll", b"nll", "ntxent", b"ntxent", "perceptron", b"perceptron", "poisson", b"poisson", "ranking_softmax", b"ranking_softmax", "reduction", b"reduction", "smooth_l1", b"smooth_l1", "soft_margin", b"soft_margin", "sparse_categorical_crossentropy", b"sparse_categorical_crossentropy", "sparsemax_loss", b"sparsemax_loss", "squared_hinge", b"squared_hinge", "triplet_margin", b"triplet_margin", "tversky", b"tversky"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_loss: _TypeAlias = _typing.Literal["mean_squared_error", "categorical_crossentropy", "sparse_categorical_crossentropy", "custom", "mean_absolute_error", "huber", "smooth_l1", "log_cosh", "mean_squared_logarithmic_error", "binary_crossentropy", "binary_focal_crossentropy", "categorical_focal_crossentropy", "kl_divergence", "poisson", "hinge", "squared_hinge", "categorical_hinge", "cosine_similarity", "iou", "giou", "diou", "ciou"]  # noqa: Y015
+    _WhichOneofReturnType_loss: _TypeAlias = _typing.Literal["mean_squared_error", "categorical_crossentropy", "sparse_categorical_crossentropy", "custom", "mean_absolute_error", "huber", "smooth_l1", "log_cosh", "mean_squared_logarithmic_error", "binary_crossentropy", "binary_focal_crossentropy", "categorical_focal_crossentropy", "kl_divergence", "poisson", "hinge", "squared_hinge", "categorical_hinge", "cosine_similarity", "iou", "giou", "diou", "ciou", "nll", "gaussian_nll", "soft_margin", "multi_margin", "multilabel_margin", "multilabel_soft_margin", "triplet_margin", "cosine_embedding", "hinge_embedding", "margin_ranking", "dice", "tversky", "mean_absolute_percentage_error", "perceptron", "generalized_crossentropy", "fenchel_young", "sparsemax_loss", "multiclass_hinge", "multiclass_perceptron", "ranking_softmax", "circle", "ntxent"]  # noqa: Y015
     _WhichOneofArgType_loss: _TypeAlias = _typing.Literal["loss", b"loss"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_loss) -> _WhichOneofReturnType_loss | None: ...
 
@@ -312,12 +496,18 @@ class SparseCategoricalCrossentropySpec(_message.Message):
     AXIS_FIELD_NUMBER: _builtins.int
     LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
     CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    IGNORE_CLASS_FIELD_NUMBER: _builtins.int
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     axis: _builtins.int
     """The class axis; negative counts from the end."""
     label_smoothing: _builtins.float
     """Label smoothing e, as in CategoricalCrossentropySpec."""
+    ignore_class: _builtins.int
+    """Class index of examples that count as 0 and in no mean: Keras' ignore_class
+    and PyTorch's ignore_index. It need not be a class of the prediction. If
+    unset, -100 under CONVENTION_TORCH, and none otherwise.
+    """
     @_builtins.property
     def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Factors of the classes' terms, smoothing included, each at least 0; none
@@ -332,21 +522,26 @@ class SparseCategoricalCrossentropySpec(_message.Message):
         axis: _builtins.int | None = ...,
         label_smoothing: _builtins.float | None = ...,
         class_weights: _abc.Iterable[_builtins.float] | None = ...,
+        ignore_class: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_ignore_class", b"_ignore_class", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "from_logits", b"from_logits", "ignore_class", b"ignore_class", "label_smoothing", b"label_smoothing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "class_weights", b"class_weights", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_ignore_class", b"_ignore_class", "_label_smoothing", b"_label_smoothing", "axis", b"axis", "class_weights", b"class_weights", "from_logits", b"from_logits", "ignore_class", b"ignore_class", "label_smoothing", b"label_smoothing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
     _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
     _WhichOneofReturnType__from_logits: _TypeAlias = _typing.Literal["from_logits"]  # noqa: Y015
     _WhichOneofArgType__from_logits: _TypeAlias = _typing.Literal["_from_logits", b"_from_logits"]  # noqa: Y015
+    _WhichOneofReturnType__ignore_class: _TypeAlias = _typing.Literal["ignore_class"]  # noqa: Y015
+    _WhichOneofArgType__ignore_class: _TypeAlias = _typing.Literal["_ignore_class", b"_ignore_class"]  # noqa: Y015
     _WhichOneofReturnType__label_smoothing: _TypeAlias = _typing.Literal["label_smoothing"]  # noqa: Y015
     _WhichOneofArgType__label_smoothing: _TypeAlias = _typing.Literal["_label_smoothing", b"_label_smoothing"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__from_logits) -> _WhichOneofReturnType__from_logits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ignore_class) -> _WhichOneofReturnType__ignore_class | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__label_smoothing) -> _WhichOneofReturnType__label_smoothing | None: ...
 
@@ -541,6 +736,7 @@ class BinaryCrossentropySpec(_message.Message):
     LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
     AXIS_FIELD_NUMBER: _builtins.int
     POSITIVE_WEIGHT_FIELD_NUMBER: _builtins.int
+    POSITIVE_WEIGHTS_FIELD_NUMBER: _builtins.int
     from_logits: _builtins.bool
     """Whether predictions are logits rather than probabilities."""
     label_smoothing: _builtins.float
@@ -549,6 +745,13 @@ class BinaryCrossentropySpec(_message.Message):
     """The axis that the mean is taken over; negative counts from the end."""
     positive_weight: _builtins.float
     """Factor of the term of positive targets, at least 0. PyTorch's pos_weight."""
+    @_builtins.property
+    def positive_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Further factors of the term of positive targets, one for each place along
+        the axis, each at least 0; none means 1. PyTorch's pos_weight of several
+        classes.
+        """
+
     def __init__(
         self,
         *,
@@ -556,10 +759,11 @@ class BinaryCrossentropySpec(_message.Message):
         label_smoothing: _builtins.float | None = ...,
         axis: _builtins.int | None = ...,
         positive_weight: _builtins.float | None = ...,
+        positive_weights: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "_positive_weight", b"_positive_weight", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing", "positive_weight", b"positive_weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "_positive_weight", b"_positive_weight", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing", "positive_weight", b"positive_weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_from_logits", b"_from_logits", "_label_smoothing", b"_label_smoothing", "_positive_weight", b"_positive_weight", "axis", b"axis", "from_logits", b"from_logits", "label_smoothing", b"label_smoothing", "positive_weight", b"positive_weight", "positive_weights", b"positive_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
     _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
@@ -723,22 +927,33 @@ class KlDivergenceSpec(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LOG_PREDICTION_FIELD_NUMBER: _builtins.int
+    LOG_TARGET_FIELD_NUMBER: _builtins.int
     log_prediction: _builtins.bool
     """Whether predictions are logarithms of probabilities, as in PyTorch and
     optax; then nothing is clipped.
+    """
+    log_target: _builtins.bool
+    """Whether targets are logarithms of probabilities as well; then predictions
+    must be.
     """
     def __init__(
         self,
         *,
         log_prediction: _builtins.bool | None = ...,
+        log_target: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction", "log_prediction", b"log_prediction"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction", "_log_target", b"_log_target", "log_prediction", b"log_prediction", "log_target", b"log_target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction", "log_prediction", b"log_prediction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction", "_log_target", b"_log_target", "log_prediction", b"log_prediction", "log_target", b"log_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__log_prediction: _TypeAlias = _typing.Literal["log_prediction"]  # noqa: Y015
     _WhichOneofArgType__log_prediction: _TypeAlias = _typing.Literal["_log_prediction", b"_log_prediction"]  # noqa: Y015
+    _WhichOneofReturnType__log_target: _TypeAlias = _typing.Literal["log_target"]  # noqa: Y015
+    _WhichOneofArgType__log_target: _TypeAlias = _typing.Literal["_log_target", b"_log_target"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__log_prediction) -> _WhichOneofReturnType__log_prediction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_target) -> _WhichOneofReturnType__log_target | None: ...
 
 Global___KlDivergenceSpec: _TypeAlias = KlDivergenceSpec  # noqa: Y015
 
@@ -990,3 +1205,658 @@ class CiouSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
 
 Global___CiouSpec: _TypeAlias = CiouSpec  # noqa: Y015
+
+@_typing.final
+class NllSpec(_message.Message):
+    """Negative log-likelihood -w[y]*p[y] of class indices y, from log-probabilities p
+    along the class axis and class weights w.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXIS_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    IGNORE_CLASS_FIELD_NUMBER: _builtins.int
+    axis: _builtins.int
+    """The class axis; negative counts from the end."""
+    ignore_class: _builtins.int
+    """Class index of examples that count as 0 and in no mean. If unset, -100 under
+    CONVENTION_TORCH, and none otherwise.
+    """
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factors of the classes, each at least 0; none means 1. They count as sample
+        weights in LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT.
+        """
+
+    def __init__(
+        self,
+        *,
+        axis: _builtins.int | None = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
+        ignore_class: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_ignore_class", b"_ignore_class", "axis", b"axis", "ignore_class", b"ignore_class"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_axis", b"_axis", "_ignore_class", b"_ignore_class", "axis", b"axis", "class_weights", b"class_weights", "ignore_class", b"ignore_class"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__axis: _TypeAlias = _typing.Literal["axis"]  # noqa: Y015
+    _WhichOneofArgType__axis: _TypeAlias = _typing.Literal["_axis", b"_axis"]  # noqa: Y015
+    _WhichOneofReturnType__ignore_class: _TypeAlias = _typing.Literal["ignore_class"]  # noqa: Y015
+    _WhichOneofArgType__ignore_class: _TypeAlias = _typing.Literal["_ignore_class", b"_ignore_class"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__axis) -> _WhichOneofReturnType__axis | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ignore_class) -> _WhichOneofReturnType__ignore_class | None: ...
+
+Global___NllSpec: _TypeAlias = NllSpec  # noqa: Y015
+
+@_typing.final
+class GaussianNllSpec(_message.Message):
+    """(log(v) + (p - y)^2/v)/2, the mean over the last axis, with v = max(variance,
+    epsilon). The prediction holds means and variances, [..., 2, n], and the target
+    has the shape [..., n]. As in PyTorch, the gradient with respect to the variance
+    is that with respect to v, below epsilon as well.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FULL_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    full: _builtins.bool
+    """Whether to add log(2*pi)/2."""
+    epsilon: _builtins.float
+    """Smallest variance, at least 1e-30."""
+    def __init__(
+        self,
+        *,
+        full: _builtins.bool | None = ...,
+        epsilon: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_full", b"_full", "epsilon", b"epsilon", "full", b"full"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "_full", b"_full", "epsilon", b"epsilon", "full", b"full"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__full: _TypeAlias = _typing.Literal["full"]  # noqa: Y015
+    _WhichOneofArgType__full: _TypeAlias = _typing.Literal["_full", b"_full"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__full) -> _WhichOneofReturnType__full | None: ...
+
+Global___GaussianNllSpec: _TypeAlias = GaussianNllSpec  # noqa: Y015
+
+@_typing.final
+class SoftMarginSpec(_message.Message):
+    """log(1 + exp(-y*p)) for targets y of -1 and 1, the mean over the last axis."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SoftMarginSpec: _TypeAlias = SoftMarginSpec  # noqa: Y015
+
+@_typing.final
+class MultiMarginSpec(_message.Message):
+    """w[y]*sum(max(margin - p[y] + p[i], 0)^degree)/classes over the classes i other
+    than y, along the last axis. Targets are class indices.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEGREE_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    degree: _builtins.int
+    """Exponent, 1 or 2. PyTorch's p."""
+    margin: _builtins.float
+    """Lead of the asked class beyond which another one costs nothing."""
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factors of the asked classes, each at least 0; none means 1."""
+
+    def __init__(
+        self,
+        *,
+        degree: _builtins.int | None = ...,
+        margin: _builtins.float | None = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_degree", b"_degree", "_margin", b"_margin", "degree", b"degree", "margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_degree", b"_degree", "_margin", b"_margin", "class_weights", b"class_weights", "degree", b"degree", "margin", b"margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__degree: _TypeAlias = _typing.Literal["degree"]  # noqa: Y015
+    _WhichOneofArgType__degree: _TypeAlias = _typing.Literal["_degree", b"_degree"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__degree) -> _WhichOneofReturnType__degree | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+
+Global___MultiMarginSpec: _TypeAlias = MultiMarginSpec  # noqa: Y015
+
+@_typing.final
+class MultilabelMarginSpec(_message.Message):
+    """sum(max(1 - p[j] + p[i], 0))/classes over asked classes j and others i, along
+    the last axis. Targets are int32 or int64 of the prediction's shape: the indices
+    of the asked classes, up to the first that is negative.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultilabelMarginSpec: _TypeAlias = MultilabelMarginSpec  # noqa: Y015
+
+@_typing.final
+class MultilabelSoftMarginSpec(_message.Message):
+    """Binary cross-entropy of logits, the mean over the classes of the last axis."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Factors of the classes' terms, each at least 0; none means 1."""
+
+    def __init__(
+        self,
+        *,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_weights", b"class_weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultilabelSoftMarginSpec: _TypeAlias = MultilabelSoftMarginSpec  # noqa: Y015
+
+@_typing.final
+class TripletMarginSpec(_message.Message):
+    """max(d(a, p) - d(a, n) + margin, 0). The prediction holds anchors a, positives p
+    and negatives n, [..., 3, n], and the target is empty: its shape is [0].
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARGIN_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    DEGREE_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    EPSILON_IN_SUM_FIELD_NUMBER: _builtins.int
+    SWAP_FIELD_NUMBER: _builtins.int
+    margin: _builtins.float
+    """Lead of the positive beyond which a triplet costs nothing, at least 0."""
+    distance: Global___TripletDistance.ValueType
+    """The distance d."""
+    degree: _builtins.float
+    """Exponent of TRIPLET_DISTANCE_MINKOWSKI, in [1, 64]."""
+    epsilon: _builtins.float
+    """Constant that is added to differences or to sums, and smallest length of
+    TRIPLET_DISTANCE_COSINE; at least 1e-30.
+    """
+    epsilon_in_sum: _builtins.bool
+    """Whether epsilon is added to the sum of powers, as in optax, rather than to
+    each difference, as in PyTorch.
+    """
+    swap: _builtins.bool
+    """Whether d(p, n) takes the place of d(a, n) where it is smaller."""
+    def __init__(
+        self,
+        *,
+        margin: _builtins.float | None = ...,
+        distance: Global___TripletDistance.ValueType = ...,
+        degree: _builtins.float | None = ...,
+        epsilon: _builtins.float | None = ...,
+        epsilon_in_sum: _builtins.bool | None = ...,
+        swap: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_degree", b"_degree", "_epsilon", b"_epsilon", "_epsilon_in_sum", b"_epsilon_in_sum", "_margin", b"_margin", "_swap", b"_swap", "degree", b"degree", "epsilon", b"epsilon", "epsilon_in_sum", b"epsilon_in_sum", "margin", b"margin", "swap", b"swap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_degree", b"_degree", "_epsilon", b"_epsilon", "_epsilon_in_sum", b"_epsilon_in_sum", "_margin", b"_margin", "_swap", b"_swap", "degree", b"degree", "distance", b"distance", "epsilon", b"epsilon", "epsilon_in_sum", b"epsilon_in_sum", "margin", b"margin", "swap", b"swap"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__degree: _TypeAlias = _typing.Literal["degree"]  # noqa: Y015
+    _WhichOneofArgType__degree: _TypeAlias = _typing.Literal["_degree", b"_degree"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon_in_sum: _TypeAlias = _typing.Literal["epsilon_in_sum"]  # noqa: Y015
+    _WhichOneofArgType__epsilon_in_sum: _TypeAlias = _typing.Literal["_epsilon_in_sum", b"_epsilon_in_sum"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    _WhichOneofReturnType__swap: _TypeAlias = _typing.Literal["swap"]  # noqa: Y015
+    _WhichOneofArgType__swap: _TypeAlias = _typing.Literal["_swap", b"_swap"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__degree) -> _WhichOneofReturnType__degree | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon_in_sum) -> _WhichOneofReturnType__epsilon_in_sum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap) -> _WhichOneofReturnType__swap | None: ...
+
+Global___TripletMarginSpec: _TypeAlias = TripletMarginSpec  # noqa: Y015
+
+@_typing.final
+class CosineEmbeddingSpec(_message.Message):
+    """With the cosine c of two vectors, 1 - c where the target is 1 and max(c -
+    margin, 0) where it is -1. The prediction holds both vectors, [..., 2, n], and
+    the target has the shape [...].
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARGIN_FIELD_NUMBER: _builtins.int
+    margin: _builtins.float
+    """Cosine below which vectors that should differ cost nothing, in [-1, 1]."""
+    def __init__(
+        self,
+        *,
+        margin: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "margin", b"margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+
+Global___CosineEmbeddingSpec: _TypeAlias = CosineEmbeddingSpec  # noqa: Y015
+
+@_typing.final
+class HingeEmbeddingSpec(_message.Message):
+    """The prediction where the target is 1, max(margin - prediction, 0) where it is
+    -1; the mean over the last axis.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARGIN_FIELD_NUMBER: _builtins.int
+    margin: _builtins.float
+    """Distance beyond which what should differ costs nothing."""
+    def __init__(
+        self,
+        *,
+        margin: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "margin", b"margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+
+Global___HingeEmbeddingSpec: _TypeAlias = HingeEmbeddingSpec  # noqa: Y015
+
+@_typing.final
+class MarginRankingSpec(_message.Message):
+    """max(margin - y*(a - b), 0), the mean over the last axis. The prediction holds
+    scores a and b, [..., 2, n]; the target y, [..., n], is 1 where a should rank
+    higher and -1 where b should.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARGIN_FIELD_NUMBER: _builtins.int
+    margin: _builtins.float
+    """Lead beyond which a pair costs nothing."""
+    def __init__(
+        self,
+        *,
+        margin: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "margin", b"margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "margin", b"margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+
+Global___MarginRankingSpec: _TypeAlias = MarginRankingSpec  # noqa: Y015
+
+@_typing.final
+class DiceSpec(_message.Message):
+    """1 - 2*sum(y*p)/(sum(y) + sum(p) + epsilon)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXES_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """Constant that is added to the denominator, at least 1e-30."""
+    @_builtins.property
+    def axes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The axes that are summed over; negative counts from the end. None means
+        all, which makes one loss.
+        """
+
+    def __init__(
+        self,
+        *,
+        axes: _abc.Iterable[_builtins.int] | None = ...,
+        epsilon: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "axes", b"axes", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+
+Global___DiceSpec: _TypeAlias = DiceSpec  # noqa: Y015
+
+@_typing.final
+class TverskySpec(_message.Message):
+    """1 - i/(i + alpha*sum(y*(1 - p)) + beta*sum(p*(1 - y)) + epsilon), where i =
+    sum(y*p). Salehi et al., 2017.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AXES_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    epsilon: _builtins.float
+    """Constant that is added to the denominator, at least 1e-30."""
+    alpha: _builtins.float
+    """Weight of what is missed, at least 0."""
+    beta: _builtins.float
+    """Weight of what is found wrongly, at least 0."""
+    @_builtins.property
+    def axes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The axes that are summed over; negative counts from the end. None means
+        all, which makes one loss.
+        """
+
+    def __init__(
+        self,
+        *,
+        axes: _abc.Iterable[_builtins.int] | None = ...,
+        epsilon: _builtins.float | None = ...,
+        alpha: _builtins.float | None = ...,
+        beta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_beta", b"_beta", "_epsilon", b"_epsilon", "alpha", b"alpha", "beta", b"beta", "epsilon", b"epsilon"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_beta", b"_beta", "_epsilon", b"_epsilon", "alpha", b"alpha", "axes", b"axes", "beta", b"beta", "epsilon", b"epsilon"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
+    _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
+    _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+    _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+
+Global___TverskySpec: _TypeAlias = TverskySpec  # noqa: Y015
+
+@_typing.final
+class MeanAbsolutePercentageErrorSpec(_message.Message):
+    """Mean absolute percentage error over the last axis. Targets nearer to 0 than 1e-7
+    count as 1e-7. The derivative at 0 is 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeanAbsolutePercentageErrorSpec: _TypeAlias = MeanAbsolutePercentageErrorSpec  # noqa: Y015
+
+@_typing.final
+class PerceptronSpec(_message.Message):
+    """Perceptron loss. Targets are -1 and 1, and the derivative at 0 is 0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PerceptronSpec: _TypeAlias = PerceptronSpec  # noqa: Y015
+
+@_typing.final
+class GeneralizedCrossentropySpec(_message.Message):
+    """(1 - p[y]^q)/q of class indices y and probabilities p along the last axis, which
+    are neither renormalised nor clipped. Zhang and Sabuncu, 2018.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    Q_FIELD_NUMBER: _builtins.int
+    q: _builtins.float
+    """Robustness against wrong labels, in (0, 1): cross-entropy near 0, the absolute
+    error near 1.
+    """
+    def __init__(
+        self,
+        *,
+        q: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_q", b"_q", "q", b"q"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_q", b"_q", "q", b"q"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__q: _TypeAlias = _typing.Literal["q"]  # noqa: Y015
+    _WhichOneofArgType__q: _TypeAlias = _typing.Literal["_q", b"_q"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__q) -> _WhichOneofReturnType__q | None: ...
+
+Global___GeneralizedCrossentropySpec: _TypeAlias = GeneralizedCrossentropySpec  # noqa: Y015
+
+@_typing.final
+class FenchelYoungSpec(_message.Message):
+    """max(q*p - r(q)) - y*p over distributions q along the last axis. Blondel et al.,
+    2020. As in optax, r(y) is left out, which is 0 for one-hot targets.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGULARIZER_FIELD_NUMBER: _builtins.int
+    regularizer: Global___FenchelYoungRegularizer.ValueType
+    """The regularizer r."""
+    def __init__(
+        self,
+        *,
+        regularizer: Global___FenchelYoungRegularizer.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["regularizer", b"regularizer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FenchelYoungSpec: _TypeAlias = FenchelYoungSpec  # noqa: Y015
+
+@_typing.final
+class SparsemaxLossSpec(_message.Message):
+    """Sparsemax loss of binary labels, the mean over the last axis of s(p) where the
+    target is 0 and s(-p) otherwise: s(z) is 0 below -1, z above 1 and (z + 1)^2/4
+    between. Of several classes, it is FenchelYoungSpec with
+    FENCHEL_YOUNG_REGULARIZER_GINI.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparsemaxLossSpec: _TypeAlias = SparsemaxLossSpec  # noqa: Y015
+
+@_typing.final
+class MulticlassHingeSpec(_message.Message):
+    """max(p + 1 - onehot(y)) - p[y] of class indices y along the last axis. Equal maxima
+    share the gradient.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MulticlassHingeSpec: _TypeAlias = MulticlassHingeSpec  # noqa: Y015
+
+@_typing.final
+class MulticlassPerceptronSpec(_message.Message):
+    """max(p) - p[y] of class indices y along the last axis. Equal maxima share the
+    gradient.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MulticlassPerceptronSpec: _TypeAlias = MulticlassPerceptronSpec  # noqa: Y015
+
+@_typing.final
+class RankingSoftmaxSpec(_message.Message):
+    """-sum(y*log(softmax(p))) over the items of the last axis. Targets y are relevances,
+    times the items' weights if they have some. Items whose score is -infinity are
+    left out; a list of such items alone counts as 0. Cao et al., 2007.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankingSoftmaxSpec: _TypeAlias = RankingSoftmaxSpec  # noqa: Y015
+
+@_typing.final
+class CircleSpec(_message.Message):
+    """log(1 + sum(exp(gamma*(d^2 - m^2)))*sum(exp(gamma*((1 - d)^2 - m^2)))) for each
+    embedding of length 1 of the prediction, [n, d]: d are the cosine distances to the
+    others, those of the same class in the first sum. Targets are class indices, [n].
+    Embeddings without one of the same class or without one of another count as 0 and
+    in no mean. Sun et al., 2020.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAMMA_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    REMOVE_DIAGONAL_FIELD_NUMBER: _builtins.int
+    gamma: _builtins.float
+    """Scale, greater than 0."""
+    margin: _builtins.float
+    """The margin m, at least 0."""
+    remove_diagonal: _builtins.bool
+    """Whether an embedding is not compared with itself."""
+    def __init__(
+        self,
+        *,
+        gamma: _builtins.float | None = ...,
+        margin: _builtins.float | None = ...,
+        remove_diagonal: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_margin", b"_margin", "_remove_diagonal", b"_remove_diagonal", "gamma", b"gamma", "margin", b"margin", "remove_diagonal", b"remove_diagonal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "_margin", b"_margin", "_remove_diagonal", b"_remove_diagonal", "gamma", b"gamma", "margin", b"margin", "remove_diagonal", b"remove_diagonal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    _WhichOneofReturnType__remove_diagonal: _TypeAlias = _typing.Literal["remove_diagonal"]  # noqa: Y015
+    _WhichOneofArgType__remove_diagonal: _TypeAlias = _typing.Literal["_remove_diagonal", b"_remove_diagonal"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remove_diagonal) -> _WhichOneofReturnType__remove_diagonal | None: ...
+
+Global___CircleSpec: _TypeAlias = CircleSpec  # noqa: Y015
+
+@_typing.final
+class NtxentSpec(_message.Message):
+    """Cross-entropy of each embedding's cosines: with those of the same class against
+    those of others, divided by the temperature. The prediction is [n, d] and targets
+    are class indices, [n]. The mean of the examples is the mean of the pairs. Chen et
+    al., 2020.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
+    """Divides the cosines; greater than 0."""
+    def __init__(
+        self,
+        *,
+        temperature: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___NtxentSpec: _TypeAlias = NtxentSpec  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Activations whose elements depend on others along an axis."""

@@ -1,0 +1,1 @@
+"""Activations that are their input times a gate."""

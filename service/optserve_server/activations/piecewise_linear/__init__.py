@@ -1,0 +1,1 @@
+"""Activations that consist of straight lines."""

@@ -1,0 +1,1 @@
+"""Activations that are 0, or nearly, around 0."""

@@ -1,0 +1,1 @@
+"""Activations that rise from one limit to another."""

@@ -1,0 +1,19 @@
+"""The exponential function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optserve_server.activations.base import ElementwiseActivation
+from optserve_server.arrays.ops import Ops, Value
+
+
+@dataclass(frozen=True)
+class Exponential(ElementwiseActivation):
+    """exp(x), which is its own derivative."""
+
+    def forward(self, ops: Ops, x: Value) -> Value:
+        return ops.exp(x)
+
+    def gradient(self, ops: Ops, x: Value, dy: Value) -> Value:
+        return dy * ops.exp(x)

@@ -1,0 +1,1 @@
+"""The loss of a formula that the caller sends."""

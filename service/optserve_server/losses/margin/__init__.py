@@ -1,0 +1,1 @@
+"""Losses that are 0 beyond a margin."""

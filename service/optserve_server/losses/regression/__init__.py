@@ -1,0 +1,1 @@
+"""Losses of real numbers: functions of the difference of prediction and target."""

@@ -1,0 +1,1 @@
+"""Losses of masks, from their overlap."""

@@ -1,0 +1,1 @@
+"""What the frameworks offer, and where it is here."""

@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=["optserve_server", "optserve._codec"]):
     from optserve_server.durability.snapshot_codec import decode_snapshot
     from optserve_server.durability.snapshot_schema import check_snapshot_facts
     from optserve_server.errors import DomainError
-    from optserve_server.losses.custom import Custom
+    from optserve_server.losses.formula.custom import Custom
     from optserve_server.resources.budget import Budget
     from optserve_server.storage.damage import DamagedError
     from optserve_server.storage.records import encode_header, payload_checksum, scan_segment

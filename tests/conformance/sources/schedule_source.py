@@ -319,7 +319,7 @@ def triangles() -> list[Row]:
     ]  # fmt: skip
 
 
-def bound_rates() -> list[Row]:
+def list_end_rates() -> list[Row]:
     """What optax has beside the others: an end of an exponential, and a power of a cosine."""
     fields = {"initial_learning_rate": 0.1, "decay_steps": 7.0}
     knobs = {"initial": 0.1, "decay_steps": 7.0}
@@ -403,7 +403,7 @@ def product(*factors: Any) -> Rate:
 def rows() -> list[Row]:
     """Every case."""
     parts: Sequence[Callable[[], list[Row]]] = (
-        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combine, triangles, bound_rates,
+        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combine, triangles, list_end_rates,
         formulas, products, interpolations,
     )  # fmt: skip
     return [row for part in parts for row in part()]

@@ -120,6 +120,96 @@ impl From<MaxoutSpec> for ActivationSpec {
     }
 }
 
+impl From<Relu6Spec> for ActivationSpec {
+    fn from(value: Relu6Spec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Relu6(value.into())), ..Default::default() }
+    }
+}
+
+impl From<ThresholdSpec> for ActivationSpec {
+    fn from(value: ThresholdSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Threshold(value.into())), ..Default::default() }
+    }
+}
+
+impl From<LinearSpec> for ActivationSpec {
+    fn from(value: LinearSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Linear(value.into())), ..Default::default() }
+    }
+}
+
+impl From<HardTanhSpec> for ActivationSpec {
+    fn from(value: HardTanhSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::HardTanh(value.into())), ..Default::default() }
+    }
+}
+
+impl From<HardShrinkSpec> for ActivationSpec {
+    fn from(value: HardShrinkSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::HardShrink(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SoftShrinkSpec> for ActivationSpec {
+    fn from(value: SoftShrinkSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::SoftShrink(value.into())), ..Default::default() }
+    }
+}
+
+impl From<TanhShrinkSpec> for ActivationSpec {
+    fn from(value: TanhShrinkSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::TanhShrink(value.into())), ..Default::default() }
+    }
+}
+
+impl From<LogSigmoidSpec> for ActivationSpec {
+    fn from(value: LogSigmoidSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::LogSigmoid(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SparseSigmoidSpec> for ActivationSpec {
+    fn from(value: SparseSigmoidSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::SparseSigmoid(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SparsePlusSpec> for ActivationSpec {
+    fn from(value: SparsePlusSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::SparsePlus(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SquareplusSpec> for ActivationSpec {
+    fn from(value: SquareplusSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Squareplus(value.into())), ..Default::default() }
+    }
+}
+
+impl From<ExponentialActivationSpec> for ActivationSpec {
+    fn from(value: ExponentialActivationSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Exponential(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SoftminSpec> for ActivationSpec {
+    fn from(value: SoftminSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Softmin(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SparsemaxSpec> for ActivationSpec {
+    fn from(value: SparsemaxSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Sparsemax(value.into())), ..Default::default() }
+    }
+}
+
+impl From<GluSpec> for ActivationSpec {
+    fn from(value: GluSpec) -> Self {
+        Self { activation: Some(activation_spec::Activation::Glu(value.into())), ..Default::default() }
+    }
+}
+
 impl From<MeanSquaredErrorSpec> for LossSpec {
     fn from(value: MeanSquaredErrorSpec) -> Self {
         Self { loss: Some(loss_spec::Loss::MeanSquaredError(value.into())), ..Default::default() }
@@ -249,6 +339,138 @@ impl From<DiouSpec> for LossSpec {
 impl From<CiouSpec> for LossSpec {
     fn from(value: CiouSpec) -> Self {
         Self { loss: Some(loss_spec::Loss::Ciou(value.into())), ..Default::default() }
+    }
+}
+
+impl From<NllSpec> for LossSpec {
+    fn from(value: NllSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::Nll(value.into())), ..Default::default() }
+    }
+}
+
+impl From<GaussianNllSpec> for LossSpec {
+    fn from(value: GaussianNllSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::GaussianNll(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SoftMarginSpec> for LossSpec {
+    fn from(value: SoftMarginSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::SoftMargin(value.into())), ..Default::default() }
+    }
+}
+
+impl From<MultiMarginSpec> for LossSpec {
+    fn from(value: MultiMarginSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::MultiMargin(value.into())), ..Default::default() }
+    }
+}
+
+impl From<MultilabelMarginSpec> for LossSpec {
+    fn from(value: MultilabelMarginSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::MultilabelMargin(value.into())), ..Default::default() }
+    }
+}
+
+impl From<MultilabelSoftMarginSpec> for LossSpec {
+    fn from(value: MultilabelSoftMarginSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::MultilabelSoftMargin(value.into())), ..Default::default() }
+    }
+}
+
+impl From<TripletMarginSpec> for LossSpec {
+    fn from(value: TripletMarginSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::TripletMargin(value.into())), ..Default::default() }
+    }
+}
+
+impl From<CosineEmbeddingSpec> for LossSpec {
+    fn from(value: CosineEmbeddingSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::CosineEmbedding(value.into())), ..Default::default() }
+    }
+}
+
+impl From<HingeEmbeddingSpec> for LossSpec {
+    fn from(value: HingeEmbeddingSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::HingeEmbedding(value.into())), ..Default::default() }
+    }
+}
+
+impl From<MarginRankingSpec> for LossSpec {
+    fn from(value: MarginRankingSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::MarginRanking(value.into())), ..Default::default() }
+    }
+}
+
+impl From<DiceSpec> for LossSpec {
+    fn from(value: DiceSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::Dice(value.into())), ..Default::default() }
+    }
+}
+
+impl From<TverskySpec> for LossSpec {
+    fn from(value: TverskySpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::Tversky(value.into())), ..Default::default() }
+    }
+}
+
+impl From<MeanAbsolutePercentageErrorSpec> for LossSpec {
+    fn from(value: MeanAbsolutePercentageErrorSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::MeanAbsolutePercentageError(value.into())), ..Default::default() }
+    }
+}
+
+impl From<PerceptronSpec> for LossSpec {
+    fn from(value: PerceptronSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::Perceptron(value.into())), ..Default::default() }
+    }
+}
+
+impl From<GeneralizedCrossentropySpec> for LossSpec {
+    fn from(value: GeneralizedCrossentropySpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::GeneralizedCrossentropy(value.into())), ..Default::default() }
+    }
+}
+
+impl From<FenchelYoungSpec> for LossSpec {
+    fn from(value: FenchelYoungSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::FenchelYoung(value.into())), ..Default::default() }
+    }
+}
+
+impl From<SparsemaxLossSpec> for LossSpec {
+    fn from(value: SparsemaxLossSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::SparsemaxLoss(value.into())), ..Default::default() }
+    }
+}
+
+impl From<MulticlassHingeSpec> for LossSpec {
+    fn from(value: MulticlassHingeSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::MulticlassHinge(value.into())), ..Default::default() }
+    }
+}
+
+impl From<MulticlassPerceptronSpec> for LossSpec {
+    fn from(value: MulticlassPerceptronSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::MulticlassPerceptron(value.into())), ..Default::default() }
+    }
+}
+
+impl From<RankingSoftmaxSpec> for LossSpec {
+    fn from(value: RankingSoftmaxSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::RankingSoftmax(value.into())), ..Default::default() }
+    }
+}
+
+impl From<CircleSpec> for LossSpec {
+    fn from(value: CircleSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::Circle(value.into())), ..Default::default() }
+    }
+}
+
+impl From<NtxentSpec> for LossSpec {
+    fn from(value: NtxentSpec) -> Self {
+        Self { loss: Some(loss_spec::Loss::Ntxent(value.into())), ..Default::default() }
     }
 }
 
@@ -783,6 +1005,30 @@ impl From<JoinSpec> for ScheduleSpec {
 impl From<LegacyDecaySpec> for ScheduleSpec {
     fn from(value: LegacyDecaySpec) -> Self {
         Self { schedule: Some(schedule_spec::Schedule::LegacyDecay(value.into())), ..Default::default() }
+    }
+}
+
+impl From<CyclicSpec> for ScheduleSpec {
+    fn from(value: CyclicSpec) -> Self {
+        Self { schedule: Some(schedule_spec::Schedule::Cyclic(value.into())), ..Default::default() }
+    }
+}
+
+impl From<ExpressionScheduleSpec> for ScheduleSpec {
+    fn from(value: ExpressionScheduleSpec) -> Self {
+        Self { schedule: Some(schedule_spec::Schedule::Expression(value.into())), ..Default::default() }
+    }
+}
+
+impl From<ProductSpec> for ScheduleSpec {
+    fn from(value: ProductSpec) -> Self {
+        Self { schedule: Some(schedule_spec::Schedule::Product(value.into())), ..Default::default() }
+    }
+}
+
+impl From<PiecewiseInterpolationSpec> for ScheduleSpec {
+    fn from(value: PiecewiseInterpolationSpec) -> Self {
+        Self { schedule: Some(schedule_spec::Schedule::PiecewiseInterpolation(value.into())), ..Default::default() }
     }
 }
 

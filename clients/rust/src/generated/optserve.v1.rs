@@ -51,7 +51,7 @@ pub struct ActivationSpec {
     /// The activation. Exactly one must be set.
     #[prost(
         oneof = "activation_spec::Activation",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35"
     )]
     pub activation: ::core::option::Option<activation_spec::Activation>,
 }
@@ -117,6 +117,51 @@ pub mod activation_spec {
         /// The maximum of each group of neighbours along an axis.
         #[prost(message, tag = "20")]
         Maxout(super::MaxoutSpec),
+        /// min(max(x, 0), 6).
+        #[prost(message, tag = "21")]
+        Relu6(super::Relu6Spec),
+        /// x if x > threshold, otherwise a constant.
+        #[prost(message, tag = "22")]
+        Threshold(super::ThresholdSpec),
+        /// x.
+        #[prost(message, tag = "23")]
+        Linear(super::LinearSpec),
+        /// x, clipped to a range.
+        #[prost(message, tag = "24")]
+        HardTanh(super::HardTanhSpec),
+        /// x if |x| > threshold, otherwise 0.
+        #[prost(message, tag = "25")]
+        HardShrink(super::HardShrinkSpec),
+        /// x, nearer to 0 by a threshold.
+        #[prost(message, tag = "26")]
+        SoftShrink(super::SoftShrinkSpec),
+        /// x - tanh(x).
+        #[prost(message, tag = "27")]
+        TanhShrink(super::TanhShrinkSpec),
+        /// log(sigmoid(x)).
+        #[prost(message, tag = "28")]
+        LogSigmoid(super::LogSigmoidSpec),
+        /// (x + 1)/2, clipped to \[0, 1\].
+        #[prost(message, tag = "29")]
+        SparseSigmoid(super::SparseSigmoidSpec),
+        /// 0 below -1, x above 1, and a parabola between.
+        #[prost(message, tag = "30")]
+        SparsePlus(super::SparsePlusSpec),
+        /// (x + sqrt(x^2 + b))/2.
+        #[prost(message, tag = "31")]
+        Squareplus(super::SquareplusSpec),
+        /// exp(x).
+        #[prost(message, tag = "32")]
+        Exponential(super::ExponentialActivationSpec),
+        /// softmax(-x) along an axis.
+        #[prost(message, tag = "33")]
+        Softmin(super::SoftminSpec),
+        /// The nearest distribution along an axis.
+        #[prost(message, tag = "34")]
+        Sparsemax(super::SparsemaxSpec),
+        /// The first half along an axis times the sigmoid of the second.
+        #[prost(message, tag = "35")]
+        Glu(super::GluSpec),
     }
 }
 impl ::prost::Name for ActivationSpec {
@@ -155,9 +200,21 @@ impl ::prost::Name for TanhSpec {
         "/optserve.v1.TanhSpec".into()
     }
 }
-/// The rectifier. Its derivative at 0 is 0.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReluSpec {}
+/// The rectifier: x if x > threshold, otherwise negative_slope*(x - threshold). Its
+/// derivative at the threshold is negative_slope.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ReluSpec {
+    /// Upper limit, at least 0; the part above the threshold is clipped to [0,
+    /// max_value]. Unset means no limit. The derivative at it is 0.
+    #[prost(double, optional, tag = "1")]
+    pub max_value: ::core::option::Option<f64>,
+    /// Slope below the threshold, at least 0.
+    #[prost(double, optional, tag = "2")]
+    pub negative_slope: ::core::option::Option<f64>,
+    /// Input from which the output is the input.
+    #[prost(double, optional, tag = "3")]
+    pub threshold: ::core::option::Option<f64>,
+}
 impl ::prost::Name for ReluSpec {
     const NAME: &'static str = "ReluSpec";
     const PACKAGE: &'static str = "optserve.v1";
@@ -432,6 +489,243 @@ impl ::prost::Name for MaxoutSpec {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "/optserve.v1.MaxoutSpec".into()
+    }
+}
+/// The rectifier that ends at 6. Its derivative at 0 and 6 is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Relu6Spec {}
+impl ::prost::Name for Relu6Spec {
+    const NAME: &'static str = "Relu6Spec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.Relu6Spec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.Relu6Spec".into()
+    }
+}
+/// A constant up to a threshold. The derivative at the threshold is 0.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ThresholdSpec {
+    /// Input above which the output is the input.
+    #[prost(double, optional, tag = "1")]
+    pub threshold: ::core::option::Option<f64>,
+    /// Output up to the threshold.
+    #[prost(double, optional, tag = "2")]
+    pub value: ::core::option::Option<f64>,
+}
+impl ::prost::Name for ThresholdSpec {
+    const NAME: &'static str = "ThresholdSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ThresholdSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ThresholdSpec".into()
+    }
+}
+/// The identity.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinearSpec {}
+impl ::prost::Name for LinearSpec {
+    const NAME: &'static str = "LinearSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LinearSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LinearSpec".into()
+    }
+}
+/// x clipped to \[min_value, max_value\]. Its derivative at both is 0.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct HardTanhSpec {
+    /// Lower limit.
+    #[prost(double, optional, tag = "1")]
+    pub min_value: ::core::option::Option<f64>,
+    /// Upper limit, greater than min_value.
+    #[prost(double, optional, tag = "2")]
+    pub max_value: ::core::option::Option<f64>,
+}
+impl ::prost::Name for HardTanhSpec {
+    const NAME: &'static str = "HardTanhSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HardTanhSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HardTanhSpec".into()
+    }
+}
+/// Hard shrinkage. Its derivative at the threshold is 0.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct HardShrinkSpec {
+    /// Magnitude up to which inputs become 0, at least 0. PyTorch's lambd.
+    #[prost(double, optional, tag = "1")]
+    pub threshold: ::core::option::Option<f64>,
+}
+impl ::prost::Name for HardShrinkSpec {
+    const NAME: &'static str = "HardShrinkSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HardShrinkSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HardShrinkSpec".into()
+    }
+}
+/// Soft shrinkage. Its derivative at the threshold is 0.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct SoftShrinkSpec {
+    /// What is taken off magnitudes, at least 0. PyTorch's lambd.
+    #[prost(double, optional, tag = "1")]
+    pub threshold: ::core::option::Option<f64>,
+}
+impl ::prost::Name for SoftShrinkSpec {
+    const NAME: &'static str = "SoftShrinkSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SoftShrinkSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SoftShrinkSpec".into()
+    }
+}
+/// The input without its hyperbolic tangent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TanhShrinkSpec {}
+impl ::prost::Name for TanhShrinkSpec {
+    const NAME: &'static str = "TanhShrinkSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TanhShrinkSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TanhShrinkSpec".into()
+    }
+}
+/// The logarithm of the logistic function.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogSigmoidSpec {}
+impl ::prost::Name for LogSigmoidSpec {
+    const NAME: &'static str = "LogSigmoidSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.LogSigmoidSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.LogSigmoidSpec".into()
+    }
+}
+/// The derivative of sparse plus (Blondel et al., 2019). Its own derivative at -1 and
+/// 1 is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SparseSigmoidSpec {}
+impl ::prost::Name for SparseSigmoidSpec {
+    const NAME: &'static str = "SparseSigmoidSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SparseSigmoidSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SparseSigmoidSpec".into()
+    }
+}
+/// Sparse plus (Blondel et al., 2019): (x + 1)^2/4 between -1 and 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SparsePlusSpec {}
+impl ::prost::Name for SparsePlusSpec {
+    const NAME: &'static str = "SparsePlusSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SparsePlusSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SparsePlusSpec".into()
+    }
+}
+/// Squareplus (Barron, 2021).
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct SquareplusSpec {
+    /// Size of the transition at 0, in \[1e-30, 1e30\].
+    #[prost(double, optional, tag = "1")]
+    pub b: ::core::option::Option<f64>,
+}
+impl ::prost::Name for SquareplusSpec {
+    const NAME: &'static str = "SquareplusSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SquareplusSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SquareplusSpec".into()
+    }
+}
+/// The exponential function.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExponentialActivationSpec {}
+impl ::prost::Name for ExponentialActivationSpec {
+    const NAME: &'static str = "ExponentialActivationSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ExponentialActivationSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ExponentialActivationSpec".into()
+    }
+}
+/// Softmax of the negated input.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftminSpec {
+    /// The axis that sums to one; negative counts from the end.
+    #[prost(int32, optional, tag = "1")]
+    pub axis: ::core::option::Option<i32>,
+}
+impl ::prost::Name for SoftminSpec {
+    const NAME: &'static str = "SoftminSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SoftminSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SoftminSpec".into()
+    }
+}
+/// Sparsemax (Martins and Astudillo, 2016): the distribution along an axis with the
+/// least squared distance. An input of +infinity has the output 1; several of them
+/// share it equally.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SparsemaxSpec {
+    /// The axis that sums to one; negative counts from the end.
+    #[prost(int32, optional, tag = "1")]
+    pub axis: ::core::option::Option<i32>,
+}
+impl ::prost::Name for SparsemaxSpec {
+    const NAME: &'static str = "SparsemaxSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SparsemaxSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SparsemaxSpec".into()
+    }
+}
+/// The gated linear unit (Dauphin et al., 2017). The output has half the extent along
+/// the axis, which must be even.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GluSpec {
+    /// The axis that is halved; negative counts from the end.
+    #[prost(int32, optional, tag = "1")]
+    pub axis: ::core::option::Option<i32>,
+}
+impl ::prost::Name for GluSpec {
+    const NAME: &'static str = "GluSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GluSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GluSpec".into()
     }
 }
 /// Reasons of errors. Sent as google.rpc.ErrorInfo.reason without the
@@ -1181,7 +1475,7 @@ pub struct LossSpec {
     /// The loss. Exactly one must be set.
     #[prost(
         oneof = "loss_spec::Loss",
-        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46"
     )]
     pub loss: ::core::option::Option<loss_spec::Loss>,
 }
@@ -1256,6 +1550,72 @@ pub mod loss_spec {
         /// 1 - complete IoU of boxes.
         #[prost(message, tag = "24")]
         Ciou(super::CiouSpec),
+        /// Negative log-likelihood of classes, from log-probabilities.
+        #[prost(message, tag = "25")]
+        Nll(super::NllSpec),
+        /// Negative log-likelihood of a normal distribution with predicted variance.
+        #[prost(message, tag = "26")]
+        GaussianNll(super::GaussianNllSpec),
+        /// mean(log(1 + exp(-target*prediction))) over the last axis.
+        #[prost(message, tag = "27")]
+        SoftMargin(super::SoftMarginSpec),
+        /// Margin loss of the asked class against each other one.
+        #[prost(message, tag = "28")]
+        MultiMargin(super::MultiMarginSpec),
+        /// Margin loss of several asked classes against the others.
+        #[prost(message, tag = "29")]
+        MultilabelMargin(super::MultilabelMarginSpec),
+        /// Logistic loss of several classes for each example.
+        #[prost(message, tag = "30")]
+        MultilabelSoftMargin(super::MultilabelSoftMarginSpec),
+        /// Margin loss of the distances to a positive and a negative example.
+        #[prost(message, tag = "31")]
+        TripletMargin(super::TripletMarginSpec),
+        /// Margin loss of the cosine of two vectors.
+        #[prost(message, tag = "32")]
+        CosineEmbedding(super::CosineEmbeddingSpec),
+        /// Hinge loss of distances.
+        #[prost(message, tag = "33")]
+        HingeEmbedding(super::HingeEmbeddingSpec),
+        /// Margin loss of the order of two scores.
+        #[prost(message, tag = "34")]
+        MarginRanking(super::MarginRankingSpec),
+        /// 1 - the Dice coefficient of masks.
+        #[prost(message, tag = "35")]
+        Dice(super::DiceSpec),
+        /// 1 - the Tversky index of masks.
+        #[prost(message, tag = "36")]
+        Tversky(super::TverskySpec),
+        /// 100*mean(|prediction - target|/|target|) over the last axis.
+        #[prost(message, tag = "37")]
+        MeanAbsolutePercentageError(super::MeanAbsolutePercentageErrorSpec),
+        /// mean(max(-target*prediction, 0)) over the last axis.
+        #[prost(message, tag = "38")]
+        Perceptron(super::PerceptronSpec),
+        /// (1 - p^q)/q of the asked class' probability.
+        #[prost(message, tag = "39")]
+        GeneralizedCrossentropy(super::GeneralizedCrossentropySpec),
+        /// A smooth maximum of the scores without the target's score.
+        #[prost(message, tag = "40")]
+        FenchelYoung(super::FenchelYoungSpec),
+        /// The piecewise quadratic loss of binary labels.
+        #[prost(message, tag = "41")]
+        SparsemaxLoss(super::SparsemaxLossSpec),
+        /// The best score, others raised by 1, without the asked class' score.
+        #[prost(message, tag = "42")]
+        MulticlassHinge(super::MulticlassHingeSpec),
+        /// The best score without the asked class' score.
+        #[prost(message, tag = "43")]
+        MulticlassPerceptron(super::MulticlassPerceptronSpec),
+        /// Cross-entropy of a list's relevances.
+        #[prost(message, tag = "44")]
+        RankingSoftmax(super::RankingSoftmaxSpec),
+        /// Contrastive loss of cosine distances within a batch.
+        #[prost(message, tag = "45")]
+        Circle(super::CircleSpec),
+        /// Contrastive cross-entropy of cosines within a batch.
+        #[prost(message, tag = "46")]
+        Ntxent(super::NtxentSpec),
     }
 }
 impl ::prost::Name for LossSpec {
@@ -1328,6 +1688,11 @@ pub struct SparseCategoricalCrossentropySpec {
     /// LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT.
     #[prost(double, repeated, tag = "4")]
     pub class_weights: ::prost::alloc::vec::Vec<f64>,
+    /// Class index of examples that count as 0 and in no mean: Keras' ignore_class
+    /// and PyTorch's ignore_index. It need not be a class of the prediction. If
+    /// unset, -100 under CONVENTION_TORCH, and none otherwise.
+    #[prost(int64, optional, tag = "5")]
+    pub ignore_class: ::core::option::Option<i64>,
 }
 impl ::prost::Name for SparseCategoricalCrossentropySpec {
     const NAME: &'static str = "SparseCategoricalCrossentropySpec";
@@ -1455,7 +1820,7 @@ impl ::prost::Name for MeanSquaredLogarithmicErrorSpec {
 /// Binary cross-entropy, the mean over an axis:
 /// -y*log(p)*positive_weight - (1 - y)*log(1 - p). Probabilities are clipped to
 /// \[1e-7, 1 - 1e-7\]; logits go through log-sum-exp.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BinaryCrossentropySpec {
     /// Whether predictions are logits rather than probabilities.
     #[prost(bool, optional, tag = "1")]
@@ -1469,6 +1834,11 @@ pub struct BinaryCrossentropySpec {
     /// Factor of the term of positive targets, at least 0. PyTorch's pos_weight.
     #[prost(double, optional, tag = "4")]
     pub positive_weight: ::core::option::Option<f64>,
+    /// Further factors of the term of positive targets, one for each place along
+    /// the axis, each at least 0; none means 1. PyTorch's pos_weight of several
+    /// classes.
+    #[prost(double, repeated, tag = "5")]
+    pub positive_weights: ::prost::alloc::vec::Vec<f64>,
 }
 impl ::prost::Name for BinaryCrossentropySpec {
     const NAME: &'static str = "BinaryCrossentropySpec";
@@ -1555,6 +1925,10 @@ pub struct KlDivergenceSpec {
     /// optax; then nothing is clipped.
     #[prost(bool, optional, tag = "1")]
     pub log_prediction: ::core::option::Option<bool>,
+    /// Whether targets are logarithms of probabilities as well; then predictions
+    /// must be.
+    #[prost(bool, optional, tag = "2")]
+    pub log_target: ::core::option::Option<bool>,
 }
 impl ::prost::Name for KlDivergenceSpec {
     const NAME: &'static str = "KlDivergenceSpec";
@@ -1734,6 +2108,434 @@ impl ::prost::Name for CiouSpec {
         "/optserve.v1.CiouSpec".into()
     }
 }
+/// Negative log-likelihood -w\[y\]*p\[y\] of class indices y, from log-probabilities p
+/// along the class axis and class weights w.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NllSpec {
+    /// The class axis; negative counts from the end.
+    #[prost(int32, optional, tag = "1")]
+    pub axis: ::core::option::Option<i32>,
+    /// Factors of the classes, each at least 0; none means 1. They count as sample
+    /// weights in LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT.
+    #[prost(double, repeated, tag = "2")]
+    pub class_weights: ::prost::alloc::vec::Vec<f64>,
+    /// Class index of examples that count as 0 and in no mean. If unset, -100 under
+    /// CONVENTION_TORCH, and none otherwise.
+    #[prost(int64, optional, tag = "3")]
+    pub ignore_class: ::core::option::Option<i64>,
+}
+impl ::prost::Name for NllSpec {
+    const NAME: &'static str = "NllSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.NllSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.NllSpec".into()
+    }
+}
+/// (log(v) + (p - y)^2/v)/2, the mean over the last axis, with v = max(variance,
+/// epsilon). The prediction holds means and variances, \[..., 2, n\], and the target
+/// has the shape \[..., n\]. As in PyTorch, the gradient with respect to the variance
+/// is that with respect to v, below epsilon as well.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct GaussianNllSpec {
+    /// Whether to add log(2*pi)/2.
+    #[prost(bool, optional, tag = "1")]
+    pub full: ::core::option::Option<bool>,
+    /// Smallest variance, at least 1e-30.
+    #[prost(double, optional, tag = "2")]
+    pub epsilon: ::core::option::Option<f64>,
+}
+impl ::prost::Name for GaussianNllSpec {
+    const NAME: &'static str = "GaussianNllSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GaussianNllSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GaussianNllSpec".into()
+    }
+}
+/// log(1 + exp(-y*p)) for targets y of -1 and 1, the mean over the last axis.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SoftMarginSpec {}
+impl ::prost::Name for SoftMarginSpec {
+    const NAME: &'static str = "SoftMarginSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SoftMarginSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SoftMarginSpec".into()
+    }
+}
+/// w\[y\]*sum(max(margin - p\[y\] + p\[i\], 0)^degree)/classes over the classes i other
+/// than y, along the last axis. Targets are class indices.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MultiMarginSpec {
+    /// Exponent, 1 or 2. PyTorch's p.
+    #[prost(int32, optional, tag = "1")]
+    pub degree: ::core::option::Option<i32>,
+    /// Lead of the asked class beyond which another one costs nothing.
+    #[prost(double, optional, tag = "2")]
+    pub margin: ::core::option::Option<f64>,
+    /// Factors of the asked classes, each at least 0; none means 1.
+    #[prost(double, repeated, tag = "3")]
+    pub class_weights: ::prost::alloc::vec::Vec<f64>,
+}
+impl ::prost::Name for MultiMarginSpec {
+    const NAME: &'static str = "MultiMarginSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MultiMarginSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MultiMarginSpec".into()
+    }
+}
+/// sum(max(1 - p\[j\] + p\[i\], 0))/classes over asked classes j and others i, along
+/// the last axis. Targets are int32 or int64 of the prediction's shape: the indices
+/// of the asked classes, up to the first that is negative.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MultilabelMarginSpec {}
+impl ::prost::Name for MultilabelMarginSpec {
+    const NAME: &'static str = "MultilabelMarginSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MultilabelMarginSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MultilabelMarginSpec".into()
+    }
+}
+/// Binary cross-entropy of logits, the mean over the classes of the last axis.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MultilabelSoftMarginSpec {
+    /// Factors of the classes' terms, each at least 0; none means 1.
+    #[prost(double, repeated, tag = "1")]
+    pub class_weights: ::prost::alloc::vec::Vec<f64>,
+}
+impl ::prost::Name for MultilabelSoftMarginSpec {
+    const NAME: &'static str = "MultilabelSoftMarginSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MultilabelSoftMarginSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MultilabelSoftMarginSpec".into()
+    }
+}
+/// max(d(a, p) - d(a, n) + margin, 0). The prediction holds anchors a, positives p
+/// and negatives n, \[..., 3, n\], and the target is empty: its shape is \[0\].
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct TripletMarginSpec {
+    /// Lead of the positive beyond which a triplet costs nothing, at least 0.
+    #[prost(double, optional, tag = "1")]
+    pub margin: ::core::option::Option<f64>,
+    /// The distance d.
+    #[prost(enumeration = "TripletDistance", tag = "2")]
+    pub distance: i32,
+    /// Exponent of TRIPLET_DISTANCE_MINKOWSKI, in \[1, 64\].
+    #[prost(double, optional, tag = "3")]
+    pub degree: ::core::option::Option<f64>,
+    /// Constant that is added to differences or to sums, and smallest length of
+    /// TRIPLET_DISTANCE_COSINE; at least 1e-30.
+    #[prost(double, optional, tag = "4")]
+    pub epsilon: ::core::option::Option<f64>,
+    /// Whether epsilon is added to the sum of powers, as in optax, rather than to
+    /// each difference, as in PyTorch.
+    #[prost(bool, optional, tag = "5")]
+    pub epsilon_in_sum: ::core::option::Option<bool>,
+    /// Whether d(p, n) takes the place of d(a, n) where it is smaller.
+    #[prost(bool, optional, tag = "6")]
+    pub swap: ::core::option::Option<bool>,
+}
+impl ::prost::Name for TripletMarginSpec {
+    const NAME: &'static str = "TripletMarginSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TripletMarginSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TripletMarginSpec".into()
+    }
+}
+/// With the cosine c of two vectors, 1 - c where the target is 1 and max(c -
+/// margin, 0) where it is -1. The prediction holds both vectors, \[..., 2, n\], and
+/// the target has the shape \[...\].
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct CosineEmbeddingSpec {
+    /// Cosine below which vectors that should differ cost nothing, in \[-1, 1\].
+    #[prost(double, optional, tag = "1")]
+    pub margin: ::core::option::Option<f64>,
+}
+impl ::prost::Name for CosineEmbeddingSpec {
+    const NAME: &'static str = "CosineEmbeddingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CosineEmbeddingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CosineEmbeddingSpec".into()
+    }
+}
+/// The prediction where the target is 1, max(margin - prediction, 0) where it is
+/// -1; the mean over the last axis.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct HingeEmbeddingSpec {
+    /// Distance beyond which what should differ costs nothing.
+    #[prost(double, optional, tag = "1")]
+    pub margin: ::core::option::Option<f64>,
+}
+impl ::prost::Name for HingeEmbeddingSpec {
+    const NAME: &'static str = "HingeEmbeddingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.HingeEmbeddingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.HingeEmbeddingSpec".into()
+    }
+}
+/// max(margin - y*(a - b), 0), the mean over the last axis. The prediction holds
+/// scores a and b, \[..., 2, n\]; the target y, \[..., n\], is 1 where a should rank
+/// higher and -1 where b should.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct MarginRankingSpec {
+    /// Lead beyond which a pair costs nothing.
+    #[prost(double, optional, tag = "1")]
+    pub margin: ::core::option::Option<f64>,
+}
+impl ::prost::Name for MarginRankingSpec {
+    const NAME: &'static str = "MarginRankingSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MarginRankingSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MarginRankingSpec".into()
+    }
+}
+/// 1 - 2*sum(y*p)/(sum(y) + sum(p) + epsilon).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DiceSpec {
+    /// The axes that are summed over; negative counts from the end. None means
+    /// all, which makes one loss.
+    #[prost(int32, repeated, tag = "1")]
+    pub axes: ::prost::alloc::vec::Vec<i32>,
+    /// Constant that is added to the denominator, at least 1e-30.
+    #[prost(double, optional, tag = "2")]
+    pub epsilon: ::core::option::Option<f64>,
+}
+impl ::prost::Name for DiceSpec {
+    const NAME: &'static str = "DiceSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.DiceSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.DiceSpec".into()
+    }
+}
+/// 1 - i/(i + alpha*sum(y*(1 - p)) + beta*sum(p*(1 - y)) + epsilon), where i =
+/// sum(y*p). Salehi et al., 2017.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TverskySpec {
+    /// The axes that are summed over; negative counts from the end. None means
+    /// all, which makes one loss.
+    #[prost(int32, repeated, tag = "1")]
+    pub axes: ::prost::alloc::vec::Vec<i32>,
+    /// Constant that is added to the denominator, at least 1e-30.
+    #[prost(double, optional, tag = "2")]
+    pub epsilon: ::core::option::Option<f64>,
+    /// Weight of what is missed, at least 0.
+    #[prost(double, optional, tag = "3")]
+    pub alpha: ::core::option::Option<f64>,
+    /// Weight of what is found wrongly, at least 0.
+    #[prost(double, optional, tag = "4")]
+    pub beta: ::core::option::Option<f64>,
+}
+impl ::prost::Name for TverskySpec {
+    const NAME: &'static str = "TverskySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.TverskySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.TverskySpec".into()
+    }
+}
+/// Mean absolute percentage error over the last axis. Targets nearer to 0 than 1e-7
+/// count as 1e-7. The derivative at 0 is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MeanAbsolutePercentageErrorSpec {}
+impl ::prost::Name for MeanAbsolutePercentageErrorSpec {
+    const NAME: &'static str = "MeanAbsolutePercentageErrorSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MeanAbsolutePercentageErrorSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MeanAbsolutePercentageErrorSpec".into()
+    }
+}
+/// Perceptron loss. Targets are -1 and 1, and the derivative at 0 is 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PerceptronSpec {}
+impl ::prost::Name for PerceptronSpec {
+    const NAME: &'static str = "PerceptronSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PerceptronSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PerceptronSpec".into()
+    }
+}
+/// (1 - p\[y\]^q)/q of class indices y and probabilities p along the last axis, which
+/// are neither renormalised nor clipped. Zhang and Sabuncu, 2018.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct GeneralizedCrossentropySpec {
+    /// Robustness against wrong labels, in (0, 1): cross-entropy near 0, the absolute
+    /// error near 1.
+    #[prost(double, optional, tag = "1")]
+    pub q: ::core::option::Option<f64>,
+}
+impl ::prost::Name for GeneralizedCrossentropySpec {
+    const NAME: &'static str = "GeneralizedCrossentropySpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.GeneralizedCrossentropySpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.GeneralizedCrossentropySpec".into()
+    }
+}
+/// max(q*p - r(q)) - y*p over distributions q along the last axis. Blondel et al.,
+/// 2020. As in optax, r(y) is left out, which is 0 for one-hot targets.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FenchelYoungSpec {
+    /// The regularizer r.
+    #[prost(enumeration = "FenchelYoungRegularizer", tag = "1")]
+    pub regularizer: i32,
+}
+impl ::prost::Name for FenchelYoungSpec {
+    const NAME: &'static str = "FenchelYoungSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.FenchelYoungSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.FenchelYoungSpec".into()
+    }
+}
+/// Sparsemax loss of binary labels, the mean over the last axis of s(p) where the
+/// target is 0 and s(-p) otherwise: s(z) is 0 below -1, z above 1 and (z + 1)^2/4
+/// between. Of several classes, it is FenchelYoungSpec with
+/// FENCHEL_YOUNG_REGULARIZER_GINI.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SparsemaxLossSpec {}
+impl ::prost::Name for SparsemaxLossSpec {
+    const NAME: &'static str = "SparsemaxLossSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.SparsemaxLossSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.SparsemaxLossSpec".into()
+    }
+}
+/// max(p + 1 - onehot(y)) - p\[y\] of class indices y along the last axis. Equal maxima
+/// share the gradient.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MulticlassHingeSpec {}
+impl ::prost::Name for MulticlassHingeSpec {
+    const NAME: &'static str = "MulticlassHingeSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MulticlassHingeSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MulticlassHingeSpec".into()
+    }
+}
+/// max(p) - p\[y\] of class indices y along the last axis. Equal maxima share the
+/// gradient.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MulticlassPerceptronSpec {}
+impl ::prost::Name for MulticlassPerceptronSpec {
+    const NAME: &'static str = "MulticlassPerceptronSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.MulticlassPerceptronSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.MulticlassPerceptronSpec".into()
+    }
+}
+/// -sum(y*log(softmax(p))) over the items of the last axis. Targets y are relevances,
+/// times the items' weights if they have some. Items whose score is -infinity are
+/// left out; a list of such items alone counts as 0. Cao et al., 2007.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RankingSoftmaxSpec {}
+impl ::prost::Name for RankingSoftmaxSpec {
+    const NAME: &'static str = "RankingSoftmaxSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.RankingSoftmaxSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.RankingSoftmaxSpec".into()
+    }
+}
+/// log(1 + sum(exp(gamma*(d^2 - m^2)))*sum(exp(gamma*((1 - d)^2 - m^2)))) for each
+/// embedding of length 1 of the prediction, \[n, d\]: d are the cosine distances to the
+/// others, those of the same class in the first sum. Targets are class indices, \[n\].
+/// Embeddings without one of the same class or without one of another count as 0 and
+/// in no mean. Sun et al., 2020.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct CircleSpec {
+    /// Scale, greater than 0.
+    #[prost(double, optional, tag = "1")]
+    pub gamma: ::core::option::Option<f64>,
+    /// The margin m, at least 0.
+    #[prost(double, optional, tag = "2")]
+    pub margin: ::core::option::Option<f64>,
+    /// Whether an embedding is not compared with itself.
+    #[prost(bool, optional, tag = "3")]
+    pub remove_diagonal: ::core::option::Option<bool>,
+}
+impl ::prost::Name for CircleSpec {
+    const NAME: &'static str = "CircleSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CircleSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CircleSpec".into()
+    }
+}
+/// Cross-entropy of each embedding's cosines: with those of the same class against
+/// those of others, divided by the temperature. The prediction is \[n, d\] and targets
+/// are class indices, \[n\]. The mean of the examples is the mean of the pairs. Chen et
+/// al., 2020.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct NtxentSpec {
+    /// Divides the cosines; greater than 0.
+    #[prost(double, optional, tag = "1")]
+    pub temperature: ::core::option::Option<f64>,
+}
+impl ::prost::Name for NtxentSpec {
+    const NAME: &'static str = "NtxentSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.NtxentSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.NtxentSpec".into()
+    }
+}
 /// How per-example losses become one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1780,6 +2582,76 @@ impl LossReduction {
             "LOSS_REDUCTION_NONE" => Some(Self::None),
             "LOSS_REDUCTION_MEAN" => Some(Self::Mean),
             "LOSS_REDUCTION_MEAN_WITH_SAMPLE_WEIGHT" => Some(Self::MeanWithSampleWeight),
+            _ => None,
+        }
+    }
+}
+/// The distance of two vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TripletDistance {
+    /// Taken from the convention: TRIPLET_DISTANCE_MINKOWSKI in all.
+    Unspecified = 0,
+    /// sum(|u - v|^degree)^(1/degree).
+    Minkowski = 1,
+    /// 1 - the cosine of the angle.
+    Cosine = 2,
+}
+impl TripletDistance {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TRIPLET_DISTANCE_UNSPECIFIED",
+            Self::Minkowski => "TRIPLET_DISTANCE_MINKOWSKI",
+            Self::Cosine => "TRIPLET_DISTANCE_COSINE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRIPLET_DISTANCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TRIPLET_DISTANCE_MINKOWSKI" => Some(Self::Minkowski),
+            "TRIPLET_DISTANCE_COSINE" => Some(Self::Cosine),
+            _ => None,
+        }
+    }
+}
+/// The regularizer of a Fenchel-Young loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FenchelYoungRegularizer {
+    /// Taken from the convention: FENCHEL_YOUNG_REGULARIZER_SHANNON in all.
+    Unspecified = 0,
+    /// sum(q*log(q)): the maximum is at softmax(p).
+    Shannon = 1,
+    /// sum(q*(q - 1))/2: the maximum is at sparsemax(p).
+    Gini = 2,
+    /// 0: the maximum is max(p).
+    None = 3,
+}
+impl FenchelYoungRegularizer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED",
+            Self::Shannon => "FENCHEL_YOUNG_REGULARIZER_SHANNON",
+            Self::Gini => "FENCHEL_YOUNG_REGULARIZER_GINI",
+            Self::None => "FENCHEL_YOUNG_REGULARIZER_NONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FENCHEL_YOUNG_REGULARIZER_UNSPECIFIED" => Some(Self::Unspecified),
+            "FENCHEL_YOUNG_REGULARIZER_SHANNON" => Some(Self::Shannon),
+            "FENCHEL_YOUNG_REGULARIZER_GINI" => Some(Self::Gini),
+            "FENCHEL_YOUNG_REGULARIZER_NONE" => Some(Self::None),
             _ => None,
         }
     }
@@ -3753,7 +4625,7 @@ pub struct ScheduleSpec {
     /// The schedule. Exactly one must be set.
     #[prost(
         oneof = "schedule_spec::Schedule",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
     )]
     pub schedule: ::core::option::Option<schedule_spec::Schedule>,
 }
@@ -3807,6 +4679,18 @@ pub mod schedule_spec {
         /// Another schedule, divided by 1 + decay*s.
         #[prost(message, tag = "16")]
         LegacyDecay(::prost::alloc::boxed::Box<super::LegacyDecaySpec>),
+        /// Up and down again and again (Smith, 2017).
+        #[prost(message, tag = "17")]
+        Cyclic(super::CyclicSpec),
+        /// A formula of the caller's own.
+        #[prost(message, tag = "18")]
+        Expression(super::ExpressionScheduleSpec),
+        /// Other schedules, multiplied.
+        #[prost(message, tag = "19")]
+        Product(super::ProductSpec),
+        /// Interpolation between values at boundaries.
+        #[prost(message, tag = "20")]
+        PiecewiseInterpolation(super::PiecewiseInterpolationSpec),
     }
 }
 impl ::prost::Name for ScheduleSpec {
@@ -3834,6 +4718,10 @@ pub struct ExponentialSpec {
     /// Whether the exponent is floored, so that the rate is a step function.
     #[prost(bool, optional, tag = "4")]
     pub staircase: ::core::option::Option<bool>,
+    /// The lowest rate for a decay_rate below 1, otherwise the highest; 0 for no
+    /// bound.
+    #[prost(double, optional, tag = "5")]
+    pub end_learning_rate: ::core::option::Option<f64>,
 }
 impl ::prost::Name for ExponentialSpec {
     const NAME: &'static str = "ExponentialSpec";
@@ -3941,7 +4829,8 @@ impl ::prost::Name for PolynomialSpec {
         "/optserve.v1.PolynomialSpec".into()
     }
 }
-/// lr*((1 - alpha)*(1 + cos(pi*s/decay_steps))/2 + alpha), and lr*alpha afterwards.
+/// lr*((1 - alpha)*((1 + cos(pi*s/decay_steps))/2)^exponent + alpha), and lr*alpha
+/// afterwards.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct CosineSpec {
     /// The rate at step 0. Required.
@@ -3964,6 +4853,9 @@ pub struct CosineSpec {
     /// a period of 2*decay_steps. PyTorch.
     #[prost(bool, optional, tag = "6")]
     pub periodic: ::core::option::Option<bool>,
+    /// The power of the cosine. optax.
+    #[prost(double, optional, tag = "7")]
+    pub exponent: ::core::option::Option<f64>,
 }
 impl ::prost::Name for CosineSpec {
     const NAME: &'static str = "CosineSpec";
@@ -4217,6 +5109,109 @@ impl ::prost::Name for LegacyDecaySpec {
         "/optserve.v1.LegacyDecaySpec".into()
     }
 }
+/// A line from base to max and back, again and again: PyTorch's CyclicLR.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct CyclicSpec {
+    /// The rate between two cycles. Required.
+    #[prost(double, optional, tag = "1")]
+    pub base_learning_rate: ::core::option::Option<f64>,
+    /// The rate at the top of the first cycle, at least base_learning_rate. Required.
+    #[prost(double, optional, tag = "2")]
+    pub max_learning_rate: ::core::option::Option<f64>,
+    /// Steps of the way up.
+    #[prost(double, optional, tag = "3")]
+    pub step_size_up: ::core::option::Option<f64>,
+    /// Steps of the way down; 0 for as many as up.
+    #[prost(double, optional, tag = "4")]
+    pub step_size_down: ::core::option::Option<f64>,
+    /// What the height of a cycle is multiplied by.
+    #[prost(enumeration = "CyclicForm", tag = "5")]
+    pub form: i32,
+    /// The factor of each step under EXP_RANGE.
+    #[prost(double, optional, tag = "6")]
+    pub gamma: ::core::option::Option<f64>,
+}
+impl ::prost::Name for CyclicSpec {
+    const NAME: &'static str = "CyclicSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.CyclicSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.CyclicSpec".into()
+    }
+}
+/// A formula of the step: PyTorch's LambdaLR with the rate included.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExpressionScheduleSpec {
+    /// The formula, of at most 1024 characters. Required.
+    ///
+    /// Its variable is step, 0 on the first update. It is written as that of
+    /// CustomSpec in loss_spec.proto, and has floor, cos and mod(x, y) as well;
+    /// exponents may be any number, and may depend on the step. It is computed in
+    /// float64.
+    ///
+    /// Example: "0.1*0.95**floor(step/30)".
+    #[prost(string, optional, tag = "1")]
+    pub expression: ::core::option::Option<::prost::alloc::string::String>,
+    /// Named constants of the formula: at most 32, each finite, named in ASCII
+    /// letters, digits and underscores.
+    #[prost(map = "string, double", tag = "2")]
+    pub constants: ::std::collections::HashMap<::prost::alloc::string::String, f64>,
+}
+impl ::prost::Name for ExpressionScheduleSpec {
+    const NAME: &'static str = "ExpressionScheduleSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ExpressionScheduleSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ExpressionScheduleSpec".into()
+    }
+}
+/// The product of schedules. PyTorch's ChainedScheduler multiplies so: one of the
+/// schedules holds the rate, and the others are factors.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ProductSpec {
+    /// The schedules. At least one.
+    #[prost(message, repeated, tag = "1")]
+    pub schedules: ::prost::alloc::vec::Vec<ScheduleSpec>,
+}
+impl ::prost::Name for ProductSpec {
+    const NAME: &'static str = "ProductSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.ProductSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.ProductSpec".into()
+    }
+}
+/// values\[0\] at step 0, values\[i\] at boundaries\[i - 1\], in between interpolated,
+/// and the last value afterwards. optax multiplies: its scales are the ratios of
+/// one value to the one before.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PiecewiseInterpolationSpec {
+    /// Steps at which values are reached, at least 1 and increasing. At least one.
+    #[prost(int64, repeated, tag = "1")]
+    pub boundaries: ::prost::alloc::vec::Vec<i64>,
+    /// The values: one more than there are boundaries.
+    #[prost(double, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<f64>,
+    /// The interpolation.
+    #[prost(enumeration = "Annealing", tag = "3")]
+    pub annealing: i32,
+}
+impl ::prost::Name for PiecewiseInterpolationSpec {
+    const NAME: &'static str = "PiecewiseInterpolationSpec";
+    const PACKAGE: &'static str = "optserve.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "optserve.v1.PiecewiseInterpolationSpec".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/optserve.v1.PiecewiseInterpolationSpec".into()
+    }
+}
 /// Which value holds on a boundary itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -4321,6 +5316,43 @@ impl OneCycleForm {
         }
     }
 }
+/// What the height of a cycle is multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CyclicForm {
+    /// Taken from the convention.
+    Unspecified = 0,
+    /// 1.
+    Triangular = 1,
+    /// 2^-c in cycle number c, counted from 0.
+    Triangular2 = 2,
+    /// gamma^s.
+    ExpRange = 3,
+}
+impl CyclicForm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CYCLIC_FORM_UNSPECIFIED",
+            Self::Triangular => "CYCLIC_FORM_TRIANGULAR",
+            Self::Triangular2 => "CYCLIC_FORM_TRIANGULAR2",
+            Self::ExpRange => "CYCLIC_FORM_EXP_RANGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CYCLIC_FORM_UNSPECIFIED" => Some(Self::Unspecified),
+            "CYCLIC_FORM_TRIANGULAR" => Some(Self::Triangular),
+            "CYCLIC_FORM_TRIANGULAR2" => Some(Self::Triangular2),
+            "CYCLIC_FORM_EXP_RANGE" => Some(Self::ExpRange),
+            _ => None,
+        }
+    }
+}
 /// Request of EvaluateSchedule.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EvaluateScheduleRequest {
@@ -4420,11 +5452,13 @@ pub struct ComputeLossRequest {
     /// The loss.
     #[prost(message, optional, tag = "1")]
     pub loss: ::core::option::Option<LossSpec>,
-    /// Predictions, float32 or float64.
+    /// Predictions, of a floating type. float16 and bfloat16 are computed in float32
+    /// and rounded once.
     #[prost(message, optional, tag = "2")]
     pub prediction: ::core::option::Option<Tensor>,
     /// Targets: of the predictions' type and shape, or class indices (int32 or
-    /// int64, without the class axis) for sparse losses.
+    /// int64, without the class axis) for sparse losses. Losses of several
+    /// predictions, stacked to one tensor, state the shape.
     #[prost(message, optional, tag = "3")]
     pub target: ::core::option::Option<Tensor>,
     /// Requests the values per example.
@@ -4435,7 +5469,8 @@ pub struct ComputeLossRequest {
     pub gradient: bool,
     /// A factor for each example, of the predictions' type and shaped as the values
     /// per example. Values per example and gradient are multiplied by it; 1 each
-    /// when unset.
+    /// when unset. Losses that are a mean or sum of functions of each element also
+    /// take a factor for each element, shaped as the predictions.
     #[prost(message, optional, tag = "6")]
     pub sample_weight: ::core::option::Option<Tensor>,
 }
@@ -4481,7 +5516,8 @@ pub struct ComputeActivationRequest {
     /// The activation.
     #[prost(message, optional, tag = "1")]
     pub activation: ::core::option::Option<ActivationSpec>,
-    /// The input, float32 or float64.
+    /// The input, of a floating type. float16 and bfloat16 are computed in float32
+    /// and rounded once.
     #[prost(message, optional, tag = "2")]
     pub input: ::core::option::Option<Tensor>,
     /// The slope, for prelu only: of the input's type, and of a shape that
@@ -4504,7 +5540,7 @@ impl ::prost::Name for ComputeActivationRequest {
 /// Response of ComputeActivation.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ComputeActivationResponse {
-    /// The output, of the input's type and shape; maxout's has a shorter axis.
+    /// The output, of the input's type and shape; maxout's and glu's have a shorter axis.
     #[prost(message, optional, tag = "1")]
     pub output: ::core::option::Option<Tensor>,
     /// The activation, every field resolved.
@@ -4527,7 +5563,8 @@ pub struct ComputeActivationGradientRequest {
     /// The activation.
     #[prost(message, optional, tag = "1")]
     pub activation: ::core::option::Option<ActivationSpec>,
-    /// The input, float32 or float64.
+    /// The input, of a floating type. float16 and bfloat16 are computed in float32
+    /// and rounded once.
     #[prost(message, optional, tag = "2")]
     pub input: ::core::option::Option<Tensor>,
     /// The gradient with respect to the output, of the output's type and shape.

@@ -19,8 +19,9 @@ def test_tables_name_fields_of_the_oneof(family: str) -> None:
 OURS = {
     "losses": {"custom", "iou", "giou", "diou", "ciou"},
     "activations": {"maxout"},
+    "schedules": {"rsqrt", "warmup_stable_decay", "legacy_decay"},
 }
-"""What no framework's list has: formulas of the caller, torchvision's boxes, and maxout."""
+"""What no framework's list has: formulas of the caller, torchvision's boxes, maxout, and Keras 2's decay."""
 
 
 @pytest.mark.parametrize("family", TABLES)

@@ -52,6 +52,11 @@ NAMES: Mapping[str, Mapping[str, Callable[[], set[str]]]] = {
         "torch": lambda: set(torch.nn.modules.activation.__all__),
         "optax": lambda: public(jax.nn),
     },
+    "schedules": {
+        "keras": lambda: public(keras.optimizers.schedules),
+        "torch": lambda: set(torch.optim.lr_scheduler.__all__),
+        "optax": lambda: public(optax.schedules),
+    },
 }
 
 

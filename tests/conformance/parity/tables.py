@@ -8,18 +8,19 @@ from pathlib import Path
 from tests.conformance.parity.activations import ACTIVATIONS
 from tests.conformance.parity.entry import Table
 from tests.conformance.parity.losses import LOSSES
+from tests.conformance.parity.schedules import SCHEDULES
 
-TABLES: Mapping[str, Table] = {"losses": LOSSES, "activations": ACTIVATIONS}
+TABLES: Mapping[str, Table] = {"losses": LOSSES, "activations": ACTIVATIONS, "schedules": SCHEDULES}
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "parity.md"
 
 HEAD = """\
-# Losses and activations of the frameworks
+# Losses, activations and schedules of the frameworks
 
-Where each loss and activation of Keras, PyTorch and optax (activations: JAX) is in optserve: the field of
-`LossSpec` or `ActivationSpec`. Set the spec's `convention` to the framework's for its defaults.
-`make conformance-sources` fails if a framework offers a name that is not listed. This page is written from
-`tests/conformance/parity`.
+Where each loss, activation and schedule of Keras, PyTorch and optax (activations: JAX) is in optserve: the
+field of `LossSpec`, `ActivationSpec` or `ScheduleSpec`. Set the spec's `convention` to the framework's for
+its defaults. `make conformance-sources` fails if a framework offers a name that is not listed. This page is
+written from `tests/conformance/parity`.
 """
 
 

@@ -403,7 +403,7 @@ def product(*factors: Any) -> Rate:
 def rows() -> list[Row]:
     """Every case."""
     parts: Sequence[Callable[[], list[Row]]] = (
-        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combine, triangles, list_end_rates,
-        formulas, products, interpolations,
+        constants_and_stairs, polynomials, cosines, restarts, cycles, papers, combine, triangles,
+        list_end_rates, formulas, products, interpolations,
     )  # fmt: skip
     return [row for part in parts for row in part()]

@@ -122,8 +122,8 @@ test-install: ## Install server and client with pip in a new environment, and ru
 
 .PHONY: test-adapters
 test-adapters: $(FRAMEWORKS_VENV)/.made ## Test the adapters for frameworks beside the frameworks' own optimizers (ARGS="-k adam")
-	KERAS_BACKEND=torch $(FRAMEWORKS_PY) -m tools.docstrings optserve.torch optserve.optax optserve.keras \
-	    optserve.recording
+	KERAS_BACKEND=torch $(FRAMEWORKS_PY) -m tools.docstrings optserve._adapters optserve.torch optserve.optax \
+	    optserve.keras optserve.recording
 	$(FRAMEWORKS_PY) -m pytest --numprocesses=2 --dist=worksteal -m "not slow" tests/adapters $(ARGS)
 	for backend in jax torch tensorflow; do \
 	    KERAS_BACKEND=$$backend $(FRAMEWORKS_PY) -m pytest --numprocesses=2 --dist=worksteal -m "not slow" \

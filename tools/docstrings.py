@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from types import ModuleType
 
 ADAPTERS = {
+    "optserve._adapters.jax_callback": "jax",
     "optserve.torch": "torch",
     "optserve.optax": "optax",
     "optserve.keras": "keras",

@@ -14,7 +14,7 @@ from optserve_server.schedules.nesting import check_nesting
 
 @dataclass(frozen=True)
 class Product(Schedule):
-    """The product of schedules[i](s), from the first to the last."""
+    """The product of `schedules[i](s)`, from the first to the last."""
 
     schedules: tuple[Chosen[Schedule], ...] = hyper()
 

@@ -432,7 +432,7 @@ class ExpressionSchedule(Schedule, field="expression"):
 class Product(Schedule, field="product"):
     """Schedules multiplied, as PyTorch's ChainedScheduler multiplies the factors of its schedulers.
 
-    The product of schedules[i](s), from the first to the last.
+    The product of `schedules[i](s)`, from the first to the last.
 
     PyTorch's ChainedScheduler multiplies so: one of the schedules holds the rate, and the others are
     factors.

@@ -56,6 +56,8 @@ OPTAX = {
     "warmup_constant_schedule": here("warmup", "before constant"),
     "warmup_cosine_decay_schedule": here("warmup", "before cosine"),
     "warmup_exponential_decay_schedule": here("warmup", "before exponential"),
+    "Schedule": excuse("the type of others"),
+    "StatefulSchedule": excuse("base class of schedules with a state"),
     "WrappedSchedule": excuse("wraps a schedule for inject_stateful_hyperparams"),
 }
 

@@ -118,7 +118,9 @@ class RemoteOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Kera
             ValueError: the optimizer is not built.
             OptserveError: an error of the server, or it could not be reached.
         """
-        return self._remote.open(self._read_variables()).session
+        # JAX leaves the variables without values when fit raises.
+        host = self._remote.host or self._remote.open(self._read_variables())
+        return host.session
 
     @property
     def last_result(self) -> StepResult | None:
@@ -207,6 +209,9 @@ class _Remote:
         owns_client: whether to close it.
         spec: of the session, without groups for weight decay.
         session_id: wanted; chosen by the server when empty.
+
+    Attributes:
+        host: the session; None before it is opened.
     """
 
     def __init__(self, client: Client, owns_client: bool, spec: SessionSpec, session_id: str) -> None:
@@ -215,7 +220,7 @@ class _Remote:
         self.session_name = ""
         self.names: tuple[str, ...] = ()
         self._undecayed: tuple[str, ...] = ()
-        self._host: HostSession | None = None
+        self.host: HostSession | None = None
         rate = getattr(spec.optimizer, "learning_rate", None)
         self._rate = None if rate is None else np.float32(rate)
         self.last_result: StepResult | None = None
@@ -235,9 +240,9 @@ class _Remote:
 
     def open(self, values: Sequence[Array]) -> HostSession:
         """The session, which is created with the values of all variables if there is none."""
-        if self._host is None:
+        if self.host is None:
             if self.session_name:
-                self._host = HostSession(self._attach(values))
+                self.host = HostSession(self._attach(values))
             else:
                 settings = {name: getattr(self.spec, name) for name in SPEC_FIELDS - {"optimizer"}}
                 if self._undecayed:
@@ -246,11 +251,11 @@ class _Remote:
                     )
                     settings["groups"] = (*self.spec.groups, group)
                 parameters = dict(zip(self.names, values, strict=True))
-                self._host = HostSession.create(
+                self.host = HostSession.create(
                     self.client, parameters, self.spec.optimizer, self.session_id, settings
                 )
-                self.session_name = self._host.session.name
-        return self._host
+                self.session_name = self.host.session.name
+        return self.host
 
     def _attach(self, values: Sequence[Array]) -> SessionHandle:
         """The session that exists; the variables get the names that they have there."""
@@ -291,8 +296,8 @@ class _Remote:
         return [np.asarray(result.step, step.dtype), *(new[name] for name in names)]
 
     def close(self) -> None:
-        if self._host is not None:
-            self._host.close()
+        if self.host is not None:
+            self.host.close()
         if self._owns_client:
             self.client.close()
 

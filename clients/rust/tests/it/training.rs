@@ -239,7 +239,7 @@ async fn functions() {
     assert_eq!(tensor(answer.values).as_slice::<f64>(), Some(&[0.5, 0.5][..]));
 
     let x = || Some(Tensor::new(&[-1.0_f32, 2.0, 3.0, -4.0]).with_shape(&[2, 2]).into());
-    let activation = Some(v1::ReluSpec {}.into());
+    let activation = Some(v1::ReluSpec::default().into());
     let request = v1::ComputeActivationRequest { activation, input: x(), slope: None };
     let target = client.call(request).await.unwrap().output;
     let y = tensor(target.clone());

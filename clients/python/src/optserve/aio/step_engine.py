@@ -240,8 +240,9 @@ class AsyncStepEngine(StepCore[AsyncPendingStep]):
         return self._accept_message(message)
 
     def _send_unsent(self, channel: AsyncGrpcChannel) -> None:
-        while (unsent := self._protocol.take_unsent()) is not None:
-            channel.send(*unsent)
+        protocol = self._protocol
+        while protocol.sent < len(protocol.waiting):
+            channel.send(*protocol.take_unsent())
 
     def _open_channel(self) -> AsyncGrpcChannel:
         if self._closed:

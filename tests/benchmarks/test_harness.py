@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 import optserve
-from benchmarks import against, gpu, heavy_calls, languages, layers, neighbours, report, workers
+from benchmarks import (
+    against,
+    gpu,
+    heavy_calls,
+    languages,
+    layers,
+    neighbours,
+    report,
+    torch_training,
+    workers,
+)
 from benchmarks.bounds import BOUNDS, EARLIER, Bound, verdicts
 from benchmarks.contenders.probed_server import run_probed_server
 from benchmarks.contenders.remote import ContenderError, contender
@@ -132,7 +142,7 @@ def test_every_bound_is_of_a_figure_that_a_run_has() -> None:
     assert {b.name for b in BOUNDS if b.group == against.GROUP} == names
     assert {b.group for b in BOUNDS} == {
         against.GROUP, layers.GROUP, languages.GROUP, heavy_calls.GROUP, heavy_calls.HEALTH_GROUP,
-        neighbours.GROUP, workers.GROUP, workers.SLOW_GROUP,
+        neighbours.GROUP, torch_training.WHOLE, workers.GROUP, workers.SLOW_GROUP,
     }  # fmt: skip
     peers = {b.peer for b in BOUNDS if b.group in (workers.GROUP, workers.SLOW_GROUP)}
     assert peers == {workers.RAY, workers.FLOWER, workers.ALONE}

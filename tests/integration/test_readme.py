@@ -17,8 +17,10 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
 RUNNABLE = [page for page in [README, *PAGES] if "import optserve" in code_of(page)]
-"""Pages with programs, and not fragments. PyTorch's runs where PyTorch is (make tutorial-frameworks)."""
-RUN_HERE = [page for page in RUNNABLE if "import torch" not in code_of(page)]
+"""Pages with programs, and not fragments."""
+FRAMEWORKS = "import torch", "import jax", "import keras"
+RUN_HERE = [page for page in RUNNABLE if not any(line in code_of(page) for line in FRAMEWORKS)]
+"""The others run where the frameworks are (make tutorial-frameworks)."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_the_pages_that_run_are_these() -> None:
         "README.md",
         "docs/getting_started.md",
         "docs/how_to/backup.md",
-        *(f"docs/tutorials/{name}.md" for name in ("course", "course.zh", "pytorch")),
+        *(f"docs/tutorials/{name}.md" for name in ("course", "course.zh", "keras", "optax", "pytorch")),
         *(f"docs/tutorials/{name}.md" for name in ("remote_training", "several_workers")),
     }
 

@@ -91,8 +91,14 @@ def test_drawn_slopes_repeat_with_their_seed(client):
     assert len(np.unique(client.activation(drawn, x))) == 20
 
 
+UNBOUNDED = {activations.ExponentialActivation, activations.GLU}
+"""Activations whose slope is infinite at an infinity, or a product with one."""
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", activations.Activation.__subclasses__())
+@pytest.mark.parametrize(
+    "kind", sorted(set(activations.Activation.__subclasses__()) - UNBOUNDED, key=lambda kind: kind.__name__)
+)
 def test_infinities_have_values_and_derivatives(client, kind, dtype):
     activation = kind(1) if kind is activations.Maxout else kind()
     x = np.array([-np.inf, -100.0, -0.0, 100.0, np.inf], dtype)

@@ -91,13 +91,13 @@ def test_drawn_slopes_repeat_with_their_seed(client):
     assert len(np.unique(client.activation(drawn, x))) == 20
 
 
-UNBOUNDED = {activations.ExponentialActivation, activations.GLU}
+UNBOUNDED: set[type[object]] = {activations.ExponentialActivation, activations.GLU}
 """Activations whose slope is infinite at an infinity, or a product with one."""
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "kind", sorted(set(activations.Activation.__subclasses__()) - UNBOUNDED, key=lambda kind: kind.__name__)
+    "kind", [kind for kind in activations.Activation.__subclasses__() if kind not in UNBOUNDED]
 )
 def test_infinities_have_values_and_derivatives(client, kind, dtype):
     activation = kind(1) if kind is activations.Maxout else kind()

@@ -41,7 +41,7 @@ def describe_session(session: Session) -> dict[str, Any]:
     membership = session.coordinator.membership
     now = membership.clock()
     history = session.history
-    steps = history.steps.read_points()
+    steps = history.steps.read_history_points()
     return {
         **summarize_session(session),
         "created": session.created.timestamp(),
@@ -55,7 +55,7 @@ def describe_session(session: Session) -> dict[str, Any]:
         "steps": _columns(steps),
         "steps_per_second": _steps_per_second(steps),
         "outcomes": {str(outcome): int((steps["outcome"] == i).sum()) for i, outcome in enumerate(OUTCOMES)},
-        "metrics": {name: _columns(series.read_points()) for name, series in history.metrics.items()},
+        "metrics": {name: _columns(series.read_history_points()) for name, series in history.metrics.items()},
         "members": [_describe_member(member, now) for member in membership.list_members()[:MAX_WORKERS]],
     }
 

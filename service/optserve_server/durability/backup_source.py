@@ -58,17 +58,17 @@ def pin_directory(
     disk = catalog.disk
     folder = catalog.make_trash_folder("backup")
     try:
-        links = _Links(disk, catalog.root, folder)
+        links = _HardLinks(disk, catalog.root, folder)
         with deleting:
             with contextlib.suppress(FileNotFoundError):  # a session that is deleted meanwhile
-                links.add(catalog.list_files())
+                links.create_missing(catalog.list_files())
             with directory_log.pause(), journal.pause():
                 begun = time.perf_counter()
                 moment = datetime.now(UTC)
                 # Before the snapshots: of those that are finished meanwhile the table need not know.
                 positions = catalog.positions.read_all()
                 ends = journal.list_segment_ends()
-                present = links.add([*catalog.list_files(), *ends])
+                present = links.create_missing([*catalog.list_files(), *ends])
                 session_count = len(directory_log.folders)
                 paused = time.perf_counter() - begun
         links.remove_others(present)
@@ -87,7 +87,7 @@ def pin_directory(
     return BackupSource(folder, facts)
 
 
-class _Links:
+class _HardLinks:
     """Second names of a directory's files.
 
     Args:
@@ -102,7 +102,7 @@ class _Links:
         for name in FOLDERS:
             disk.make_folder(folder / name)
 
-    def add(self, paths: Iterable[Path]) -> set[Path]:
+    def create_missing(self, paths: Iterable[Path]) -> set[Path]:
         """Gives those files second names that have none yet; returns all of ``paths``."""
         present = set()
         for path in paths:

@@ -109,7 +109,7 @@ class Series:
                 return
         self._levels.append(deque([point]))
 
-    def read_points(self, after: int = 0, limit: int | None = None) -> npt.NDArray[Any]:
+    def read_history_points(self, after: int = 0, limit: int | None = None) -> npt.NDArray[Any]:
         """Points with greater numbers than ``after``, the first ``limit`` of them."""
         stored = b"".join([b"".join(level) for level in reversed(self._levels)])
         points = np.frombuffer(stored, self._dtype)
@@ -246,7 +246,7 @@ class History:
             "metrics": list(self.metrics),
             "counts": [one.count for one in series],
         }
-        return facts, [one.read_points().view(np.uint8) for one in series]
+        return facts, [one.read_history_points().view(np.uint8) for one in series]
 
     @classmethod
     def decode(
@@ -283,7 +283,7 @@ class History:
     def _add_worker(self, name: str) -> int:
         """The number of a new worker; names that no stored point has make way for it."""
         if len(self.workers) >= self._max_workers:
-            points = self._steps.read_points()
+            points = self._steps.read_history_points()
             names = self.list_workers()
             used = np.unique(np.append(points["worker"], 0))
             self.workers = {names[i]: new for new, i in enumerate(used)}

@@ -67,4 +67,4 @@ def test_the_history_has_every_step(is_prepared: bool) -> None:
         if is_prepared:
             session.prepare_next_step()
         assert session.history.list_workers()[-1] == f"worker {count}"
-        assert session.history.steps.read_points()["step"].tolist() == list(range(1, count + 1))
+        assert session.history.steps.read_history_points()["step"].tolist() == list(range(1, count + 1))

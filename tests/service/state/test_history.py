@@ -37,7 +37,7 @@ def model(count: int, recent: int, older: int) -> list[int]:
 
 @given(st.integers(0, 500), st.integers(1, 20), st.integers(1, 8))
 def test_older_points_are_thinned(count: int, recent: int, older: int) -> None:
-    points = series_of(count, recent, older).read_points()
+    points = series_of(count, recent, older).read_history_points()
     assert points["number"].tolist() == model(count, recent, older)
     assert (points["step"] == points["number"]).all()
     assert (points["value"] == -points["number"]).all()
@@ -46,19 +46,21 @@ def test_older_points_are_thinned(count: int, recent: int, older: int) -> None:
 @given(st.integers(0, 200), st.integers(0, 250), st.integers(1, 60))
 def test_pages_follow_each_other(count: int, after: int, limit: int) -> None:
     series = series_of(count, 16, 4)
-    every = series.read_points()["number"]
-    assert series.read_points(after, limit)["number"].tolist() == every[every > after][:limit].tolist()
+    every = series.read_history_points()["number"]
+    assert (
+        series.read_history_points(after, limit)["number"].tolist() == every[every > after][:limit].tolist()
+    )
 
 
 @given(st.integers(0, 300), st.integers(0, 100))
 def test_a_restored_series_goes_on_as_the_first(count: int, more: int) -> None:
     first = series_of(count, 16, 4)
     other = Series(METRIC_POINT, 16, 4, UNBOUNDED)
-    other.restore(first.read_points().view(np.uint8), first.count)
+    other.restore(first.read_history_points().view(np.uint8), first.count)
     for series in (first, other):
         for number in range(count + 1, count + more + 1):
             series.append(pack_value(number, 0.0, number, 1.0))
-    assert other.read_points().tobytes() == first.read_points().tobytes()
+    assert other.read_history_points().tobytes() == first.read_history_points().tobytes()
     assert other.count == first.count
 
 
@@ -74,7 +76,7 @@ def test_a_restored_series_goes_on_as_the_first(count: int, more: int) -> None:
     ],
 )
 def test_other_points_are_rejected(change: Any, count: int) -> None:
-    points = series_of(9, 16, 4).read_points()
+    points = series_of(9, 16, 4).read_history_points()
     with pytest.raises(ValueError, match="missing, or not in order"):
         Series(METRIC_POINT, 16, 4, UNBOUNDED).restore(
             np.ascontiguousarray(change(points)).view(np.uint8), count
@@ -83,7 +85,7 @@ def test_other_points_are_rejected(change: Any, count: int) -> None:
 
 @pytest.mark.parametrize("time", [-1.0, np.nan, np.inf, 1e12])
 def test_times_that_no_message_can_state_are_rejected(time: float) -> None:
-    points = series_of(9, 16, 4).read_points().copy()
+    points = series_of(9, 16, 4).read_history_points().copy()
     points["time"][4] = time
     with pytest.raises(ValueError, match="out of range"):
         Series(METRIC_POINT, 16, 4, UNBOUNDED).restore(points.view(np.uint8), 9)
@@ -93,7 +95,9 @@ def test_a_full_budget_thins_further_and_rejects_nothing() -> None:
     point_bytes = METRIC_POINT.itemsize + module.OBJECT_BYTES
     budget = Budget({"max_resident_bytes": 2 * module.CHARGED_POINTS * point_bytes})
     series = series_of(1000, 1024, 4, budget)
-    assert series.read_points()["number"].tolist() == list(range(1000 - 2 * module.CHARGED_POINTS + 1, 1001))
+    assert series.read_history_points()["number"].tolist() == list(
+        range(1000 - 2 * module.CHARGED_POINTS + 1, 1001)
+    )
     assert budget.usage(Kind.RESIDENT) == 2 * module.CHARGED_POINTS * point_bytes
     del series
     assert budget.usage(Kind.RESIDENT) == 0
@@ -111,7 +115,7 @@ def test_a_million_steps_take_at_most_four_megabytes() -> None:
     levels = history.steps._levels
     held = sum(sys.getsizeof(level) + sum(map(sys.getsizeof, level)) for level in levels)
     assert held <= budget.usage(Kind.RESIDENT) * 1.05 <= 4 << 20
-    numbers = history.steps.read_points()["number"]
+    numbers = history.steps.read_history_points()["number"]
     assert numbers[0] <= 2048
     assert numbers[-4096:].tolist() == list(range(995_905, 1_000_001))
 
@@ -125,7 +129,7 @@ def test_names_of_workers_that_no_point_has_are_removed(monkeypatch: pytest.Monk
         history.add_step(result(step, f"worker {step}"), 1.0)
     assert len(history.workers) < 60
     names = history.list_workers()
-    for point in history.steps.read_points():
+    for point in history.steps.read_history_points():
         assert names[point["worker"]] == f"worker {point['number']}"
 
 

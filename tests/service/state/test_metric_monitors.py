@@ -105,7 +105,8 @@ def test_metrics_that_are_not_monitored_change_no_monitor() -> None:
     assert plateau is not None
     assert plateau.best_value == 1.0
     values = {
-        name: series.read_points()["value"].tolist() for name, series in session.history.metrics.items()
+        name: series.read_history_points()["value"].tolist()
+        for name, series in session.history.metrics.items()
     }
     assert values == {"val_lose": [1.0, 0.5], "val_loss": [1.0]}
 

@@ -58,14 +58,14 @@ def read_history(name: str) -> CallSequence[History]:
     Args:
         name: resource name of the session.
     """
-    steps, metrics = yield from read_points(name)
+    steps, metrics = yield from read_history_points(name)
     values = {}
     for metric in metrics:
-        values[metric], _ = yield from read_points(name, metric)
+        values[metric], _ = yield from read_history_points(name, metric)
     return History(steps, values)
 
 
-def read_points(
+def read_history_points(
     name: str, metric: str = "", after_number: int = 0
 ) -> CallSequence[tuple[npt.NDArray[Any], list[str]]]:
     """Reads steps, or a metric's values; also returns the names of the metrics.

@@ -24,7 +24,7 @@ from optserve._transport.connection import Connection
 from optserve.base_session import BaseSessionHandle
 from optserve.events import Event, EventWatch
 from optserve.extras import import_extra
-from optserve.history import History, read_history, read_points
+from optserve.history import History, read_history, read_history_points
 from optserve.metrics import MetricsReport, make_report
 from optserve.parameters import Parameters, Pull, Pulling
 from optserve.progress import ProgressOption
@@ -361,7 +361,7 @@ class SessionHandle(BaseSessionHandle):
         figure: CallSequence[Figure] = drawing.plot_history(self.name)
         return self._connection.call_sequence(figure, timeout)
 
-    def read_points(
+    def read_history_points(
         self, metric: str = "", *, after_number: int = 0, timeout: float | None = None
     ) -> tuple[NDArray[Any], list[str]]:
         """Reads the part of the history that follows a point.
@@ -379,7 +379,7 @@ class SessionHandle(BaseSessionHandle):
             OptserveError: another error of the server, or it could not be reached.
         """
         after_number = coercion.to_step(after_number, "after_number")
-        points = read_points(self.name, metric, after_number)
+        points = read_history_points(self.name, metric, after_number)
         return self._connection.call_sequence(points, timeout)
 
     def watch(self) -> Iterator[Event]:

@@ -34,7 +34,7 @@ def page_to(history: History, request: pb.GetHistoryRequest) -> pb.GetHistoryRes
     if series is None:
         return response
     limit = min(request.page_size or DEFAULT_POINTS, MAX_POINTS)
-    points = series.read_points(request.after_number, limit)
+    points = series.read_history_points(request.after_number, limit)
     response.last_number = series.count
     if request.metric:
         response.values.extend(map(_metric_point_to, points))

@@ -114,7 +114,7 @@ class AsyncSessionHandle(BaseSessionHandle):
     join = make_opening(SessionHandle.join, AsyncMember)
     workers = make_awaitable(SessionHandle.workers)
     history = make_awaitable(SessionHandle.history)
-    read_points = make_awaitable(SessionHandle.read_points)
+    read_history_points = make_awaitable(SessionHandle.read_history_points)
     plot = make_awaitable(SessionHandle.plot)
     get = make_awaitable(SessionHandle.get)
 

@@ -170,7 +170,7 @@ def draw_paths(client: Client, pictures: Any, items: Items, options: argparse.Na
     """The figure of optimizers' paths over a surface."""
     surface = SURFACES[options.surface]
     start = np.array(options.start or surface.start)
-    if not optimizer_paths.is_near(start, surface):
+    if not optimizer_paths.is_near_window(start, surface):
         raise WrongItem(f"--start lies far outside the picture, which is {surface.window}")
     rate = surface.learning_rate if options.learning_rate is None else options.learning_rate
     chosen = optimizer_paths.with_learning_rate(items or optimizer_paths.every_optimizer(client), rate)

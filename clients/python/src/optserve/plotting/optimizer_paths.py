@@ -86,7 +86,7 @@ def _compute_path(client: Client, item: Item[Optimizer], surface: Surface, start
         points = np.array(_walk_surface(session, surface, start, steps))
     finally:
         session.delete()
-    diverged = surface.minimum is not None and not is_near(points[-1], surface)
+    diverged = surface.minimum is not None and not is_near_window(points[-1], surface)
     return Path(item.label, points, surface.values_at(points), diverged)
 
 
@@ -94,7 +94,7 @@ def _walk_surface(session: SessionHandle, surface: Surface, start: Floats, steps
     """The points from ``start`` on, until they lie far outside."""
     ahead = _looks_ahead(session)
     points = [start]
-    while len(points) <= steps and is_near(points[-1], surface):
+    while len(points) <= steps and is_near_window(points[-1], surface):
         at = session.pull(point=ParameterPoint.LOOKAHEAD)[NAME] if ahead else points[-1]
         result = session.step({NAME: surface.gradient_at(at)}, pull=True)
         points.append(result.parameters[NAME])
@@ -112,7 +112,7 @@ def _looks_ahead(session: SessionHandle) -> bool:
     return True
 
 
-def is_near(point: Floats, surface: Surface) -> bool:
+def is_near_window(point: Floats, surface: Surface) -> bool:
     """Whether a point, [2], is finite and not far outside the window."""
     left, right, bottom, top = surface.window
     middle = np.array([left + right, bottom + top]) / 2

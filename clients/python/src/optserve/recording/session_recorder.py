@@ -101,10 +101,10 @@ class SessionRecorder:
     def _copy_series(self, series: str) -> bool:
         last = self._last.get(series)
         after = 0 if last is None else int(last["number"]) - 1
-        points, metrics = self._session.read_points(series, after_number=after)
+        points, metrics = self._session.read_history_points(series, after_number=after)
         if last is None or not len(points) or not _is_same(points[0], last):
             if after:
-                points, metrics = self._session.read_points(series)
+                points, metrics = self._session.read_history_points(series)
             new = self._reconcile(series, points)
         else:
             new = points[1:]

@@ -158,7 +158,7 @@ def _check_tokens(settings: Settings) -> Found:
     namespaces = {token.namespace for token in access.tokens.values()}
     text = f"{path} has {len(access.tokens)} tokens of {len(namespaces)} namespaces"
     if not access.tokens and settings.allow_unauthenticated != "yes":
-        yield "warning", f"{text}: nobody can call until one is added"
+        yield "warning", f"{text}: no caller is accepted until one is added"
     elif expired:
         yield "warning", f"{text}; expired are {', '.join(expired)}"
     else:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from optserve_server.errors import conflict_error, out_of_range_error
 from optserve_server.hyperparameters import hyper
 from optserve_server.schedules.annealing import Annealing, anneal_rate
 from optserve_server.schedules.base import Rates, Schedule, Steps
-from optserve_server.schedules.step_boundaries import require_increasing
+from optserve_server.schedules.step_boundaries import require_increasing, require_values
 
 
 @dataclass(frozen=True)
@@ -28,15 +26,7 @@ class PiecewiseInterpolation(Schedule):
 
     def validate(self) -> None:
         require_increasing("boundaries", self.boundaries, least=1)
-        for i, value in enumerate(self.values):
-            if not 0 <= value < math.inf:
-                raise out_of_range_error(f"values[{i}]", value, "at least 0")
-        if len(self.values) != len(self.boundaries) + 1:
-            raise conflict_error(
-                "values",
-                f"there are {len(self.values)} values for {len(self.boundaries)} boundaries, "
-                f"but there must be {len(self.boundaries) + 1}",
-            )
+        require_values(self.values, self.boundaries)
 
     def curve(self, steps: Steps) -> Rates:
         points, values = self._point_and_value_arrays

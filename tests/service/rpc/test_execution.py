@@ -111,7 +111,7 @@ def test_a_step_waits_while_the_session_is_used_and_is_taken_if_its_caller_leave
             assert leaving.done()
             assert session.step == 1
         assert not session.lock.is_held
-        assert await take_step() == 2, "nobody holds the lock, and what waits for it has not begun"
+        assert await take_step() == 2, "the lock is free, and what waits for it has not begun"
         assert await waiting == 3
         await asyncio.sleep(0)
         assert session.step == 4

@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 
 from optserve_server.activations.base import Activation, Floats
+from optserve_server.activations.sigmoidal.sigmoid import Sigmoid
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.errors import Reason, mismatch_error
 from optserve_server.hyperparameters import hyper
+
+_SIGMOID, _OPS = Sigmoid(), NumpyOps()
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,12 @@ class GLU(Activation):
 
     def _forward(self, x: Floats, slope: Floats | None) -> Any:
         a, b = np.split(x, 2, self.axis)
-        return _gate(_sigmoid(b), a)
+        return _gate(_SIGMOID.forward(_OPS, b), a)
 
     def _backward(self, x: Floats, dy: Floats, slope: Floats | None) -> Any:
         a, b = np.split(x, 2, self.axis)
-        rise = _sigmoid(b) * _sigmoid(-b)
-        return np.concatenate([dy * _sigmoid(b), dy * _gate(rise, a)], self.axis)
-
-
-def _sigmoid(x: Floats) -> Floats:
-    e = np.exp(-np.abs(x))
-    s: Floats = np.where(x >= 0, 1 / (1 + e), e / (1 + e))
-    return s
+        rise = _SIGMOID.gradient(_OPS, b, np.ones_like(b))
+        return np.concatenate([dy * _SIGMOID.forward(_OPS, b), dy * _gate(rise, a)], self.axis)
 
 
 def _gate(gate: Floats, a: Floats) -> Floats:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optserve_server.arrays.ops import NumpyOps
 from optserve_server.hyperparameters import hyper
 from optserve_server.losses.base import Floats
 from optserve_server.losses.coupled import CoupledLoss, log_sum_exp, matching_pairs, product
+from optserve_server.losses.probabilities import softplus
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Circle(CoupledLoss):
 
     def _example_losses(self, prediction: Floats, target: npt.NDArray[Any]) -> Any:
         total = self._logit(self._distances(prediction), *self._pairs(target))[0]
-        return np.maximum(total, 0) + np.log1p(np.exp(-np.abs(total)))
+        return softplus(NumpyOps(), total)
 
     def _compute_weighted_gradient(
         self, prediction: Floats, target: npt.NDArray[Any], weights: npt.NDArray[Any]
